@@ -1,0 +1,67 @@
+"""Keras checkpoints in MLflow: complete, proven by hash, and readable without this package.
+
+    with mlflow.start_run():
+        model.fit(x, y, epochs=5, callbacks=[mlflow_ckpt.MlflowCheckpoint()])
+    model = mlflow_ckpt.load_model(run_id, "best")
+
+Names are imported when they are first used, so that `import mlflow_ckpt` loads neither MLflow nor
+Keras and its backend.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mlflow_ckpt import errors
+from mlflow_ckpt._version import __version__
+
+if TYPE_CHECKING:
+    from mlflow_ckpt.callback import MlflowCheckpoint
+    from mlflow_ckpt.format.fingerprint import Fingerprint
+    from mlflow_ckpt.format.verification import VerificationResult
+    from mlflow_ckpt.loaders import (
+        fingerprint,
+        get_checkpoint,
+        list_checkpoints,
+        load_architecture,
+        load_model,
+        load_weights,
+        verify,
+    )
+    from mlflow_ckpt.tracking.catalog import Checkpoint
+
+__all__ = [
+    "Checkpoint",
+    "Fingerprint",
+    "MlflowCheckpoint",
+    "VerificationResult",
+    "__version__",
+    "errors",
+    "fingerprint",
+    "get_checkpoint",
+    "list_checkpoints",
+    "load_architecture",
+    "load_model",
+    "load_weights",
+    "verify",
+]
+
+_HOME = {
+    "Checkpoint": "mlflow_ckpt.tracking.catalog",
+    "Fingerprint": "mlflow_ckpt.format.fingerprint",
+    "MlflowCheckpoint": "mlflow_ckpt.callback",
+    "VerificationResult": "mlflow_ckpt.format.verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME.get(name, "mlflow_ckpt.loaders")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,249 @@
+"""Translates Keras's training events into checkpoints and metrics of an MLflow run."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import mlflow
+
+from mlflow_ckpt.errors import CheckpointExistsError, InvalidArgumentError
+from mlflow_ckpt.format.layout import CheckpointName
+from mlflow_ckpt.format.monitor import MODES, Monitor, infer_mode, is_better
+from mlflow_ckpt.model import architecture, keras_private, snapshot
+from mlflow_ckpt.saver import CheckpointSaver, Saved, check_forms, check_full_format
+from mlflow_ckpt.tracking.catalog import Catalog
+from mlflow_ckpt.tracking.store import RunStore
+
+
+class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
+    """Logs checkpoints, fingerprints and metrics of a training into an MLflow run.
+
+    Takes the place of `keras.callbacks.ModelCheckpoint`, with the same words:
+
+        with mlflow.start_run():
+            model.fit(x, y, epochs=5, callbacks=[mlflow_ckpt.MlflowCheckpoint()])
+
+    Each checkpoint is a directory of run artifacts, `checkpoints/epoch_0003` at the end of an
+    epoch or `checkpoints/step_00001500` inside one, complete or invisible (docs/format.md).
+
+    Args:
+        monitor: The metric that tells which checkpoint is best.
+        verbose: 1 prints one line a checkpoint, 0 nothing.
+        save_best_only: Save only when the monitored metric improved.
+        mode: `"min"`, `"max"`, or `"auto"` to tell from the metric.
+        save_freq: `"epoch"`, or a number of batches.
+        initial_value_threshold: Value that the metric must beat to be the best.
+        forms: `"full"` (architecture, weights, optimizer and compile settings in one file),
+            `"split"` (architecture and weights apart), or both.
+        full_format: `"keras"`, or `"h5"` for the legacy HDF5 format.
+        run_id: The run to log to; the active run if None. Where there is none, the callback starts
+            one, and ends it when training ends.
+        log_metrics: Log the epoch's metrics to the run, at step = completed epochs.
+        metadata: Plain values to keep in every checkpoint, such as class names.
+
+    Raises:
+        InvalidArgumentError: If an argument is none of these.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+        initial_value_threshold: float | None = None,
+        *,
+        forms: Sequence[str] = ("full",),
+        full_format: str = "keras",
+        run_id: str | None = None,
+        log_metrics: bool = True,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if mode not in ("auto", *MODES):
+            raise InvalidArgumentError(
+                f"Unrecognized mode. Expected 'auto', 'min' or 'max'. Received: mode={mode!r}"
+            )
+        if save_freq != "epoch" and (
+            isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1
+        ):
+            raise InvalidArgumentError(
+                "Unrecognized save_freq. Expected 'epoch' or a number of batches, 1 or more. "
+                f"Received: save_freq={save_freq!r}"
+            )
+        self.monitor = monitor
+        self.verbose = verbose
+        self.save_best_only = save_best_only
+        self.mode = mode
+        self.save_freq = save_freq
+        self.best = initial_value_threshold
+        self.run_id = run_id
+        self.log_metrics = log_metrics
+        self._forms = check_forms(forms)
+        self._full_format = check_full_format(full_format)
+        self._metadata = dict(metadata or {})
+        self._saver: CheckpointSaver | None = None
+        self._store: RunStore | None = None
+        self._started_run = False
+        self._epoch = 0
+        self._first_epoch_checked = False
+        self._warned_of_monitor = False
+        self._batches_since_save = 0
+        self._last_batch = -1
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Find or start the run, and refuse what could not be saved, before any training."""
+        if self.model.built:
+            architecture.describe(self.model)
+        run_id = self.run_id
+        if run_id is None:
+            active = mlflow.active_run()
+            if active is None:
+                active = mlflow.start_run()
+                self._started_run = True
+            run_id = active.info.run_id
+        self._store = RunStore(run_id)
+        self._saver = CheckpointSaver(
+            self._store,
+            forms=self._forms,
+            full_format=self._full_format,
+            metadata=self._metadata,
+        )
+        self._first_epoch_checked = False
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Note the epoch; before the first, make sure that nothing would be overwritten."""
+        self._epoch = epoch
+        self._last_batch = -1
+        if not self._first_epoch_checked:
+            self._refuse_to_go_back(epoch)
+            self._first_epoch_checked = True
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Save inside an epoch, where `save_freq` is a number of batches."""
+        if self.save_freq == "epoch":
+            return
+        # With steps_per_execution, this is called for the last batch of several.
+        self._batches_since_save += batch - self._last_batch
+        self._last_batch = batch
+        if self._batches_since_save >= int(self.save_freq):
+            self._batches_since_save = 0
+            name = CheckpointName("step", snapshot.step_of(self.model))
+            self._save(name, self._epoch, _scalars(logs))
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Log the epoch's metrics and save its checkpoint."""
+        completed = epoch + 1
+        metrics = _scalars(logs)
+        if self.log_metrics and metrics:
+            self._require_store().log_metrics(metrics, completed, int(time.time() * 1000))
+        if self.save_freq == "epoch":
+            self._save(CheckpointName("epoch", completed), completed, metrics)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """End the run that this callback started."""
+        if self._started_run:
+            mlflow.end_run()
+            self._started_run = False
+
+    def _save(self, name: CheckpointName, epoch: int, metrics: Mapping[str, float]) -> None:
+        monitor = self._resolve_monitor(metrics)
+        value = metrics.get(monitor.name) if monitor else None
+        improved = monitor is not None and value is not None and (
+            is_better(value, self.best, monitor.mode)
+        )
+        if self.save_best_only and monitor is not None and not improved:
+            if self.verbose:
+                self._print(f"{name}: {self.monitor} did not improve from {self.best}, not saved")
+            return
+        saver = self._saver
+        if saver is None:
+            raise RuntimeError("MlflowCheckpoint saves during fit only")
+        saved = saver.save(
+            self.model, name, epoch=epoch, metrics=metrics, monitor=monitor, best=improved
+        )
+        if improved:
+            self.best = value
+        if self.verbose:
+            self._print(_describe(saved, saver.run_id, self.monitor, improved))
+
+    def _resolve_monitor(self, metrics: Mapping[str, float]) -> Monitor | None:
+        """Return the monitor, or None where it cannot tell which checkpoint is best."""
+        if self.monitor not in metrics:
+            self._warn_once(
+                f"The monitored metric {self.monitor!r} was not reported "
+                f"(reported: {', '.join(metrics) or 'none'}), so every checkpoint is saved and none "
+                "is marked as best. Pass monitor=… or validation data."
+            )
+            return None
+        mode: str | None = self.mode
+        if mode == "auto":
+            mode = keras_private.metric_direction(self.model, self.monitor) or infer_mode(
+                self.monitor
+            )
+        if mode is not None:
+            return Monitor(self.monitor, mode)
+        if self.save_best_only:
+            raise InvalidArgumentError(
+                f"Whether a high or a low {self.monitor!r} is better cannot be told from the "
+                "metric. Pass mode='min' or mode='max'."
+            )
+        self._warn_once(
+            f"Whether a high or a low {self.monitor!r} is better cannot be told from the metric, "
+            "so no checkpoint is marked as best. Pass mode='min' or mode='max'."
+        )
+        return None
+
+    def _refuse_to_go_back(self, epoch: int) -> None:
+        """Raise if this training would repeat epochs that the run already holds."""
+        store = self._require_store()
+        existing = Catalog(store).checkpoints()
+        newest = max((checkpoint.manifest.epoch for checkpoint in existing), default=0)
+        if epoch < newest:
+            raise CheckpointExistsError(
+                f"The run {store.run_id} has checkpoints up to epoch {newest}, and this training "
+                f"starts at epoch {epoch}: it would write some of them again. Pass "
+                f"initial_epoch={newest} to fit to go on, or train into another run.",
+                run_id=store.run_id,
+                name=existing[-1].name,
+            )
+
+    def _require_store(self) -> RunStore:
+        if self._store is None:
+            raise RuntimeError("MlflowCheckpoint logs during fit only")
+        return self._store
+
+    def _warn_once(self, message: str) -> None:
+        if not self._warned_of_monitor:
+            warnings.warn(message, stacklevel=2)
+            self._warned_of_monitor = True
+
+    def _print(self, line: str) -> None:
+        # Keras's progress bar leaves the cursor behind itself.
+        print(f"\n{line}", flush=True)  # noqa: T201
+
+
+def _scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return the scalar values among the logs, which may be NumPy's or the backend's."""
+    scalars = {}
+    for name, value in (logs or {}).items():
+        array = keras.ops.convert_to_numpy(value)
+        if array.size == 1 and array.dtype.kind in "biuf":
+            scalars[name] = float(array.reshape(()))
+    return scalars
+
+
+def _describe(saved: Saved, run_id: str, monitor: str, improved: bool) -> str:
+    manifest = saved.manifest
+    value = manifest.metrics.get(monitor, math.nan)
+    best = f", {monitor}={value:.4f} is the best so far" if improved else ""
+    return (
+        f"Saved checkpoint {manifest.name} of run {run_id}: {manifest.size / 1e6:.1f} MB, "
+        f"weights {str(manifest.weights_digest)[:19]}…{best}"
+    )

@@ -1,0 +1,243 @@
+"""Fingerprints: digests and statistics of every tensor of a model (docs/format.md).
+
+A tensor's name is its path in Keras's own weights file, such as `layers/conv2d/vars/0`. Keras finds
+a tensor by that path when it loads weights, so it is the same for a live model and its reloaded
+twin, in every process; `h5py.File(...)[name]` gives the very tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mlflow_ckpt.errors import IntegrityError, NewerSchemaError
+from mlflow_ckpt.format.digest import Digest
+from mlflow_ckpt.format.statistics import Statistics, statistics
+
+SCHEMA_VERSION = 1
+WEIGHTS_ROLE = "weights"
+OPTIMIZER_ROLE = "optimizer"
+_OPTIMIZER_PREFIX = "optimizer/"
+
+
+def role_of(name: str) -> str:
+    """Return `"optimizer"` for the tensors of the compiled optimizer, else `"weights"`."""
+    return OPTIMIZER_ROLE if name.startswith(_OPTIMIZER_PREFIX) else WEIGHTS_ROLE
+
+
+@dataclass(frozen=True)
+class TensorFingerprint:
+    """Digest and statistics of one tensor.
+
+    Attributes:
+        name: Path of the tensor in Keras's weights file.
+        layer: Name of the layer or optimizer that owns it, for people; None if it has none.
+        variable: The variable's own name, for people; None if it has none.
+        shape: Sizes of its axes.
+        dtype: NumPy's name of its element type, such as `float32`, `bfloat16`, `int64`.
+        digest: SHA-256 over its little-endian, C-order bytes.
+        statistics: Mean, std, min, max, norm over the finite elements; NaN and Inf counts.
+    """
+
+    name: str
+    layer: str | None
+    variable: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    digest: Digest
+    statistics: Statistics
+
+    @property
+    def role(self) -> str:
+        """`"weights"` or `"optimizer"`."""
+        return role_of(self.name)
+
+    @property
+    def label(self) -> str:
+        """What a person would call it, such as `conv2d/kernel`."""
+        return f"{self.layer}/{self.variable}" if self.layer and self.variable else self.name
+
+    @property
+    def identity(self) -> str:
+        """One line that two tensors share exactly if they are equal (name, type, shape, bytes)."""
+        shape = ",".join(str(size) for size in self.shape)
+        return f"{self.name} {self.dtype} [{shape}] {self.digest}\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the tensor's entry in `fingerprint.json`."""
+        return {
+            "name": self.name,
+            "layer": self.layer,
+            "variable": self.variable,
+            "role": self.role,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "digest": str(self.digest),
+            **asdict(self.statistics),
+        }
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> TensorFingerprint:
+        """Read an entry of `fingerprint.json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: If it is not shaped like one.
+        """
+        return cls(
+            name=str(entry["name"]),
+            layer=entry["layer"],
+            variable=entry["variable"],
+            shape=tuple(int(size) for size in entry["shape"]),
+            dtype=str(entry["dtype"]),
+            digest=Digest.parse(entry["digest"]),
+            statistics=Statistics.from_dict(entry),
+        )
+
+
+def fingerprint_tensor(
+    name: str,
+    array: np.ndarray[Any, Any],
+    *,
+    layer: str | None = None,
+    variable: str | None = None,
+) -> TensorFingerprint:
+    """Fingerprint one tensor.
+
+    Args:
+        name: Path of the tensor in Keras's weights file.
+        array: Its values: any shape, any fixed-size dtype.
+        layer: Name of the object that owns it.
+        variable: The variable's own name.
+    """
+    return TensorFingerprint(
+        name=name,
+        layer=layer,
+        variable=variable,
+        shape=tuple(array.shape),
+        dtype=array.dtype.name,
+        digest=Digest.of_array(array),
+        statistics=statistics(array),
+    )
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The named set of tensor fingerprints of a model, and its architecture's digest.
+
+    Attributes:
+        tensors: One entry a tensor, in the order of Keras's weights file.
+        architecture_digest: Digest of the architecture as canonical JSON; None if it has none.
+    """
+
+    tensors: tuple[TensorFingerprint, ...]
+    architecture_digest: Digest | None = None
+
+    def __getitem__(self, name: str) -> TensorFingerprint:
+        """Return the tensor called `name`.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, TensorFingerprint]:
+        return {tensor.name: tensor for tensor in self.tensors}
+
+    def of_role(self, role: str) -> tuple[TensorFingerprint, ...]:
+        """Return the tensors of one role: `"weights"` or `"optimizer"`."""
+        return tuple(tensor for tensor in self.tensors if tensor.role == role)
+
+    @cached_property
+    def weights_digest(self) -> Digest:
+        """One digest for all weights: SHA-256 over the sorted identity lines of the tensors."""
+        return _combined(self.of_role(WEIGHTS_ROLE))
+
+    @cached_property
+    def optimizer_digest(self) -> Digest | None:
+        """One digest for all optimizer variables; None if there are none."""
+        tensors = self.of_role(OPTIMIZER_ROLE)
+        return _combined(tensors) if tensors else None
+
+    def differing(self, other: Fingerprint, roles: Iterable[str]) -> list[str]:
+        """Return the names of tensors that differ from `other`, or that only one of them has.
+
+        Args:
+            other: The fingerprint to compare with.
+            roles: Only tensors of these roles count.
+        """
+        wanted = set(roles)
+        mine = {t.name: t.identity for t in self.tensors if t.role in wanted}
+        theirs = {t.name: t.identity for t in other.tensors if t.role in wanted}
+        names = [*mine, *(name for name in theirs if name not in mine)]
+        return [name for name in names if mine.get(name) != theirs.get(name)]
+
+    def nonfinite(self) -> tuple[TensorFingerprint, ...]:
+        """Return the tensors that hold NaN or infinite elements."""
+        return tuple(
+            t for t in self.tensors if t.statistics.nan_count or t.statistics.inf_count
+        )
+
+    def to_json(self) -> str:
+        """Return the text of `fingerprint.json`."""
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "weights_digest": str(self.weights_digest),
+            "optimizer_digest": _text(self.optimizer_digest),
+            "architecture_digest": _text(self.architecture_digest),
+            "tensors": [tensor.to_dict() for tensor in self.tensors],
+        }
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Fingerprint:
+        """Read the text of `fingerprint.json`.
+
+        Raises:
+            NewerSchemaError: If a newer mlflow_ckpt wrote it.
+            IntegrityError: If it is not a fingerprint, or its digests contradict each other.
+        """
+        try:
+            content = json.loads(text)
+            found = int(content["schema_version"])
+            if found > SCHEMA_VERSION:
+                raise NewerSchemaError(
+                    f"The fingerprint has schema version {found}; this mlflow_ckpt reads up to "
+                    f"{SCHEMA_VERSION}. Install a newer mlflow-ckpt.",
+                    found=found,
+                    supported=SCHEMA_VERSION,
+                )
+            architecture = content["architecture_digest"]
+            fingerprint = cls(
+                tensors=tuple(TensorFingerprint.from_dict(entry) for entry in content["tensors"]),
+                architecture_digest=None if architecture is None else Digest.parse(architecture),
+            )
+            consistent = content["weights_digest"] == str(fingerprint.weights_digest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(
+                f"fingerprint.json is not a fingerprint as docs/format.md describes it ({error!r})."
+            ) from error
+        if not consistent:
+            raise IntegrityError(
+                "fingerprint.json contradicts itself: its weights digest is not that of its tensors."
+            )
+        return fingerprint
+
+
+def architecture_digest(architecture: Mapping[str, Any]) -> Digest:
+    """Hash an architecture: SHA-256 over its JSON with sorted keys and no white space."""
+    canonical = json.dumps(architecture, sort_keys=True, separators=(",", ":"))
+    return Digest.of_bytes(canonical.encode())
+
+
+def _combined(tensors: Iterable[TensorFingerprint]) -> Digest:
+    return Digest.of_bytes("".join(sorted(t.identity for t in tensors)).encode())
+
+
+def _text(digest: Digest | None) -> str | None:
+    return None if digest is None else str(digest)

@@ -1,0 +1,207 @@
+"""The manifest: what is in a checkpoint, with size and SHA-256 of every file (docs/format.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mlflow_ckpt.errors import ManifestError, NewerSchemaError
+from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.digest import Digest
+from mlflow_ckpt.format.monitor import MODES, Monitor
+
+SCHEMA_VERSION = 1
+# JSON has no word for these; a run that diverged has them as metrics.
+_NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a checkpoint.
+
+    Attributes:
+        path: POSIX path relative to the checkpoint's directory.
+        size: Length in bytes.
+        digest: SHA-256 of its bytes.
+    """
+
+    path: str
+    size: int
+    digest: Digest
+
+    @classmethod
+    def of(cls, directory: Path, path: str) -> FileEntry:
+        """Measure and hash the file at `path` below `directory`."""
+        file = directory / path
+        return cls(path, file.stat().st_size, Digest.of_file(file))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`.
+
+    Attributes:
+        run_id: The MLflow run that saved the checkpoint.
+        name: The checkpoint's name, such as `epoch_0003`.
+        epoch: Number of completed epochs.
+        step: `optimizer.iterations`.
+        created: Time of the snapshot, ISO 8601 in UTC.
+        forms: `"full"`, `"split"` or both.
+        full_format: `"keras"` or `"h5"`; None without the full form.
+        files: Every file of the checkpoint but the manifest itself.
+        metrics: Values that the training loop reported at this moment.
+        monitor: The metric that tells which checkpoint is best; None if none was usable.
+        weights_digest: One digest for all weights.
+        architecture_digest: Digest of the architecture.
+        versions: Versions of the packages that wrote the checkpoint, and the Keras backend.
+        lineage: Where training came from; empty for a run that started fresh.
+        metadata: Whatever the user wanted kept beside the model, such as class names.
+    """
+
+    run_id: str
+    name: str
+    epoch: int
+    step: int
+    created: str
+    forms: tuple[str, ...]
+    full_format: str | None
+    files: tuple[FileEntry, ...]
+    weights_digest: Digest
+    architecture_digest: Digest
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    monitor: Monitor | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files, without the manifest."""
+        return sum(entry.size for entry in self.files)
+
+    @property
+    def full_file(self) -> str | None:
+        """Path of the file that holds the full form; None without that form."""
+        return None if self.full_format is None else layout.FULL_FILES[self.full_format]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `manifest.json`, without its own digest."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": self.run_id,
+            "name": self.name,
+            "epoch": self.epoch,
+            "step": self.step,
+            "created": self.created,
+            "forms": list(self.forms),
+            "full_format": self.full_format,
+            "weights_digest": str(self.weights_digest),
+            "architecture_digest": str(self.architecture_digest),
+            "metrics": {name: _jsonable(value) for name, value in self.metrics.items()},
+            "monitor": self.monitor and {"name": self.monitor.name, "mode": self.monitor.mode},
+            "files": {
+                entry.path: {"size": entry.size, "digest": str(entry.digest)}
+                for entry in sorted(self.files, key=lambda entry: entry.path)
+            },
+            "versions": dict(self.versions),
+            "lineage": dict(self.lineage),
+            "metadata": dict(self.metadata),
+        }
+
+    def to_json(self) -> str:
+        """Return the text of `manifest.json`, sealed with a digest over its own content."""
+        content = self.to_dict()
+        content["manifest_digest"] = str(_seal(content))
+        return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Read the text of `manifest.json`.
+
+        Raises:
+            NewerSchemaError: If a newer mlflow_ckpt wrote it.
+            ManifestError: If it is not a manifest, or was altered since it was written.
+        """
+        try:
+            content = json.loads(text)
+            version = content["schema_version"]
+            if isinstance(version, int) and version > SCHEMA_VERSION:
+                raise NewerSchemaError(
+                    f"The manifest has schema version {version}; this mlflow_ckpt reads up to "
+                    f"{SCHEMA_VERSION}. Install a newer mlflow-ckpt.",
+                    found=version,
+                    supported=SCHEMA_VERSION,
+                )
+            sealed = content.pop("manifest_digest")
+            manifest = cls._from_dict(content)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ManifestError(
+                f"manifest.json is not a manifest as docs/format.md describes it ({error!r})."
+            ) from error
+        if sealed != str(_seal(content)):
+            raise ManifestError(
+                "manifest.json was altered after it was written: its content does not have the "
+                f"digest it states ({sealed})."
+            )
+        return manifest
+
+    @classmethod
+    def _from_dict(cls, content: Mapping[str, Any]) -> Manifest:
+        monitor = content["monitor"]
+        if monitor and monitor["mode"] not in MODES:
+            raise ValueError(f"unknown mode {monitor['mode']!r}")
+        full_format = content["full_format"]
+        if full_format is not None and full_format not in layout.FULL_FORMATS:
+            raise ValueError(f"unknown full_format {full_format!r}")
+        return cls(
+            run_id=str(content["run_id"]),
+            name=str(content["name"]),
+            epoch=int(content["epoch"]),
+            step=int(content["step"]),
+            created=str(content["created"]),
+            forms=tuple(str(form) for form in content["forms"]),
+            full_format=full_format,
+            weights_digest=Digest.parse(content["weights_digest"]),
+            architecture_digest=Digest.parse(content["architecture_digest"]),
+            metrics={name: _number(value) for name, value in content["metrics"].items()},
+            monitor=monitor and Monitor(str(monitor["name"]), monitor["mode"]),
+            files=tuple(
+                FileEntry(_safe(path), int(entry["size"]), Digest.parse(entry["digest"]))
+                for path, entry in content["files"].items()
+            ),
+            versions=dict(content["versions"]),
+            lineage=dict(content["lineage"]),
+            metadata=dict(content["metadata"]),
+        )
+
+
+def hash_files(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
+    """Return the manifest's entries for the files at `paths` below `directory`."""
+    return tuple(FileEntry.of(directory, path) for path in sorted(paths))
+
+
+def _seal(content: Mapping[str, Any]) -> Digest:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return Digest.of_bytes(canonical.encode())
+
+
+def _jsonable(value: float) -> float | str:
+    if math.isfinite(value):
+        return float(value)
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+def _number(value: float | str) -> float:
+    return _NONFINITE[value] if isinstance(value, str) else float(value)
+
+
+def _safe(path: str) -> str:
+    # A manifest comes from a store that others may write to: it must not lead out of the directory.
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path:
+        raise ValueError(f"unsafe path {path!r}")
+    return path

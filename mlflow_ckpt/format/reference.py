@@ -1,0 +1,118 @@
+"""Selectors (`latest`, `best`, `epoch:3`, `step:1500`) and references (`ckpt:/<run_id>/<selector>`)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mlflow_ckpt.errors import SelectorError
+from mlflow_ckpt.format.layout import CheckpointName
+
+SCHEME = "ckpt:"
+_EXPECTED = "Expected 'latest', 'best', an epoch such as '3' or 'epoch:3', or a step: 'step:1500'"
+# A dash may stand for the colon, and a directory's name is a selector too: MLflow's own commands
+# treat a colon in a URI's last part as a drive letter or a port.
+_NUMBERED = re.compile(r"(?:(?P<unit>epoch|step)[:\-_])?(?P<number>\d+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Which checkpoint of a run is meant.
+
+    Attributes:
+        kind: `"latest"`, `"best"`, `"epoch"` or `"step"`.
+        number: The epoch or step; None for `latest` and `best`.
+    """
+
+    kind: str
+    number: int | None = None
+
+    def __str__(self) -> str:
+        """Return the selector as a user would type it."""
+        return self.kind if self.number is None else f"{self.kind}:{self.number}"
+
+    @property
+    def name(self) -> CheckpointName | None:
+        """The checkpoint's name where the selector itself tells it, else None."""
+        return None if self.number is None else CheckpointName(self.kind, self.number)
+
+    @classmethod
+    def parse(cls, text: str | int) -> Selector:
+        """Parse a selector.
+
+        Args:
+            text: `latest`, `best`, `3` (also as an int), `epoch:3`, `step:1500`; `-` or `_` may
+                stand for the colon.
+
+        Raises:
+            SelectorError: If it is none of these.
+        """
+        if isinstance(text, bool) or not isinstance(text, (str, int)):
+            raise SelectorError(
+                f"The checkpoint selector is not text or a number. {_EXPECTED}. Received: {text!r}",
+                received=repr(text),
+            )
+        cleaned = str(text).strip()
+        if cleaned in ("latest", "best"):
+            return cls(cleaned)
+        match = _NUMBERED.fullmatch(cleaned)
+        if match is None:
+            raise SelectorError(
+                f"The checkpoint selector {str(text)!r} was not understood. {_EXPECTED}.",
+                received=str(text),
+            )
+        return cls(match["unit"] or "epoch", int(match["number"]))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run and the checkpoint of it that is meant."""
+
+    run_id: str
+    selector: Selector
+
+    def __str__(self) -> str:
+        """Return the reference as a `ckpt:` URI."""
+        return f"{SCHEME}/{self.run_id}/{self.selector}"
+
+    @classmethod
+    def parse(cls, run: str, checkpoint: str | int = "latest") -> Reference:
+        """Parse a run id with a selector beside it, or a `ckpt:/<run_id>/<selector>` URI.
+
+        Args:
+            run: A run id, or a URI (its selector may be left out).
+            checkpoint: A selector. Beside a URI that has its own, that one counts, and this must
+                be the same or the default.
+
+        Raises:
+            SelectorError: If either does not parse, or both name a checkpoint and disagree.
+        """
+        if not isinstance(run, str) or not run.strip():
+            raise SelectorError(
+                f"Expected a run id or a URI such as ckpt:/<run_id>/latest. Received: {run!r}",
+                received=repr(run),
+            )
+        run = run.strip()
+        given = Selector.parse(checkpoint)
+        if not run.startswith(SCHEME):
+            if "/" in run or ":" in run:
+                raise SelectorError(
+                    f"{run!r} is neither a run id nor a checkpoint URI. "
+                    "Expected a run id such as 0a1b2c…, or ckpt:/<run_id>/<selector>.",
+                    received=run,
+                )
+            return cls(run, given)
+        parts = run.removeprefix(SCHEME).strip("/").split("/")
+        if not parts[0] or len(parts) > 2:
+            raise SelectorError(
+                f"The checkpoint URI {run!r} was not understood. "
+                "Expected ckpt:/<run_id>/<selector>, such as ckpt:/0a1b2c…/best.",
+                received=run,
+            )
+        own = Selector.parse(parts[1]) if len(parts) == 2 else given
+        if given not in (own, Selector("latest")):
+            raise SelectorError(
+                f"Two checkpoints were named: {own} in {run!r}, and {given} beside it. Name one.",
+                received=run,
+            )
+        return cls(parts[0], own)

@@ -1,0 +1,225 @@
+"""The public functions that read checkpoints: find, verify, load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mlflow_ckpt.errors import InvalidArgumentError
+from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.fingerprint import Fingerprint
+from mlflow_ckpt.format.reference import Reference
+from mlflow_ckpt.format.verification import VerificationResult
+from mlflow_ckpt.tracking.catalog import Catalog, Checkpoint, Progress
+from mlflow_ckpt.tracking.store import RunStore
+
+if TYPE_CHECKING:
+    import keras
+
+    from mlflow_ckpt.model.loading import LoadReport
+
+CustomObjects = Mapping[str, Any] | None
+T = TypeVar("T")
+
+
+def list_checkpoints(run_id: str, *, tracking_uri: str | None = None) -> list[Checkpoint]:
+    """List the complete checkpoints of a run, oldest first.
+
+    Args:
+        run_id: A run id.
+        tracking_uri: The tracking server; MLflow's current one if None.
+
+    Raises:
+        RunNotFoundError: If there is no such run.
+        ManifestError: If a checkpoint has a manifest that cannot be read.
+        TrackingError: If the server fails.
+    """
+    reference = Reference.parse(run_id)
+    return Catalog(RunStore(reference.run_id, tracking_uri)).checkpoints()
+
+
+def get_checkpoint(
+    run_id: str,
+    checkpoint: str | int = "latest",
+    *,
+    monitor: str | None = None,
+    mode: str | None = None,
+    tracking_uri: str | None = None,
+) -> Checkpoint:
+    """Find one checkpoint of a run, without reading more than its manifest.
+
+    Args:
+        run_id: A run id, or a URI `ckpt:/<run_id>/<selector>`.
+        checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
+        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        mode: For `"best"`, `"min"` or `"max"`.
+        tracking_uri: The tracking server; MLflow's current one if None.
+
+    Raises:
+        SelectorError: If `run_id` or `checkpoint` does not parse.
+        RunNotFoundError, CheckpointNotFoundError: If there is no such run or checkpoint.
+        MetricNotFoundError: If `"best"` is asked for by a metric that was never recorded.
+        TrackingError: If the server fails.
+    """
+    reference = Reference.parse(run_id, checkpoint)
+    catalog = Catalog(RunStore(reference.run_id, tracking_uri))
+    return catalog.find(reference.selector, monitor=monitor, mode=mode)
+
+
+def verify(
+    run_id: str,
+    checkpoint: str | int = "latest",
+    *,
+    monitor: str | None = None,
+    mode: str | None = None,
+    tracking_uri: str | None = None,
+    progress: Progress | None = None,
+) -> VerificationResult:
+    """Compare every file of a checkpoint with its manifest. Arguments as in `get_checkpoint`.
+
+    Args:
+        progress: Called with bytes done and bytes in all, where files are downloaded.
+
+    Returns:
+        What is missing, extra or altered, down to the tensor; `result.ok` if nothing is.
+    """
+    found = get_checkpoint(
+        run_id, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri
+    )
+    return Catalog(RunStore(found.run_id, tracking_uri)).verify(found, progress)
+
+
+def load_model(
+    run_id: str,
+    checkpoint: str | int = "latest",
+    form: str = "full",
+    custom_objects: CustomObjects = None,
+    *,
+    monitor: str | None = None,
+    mode: str | None = None,
+    tracking_uri: str | None = None,
+    progress: Progress | None = None,
+) -> keras.Model:
+    """Rebuild the model of a checkpoint, verified file by file and tensor by tensor.
+
+    Args:
+        run_id: A run id, or a URI `ckpt:/<run_id>/<selector>`.
+        checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
+        form: `"full"` gives architecture, weights, optimizer and compile settings, ready for
+            `fit`; `"split"` gives architecture and weights, uncompiled.
+        custom_objects: Classes and functions by name, which the model uses and which are not
+            registered with Keras.
+        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        mode: For `"best"`, `"min"` or `"max"`.
+        tracking_uri: The tracking server; MLflow's current one if None.
+        progress: Called with bytes done and bytes in all, where files are downloaded.
+
+    Raises:
+        VerificationError: If a file is missing, extra or altered.
+        FormNotFoundError: If the checkpoint was saved without the full form.
+        UnknownObjectError, ModelLoadError: If Keras cannot rebuild the model.
+        FingerprintMismatchError: If a tensor is not the one that was saved.
+        NotFoundError, SelectorError, TrackingError: As in `get_checkpoint`.
+    """
+    if form not in layout.FORMS:
+        raise InvalidArgumentError(f"Expected form 'full' or 'split'. Received: form={form!r}")
+
+    def load(directory: Path, found: Checkpoint) -> keras.Model:
+        from mlflow_ckpt.model import loading
+
+        function = loading.load_full if form == "full" else loading.load_split
+        return function(directory, found.manifest, custom_objects)
+
+    return _with_files(load, run_id, checkpoint, monitor, mode, tracking_uri, progress)
+
+
+def load_architecture(
+    run_id: str,
+    checkpoint: str | int = "latest",
+    custom_objects: CustomObjects = None,
+    *,
+    monitor: str | None = None,
+    mode: str | None = None,
+    tracking_uri: str | None = None,
+) -> keras.Model:
+    """Build the model of a checkpoint with fresh weights, uncompiled.
+
+    Arguments and errors as in `load_model`.
+    """
+
+    def load(directory: Path, _: Checkpoint) -> keras.Model:
+        from mlflow_ckpt.model import loading
+
+        return loading.load_architecture(directory, custom_objects)
+
+    return _with_files(load, run_id, checkpoint, monitor, mode, tracking_uri, None)
+
+
+def load_weights(
+    model: keras.Model,
+    run_id: str,
+    checkpoint: str | int = "latest",
+    *,
+    skip_mismatch: bool = False,
+    monitor: str | None = None,
+    mode: str | None = None,
+    tracking_uri: str | None = None,
+) -> LoadReport:
+    """Copy a checkpoint's weights into a model that you built.
+
+    Tensors meet by their place in the model's structure, as in `keras.Model.load_weights`. The
+    optimizer is left alone. Other arguments and errors as in `load_model`.
+
+    Args:
+        model: A built model.
+        skip_mismatch: Load what fits and leave the rest (transfer learning). Otherwise nothing is
+            touched unless everything fits.
+
+    Returns:
+        What was loaded and what was not, tensor by tensor.
+
+    Raises:
+        WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.
+    """
+
+    def load(directory: Path, found: Checkpoint) -> LoadReport:
+        from mlflow_ckpt.model import loading
+
+        return loading.fill(model, directory, found.manifest, skip_mismatch=skip_mismatch)
+
+    return _with_files(load, run_id, checkpoint, monitor, mode, tracking_uri, None)
+
+
+def fingerprint(model: keras.Model) -> Fingerprint:
+    """Fingerprint a live model: digests and statistics of all weights and optimizer variables.
+
+    It equals the fingerprint of the model's checkpoint, in every process, before and after a reload.
+
+    Args:
+        model: A built model.
+
+    Raises:
+        UnsupportedModelError: If the model is not built, or cannot describe its architecture.
+    """
+    from mlflow_ckpt.model import snapshot
+
+    with snapshot.take(model, full_format=None) as taken:
+        return taken.fingerprint()
+
+
+def _with_files(
+    action: Callable[[Path, Checkpoint], T],
+    run_id: str,
+    checkpoint: str | int,
+    monitor: str | None,
+    mode: str | None,
+    tracking_uri: str | None,
+    progress: Progress | None,
+) -> T:
+    """Find a checkpoint and hand its verified files to `action`."""
+    found = get_checkpoint(
+        run_id, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri
+    )
+    with Catalog(RunStore(found.run_id, tracking_uri)).fetch(found, progress) as directory:
+        return action(directory, found)

@@ -1,0 +1,1 @@
+"""A live Keras model to and from a checkpoint's directory. Knows no MLflow."""

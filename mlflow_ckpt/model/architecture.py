@@ -1,0 +1,132 @@
+"""A model's architecture as JSON and YAML, and back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import yaml
+
+from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError, UnsupportedModelError
+
+_UNKNOWN = (
+    re.compile(r"Could not locate (?:class|function) '(?P<name>[^']+)'"),
+    re.compile(r"Unknown \w+(?: \w+)?: '(?P<name>[^']+)'"),
+)
+
+
+def describe(model: keras.Model) -> dict[str, Any]:
+    """Return the architecture that `keras.models.model_from_json` rebuilds the model from.
+
+    Compile settings are left out: the split form is architecture and weights, nothing else.
+
+    Raises:
+        UnsupportedModelError: If the model or one of its layers cannot say its configuration.
+    """
+    try:
+        architecture: dict[str, Any] = json.loads(model.to_json())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"The model {model.name!r} cannot be described: {first_line(error)} "
+            "Give the class a get_config() that returns its constructor's arguments."
+        ) from error
+    architecture.pop("compile_config", None)
+    return architecture
+
+
+def to_json(architecture: Mapping[str, Any]) -> str:
+    """Return the text of `architecture.json`."""
+    return json.dumps(architecture, indent=2) + "\n"
+
+
+def to_yaml(architecture: Mapping[str, Any]) -> str:
+    """Return the text of `architecture.yaml`: the same mapping, and nothing a safe loader refuses."""
+    text: str = yaml.safe_dump(dict(architecture), sort_keys=False)
+    return text
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """Read `architecture.json`.
+
+    Raises:
+        ModelLoadError: If it is not a JSON object.
+    """
+    try:
+        return _mapping(json.loads(text), "architecture.json")
+    except ValueError as error:
+        raise ModelLoadError(f"architecture.json is not JSON: {error}.") from error
+
+
+def from_yaml(text: str) -> dict[str, Any]:
+    """Read `architecture.yaml` with a loader that cannot run code.
+
+    Raises:
+        ModelLoadError: If it is not a YAML mapping of plain values.
+    """
+    try:
+        return _mapping(yaml.safe_load(text), "architecture.yaml")
+    except yaml.YAMLError as error:
+        raise ModelLoadError(
+            f"architecture.yaml is not plain YAML: {first_line(error)}"
+        ) from error
+
+
+def build(
+    architecture: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+) -> keras.Model:
+    """Build a model with fresh weights, uncompiled, under Keras's safe mode.
+
+    Raises:
+        UnknownObjectError: If it names a class or function that this process does not know.
+        ModelLoadError: If Keras cannot build it for another reason.
+    """
+    try:
+        model = keras.models.model_from_json(
+            json.dumps(architecture), custom_objects=dict(custom_objects or {})
+        )
+    except Exception as error:
+        raise load_error(error) from error
+    return model
+
+
+def load_error(error: Exception) -> ModelLoadError:
+    """Turn what Keras raised while it rebuilt a model into one clear sentence.
+
+    Keras deserializes by calling constructors, its own and users', so any exception may come.
+    """
+    text = str(error)
+    for pattern in _UNKNOWN:
+        if match := pattern.search(text):
+            name = match["name"]
+            short = name.rpartition(">")[2]
+            return UnknownObjectError(
+                f"The architecture names {name!r}, which is not known here. Import the module that "
+                "registers it, or pass it: custom_objects="
+                f"{{{short!r}: {short}}} (mlflow-ckpt: --custom-objects MODULE).",
+                name=name,
+            )
+    if "safe_mode" in text or "unsafe deserialization" in text or "arbitrary code" in text:
+        return ModelLoadError(
+            "The model holds a Lambda layer or another object that runs stored code, which Keras's "
+            "safe mode refuses. Replace it by a registered layer, or, if you trust the run, call "
+            "keras.config.enable_unsafe_deserialization() first."
+        )
+    return ModelLoadError(
+        f"Keras cannot rebuild the model: {type(error).__name__}: {first_line(error)}"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first sentence-like line of an exception's text, ending in a full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    return line if line.endswith((".", "!", "?")) else f"{line.rstrip(':')}."
+
+
+def _mapping(content: Any, name: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ModelLoadError(f"{name} does not hold an architecture: expected a mapping.")
+    return content

@@ -1,0 +1,221 @@
+"""The one file that leans on Keras's private modules.
+
+Tested with Keras 3.15. Each function here has a public stand-in, slower or poorer, that its caller
+uses with a warning when `PrivateApiError` says that Keras has changed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+TESTED_WITH = "3.15"
+
+try:
+    from keras.src.saving import saving_lib
+
+    _StoreBase: Any = saving_lib.H5IOStore
+    _IMPORT_PROBLEM: Exception | None = None
+except (ImportError, AttributeError) as _error:  # pragma: no cover - another Keras
+    saving_lib = None
+    _StoreBase = object
+    _IMPORT_PROBLEM = _error
+
+
+class PrivateApiError(Exception):
+    """Keras's private saving code is not what this file was written for."""
+
+
+@dataclass
+class Group:
+    """What one object of the model (a layer, the optimizer) saves of itself.
+
+    Attributes:
+        path: Path of the object in Keras's weights file, such as `layers/conv2d`; "" for the model.
+        owner: The object's name, which Keras notes in the file; None if it has none.
+        arrays: Host copies of its values by key, in the order in which the object stored them.
+        variables: Names of the variables they come from, where known.
+    """
+
+    path: str
+    owner: str | None
+    arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+class _CapturingStore(_StoreBase):  # type: ignore[misc]
+    """Takes host copies where Keras's own store would write to an HDF5 file."""
+
+    def __init__(self) -> None:
+        self.groups: list[Group] = []
+        self._group = Group("", None)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def make(self, path: str, metadata: dict[str, Any] | None = None) -> _CapturingStore:
+        # Keras creates a group at once if it has metadata, else with its first value.
+        self._group = Group(path, (metadata or {}).get("name"))
+        if metadata:
+            self.groups.append(self._group)
+        return self
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not any(group is self._group for group in self.groups[-1:]):
+            self.groups.append(self._group)
+        array = np.array(keras.ops.convert_to_numpy(value), copy=True)
+        self._group.arrays[key] = array
+        if isinstance(value, keras.Variable):
+            self._group.variables[key] = value.name
+
+    def __getitem__(self, key: str) -> np.ndarray[Any, Any]:
+        return self._group.arrays[key]
+
+    def __delitem__(self, key: str) -> None:
+        del self._group.arrays[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._group.arrays
+
+    def __len__(self) -> int:
+        return len(self._group.arrays)
+
+    def keys(self) -> Any:
+        return self._group.arrays.keys()
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class CapturedState:
+    """Everything that `model.save` would write, as host copies.
+
+    Attributes:
+        groups: The content of the weights file, in Keras's order.
+        config_json: The archive's `config.json`.
+        metadata_json: The archive's `metadata.json`.
+        assets: Directory of files that layers save beside their weights (vocabularies); None if
+            there are none.
+    """
+
+    groups: list[Group]
+    config_json: str
+    metadata_json: str
+    assets: Path | None = None
+
+
+def capture_groups(model: keras.Model) -> list[Group]:
+    """Capture a model's tensors through Keras's own walk over the model.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    return _walk(model, None)
+
+
+def capture(model: keras.Model, workspace: Path) -> CapturedState:
+    """Capture all that a `.keras` archive holds.
+
+    Args:
+        model: A built model.
+        workspace: An existing directory; files that layers save land below it.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    _require()
+    asset_store = saving_lib.DiskIOStore("assets", mode="w")
+    try:
+        groups = _walk(model, asset_store)
+        config_json, metadata_json = saving_lib._serialize_model_as_json(model)
+        assets = Path(asset_store.working_dir)
+        kept = None
+        if any(item.is_file() for item in assets.rglob("*")):
+            kept = Path(shutil.copytree(assets, workspace / "assets"))
+    finally:
+        asset_store.close()
+    return CapturedState(groups, config_json, metadata_json, kept)
+
+
+def variable_names(model: keras.Model) -> dict[str, str]:
+    """Map paths in the weights file to variables' names, for what `capture` leaves unnamed.
+
+    The optimizer stores plain arrays, in the order of its variables.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        return {}
+    return dict(_optimizer_names(optimizer, "optimizer"))
+
+
+def repair_compile_settings(model: keras.Model) -> None:
+    """Put back the optimizer that saving to legacy HDF5 takes out of the model's compile settings.
+
+    After `model.save("x.h5")`, by whoever called it, Keras 3.15 has forgotten the optimizer: the
+    next `.keras` file says none, and loads with RMSprop.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    if optimizer is not None and isinstance(config, dict) and "optimizer" not in config:
+        config["optimizer"] = optimizer
+
+
+def metric_direction(model: keras.Model, name: str) -> str | None:
+    """Return `"min"` or `"max"` as the metric object called `name` declares it, else None."""
+    wanted = name.removeprefix("val_")
+    for metric in _flatten(getattr(model, "metrics", [])):
+        if getattr(metric, "name", None) == wanted:
+            return {"up": "max", "down": "min"}.get(getattr(metric, "_direction", None) or "")
+    return None
+
+
+def _walk(model: keras.Model, asset_store: Any) -> list[Group]:
+    _require()
+    store = _CapturingStore()
+    saving_lib._save_state(
+        model,
+        weights_store=store,
+        assets_store=asset_store,
+        inner_path="",
+        visited_saveables=set(),
+    )
+    return store.groups
+
+
+def _optimizer_names(optimizer: Any, path: str) -> Iterator[tuple[str, str]]:
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        yield from _optimizer_names(inner, f"{path}/inner_optimizer")
+    for index, variable in enumerate(optimizer.variables):
+        yield f"{path}/vars/{index}", variable.name
+
+
+def _flatten(metrics: Any) -> Iterator[Any]:
+    for metric in metrics:
+        yield metric
+        # Compiled metrics stand behind one wrapper that is itself a metric.
+        yield from _flatten(getattr(metric, "metrics", []))
+
+
+def _require() -> None:
+    if _IMPORT_PROBLEM is not None:  # pragma: no cover - another Keras
+        raise PrivateApiError(str(_IMPORT_PROBLEM))
+    wanted = {
+        "_save_state": ("weights_store", "assets_store", "inner_path", "visited_saveables"),
+        "_serialize_model_as_json": ("model",),
+        "DiskIOStore": ("root_path", "mode"),
+    }
+    for name, parameters in wanted.items():
+        function = getattr(saving_lib, name, None)
+        if function is None:
+            raise PrivateApiError(f"keras.src.saving.saving_lib has no {name}")
+        if not set(parameters) <= set(inspect.signature(function).parameters):
+            raise PrivateApiError(f"{name} of keras.src.saving.saving_lib takes other arguments")

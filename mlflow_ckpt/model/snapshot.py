@@ -1,0 +1,269 @@
+"""The snapshot: host copies of all state, so that nothing after it touches the live model."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from mlflow_ckpt.errors import UnsupportedModelError
+from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.fingerprint import (
+    OPTIMIZER_ROLE,
+    Fingerprint,
+    TensorFingerprint,
+    architecture_digest,
+    fingerprint_tensor,
+    role_of,
+)
+from mlflow_ckpt.format.weights_file import open_weights
+from mlflow_ckpt.model import architecture, keras_private
+from mlflow_ckpt.model.keras_private import CapturedState, Group
+
+
+@dataclass
+class Snapshot:
+    """A model's state at one moment. A context manager: leaving it removes its temporary files.
+
+    Attributes:
+        architecture: The architecture, without compile settings.
+        groups: Everything in Keras's weights file, object by object.
+        step: `optimizer.iterations`; 0 for an uncompiled model.
+        seeds: States of the seed generators by name, which Keras's files do not hold.
+        compile_config: What `model.compile_from_config` takes; None for an uncompiled model.
+        captured: The content of the `.keras` archive; None if `prepared` holds that file itself.
+        prepared: Files that only the live model could write, by their path in the checkpoint.
+    """
+
+    architecture: dict[str, Any]
+    groups: list[Group]
+    step: int
+    seeds: Mapping[str, np.ndarray[Any, Any]]
+    compile_config: dict[str, Any] | None
+    captured: CapturedState | None
+    prepared: Mapping[str, Path]
+    workspace: Path
+    variable_names: Mapping[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> Snapshot:
+        """Return the snapshot itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Remove the temporary files."""
+        self.close()
+
+    def close(self) -> None:
+        """Remove the temporary files. May be called twice."""
+        shutil.rmtree(self.workspace, ignore_errors=True)
+
+    def fingerprint(self) -> Fingerprint:
+        """Fingerprint every tensor and the architecture."""
+        tensors = _fingerprints(self.groups, self.variable_names)
+        return Fingerprint(tensors, architecture_digest(self.architecture))
+
+    def weights_only(self) -> list[Group]:
+        """Return the groups without the optimizer's."""
+        return [group for group in self.groups if role_of(f"{group.path}/") != OPTIMIZER_ROLE]
+
+
+def take(model: keras.Model, *, full_format: str | None = "keras") -> Snapshot:
+    """Take a snapshot of a live model.
+
+    Args:
+        model: A built model.
+        full_format: `"keras"` or `"h5"`; None if the full form is not wanted.
+
+    Raises:
+        UnsupportedModelError: If Keras cannot save this model, or not in this format.
+    """
+    require_built(model)
+    keras_private.repair_compile_settings(model)
+    workspace = Path(tempfile.mkdtemp(prefix="mlflow_ckpt_"))
+    try:
+        described = architecture.describe(model)
+        prepared: dict[str, Path] = {}
+        captured: CapturedState | None = None
+        try:
+            captured = keras_private.capture(model, workspace)
+            groups = captured.groups
+        except keras_private.PrivateApiError as error:
+            _warn_of_fallback(error)
+            prepared[layout.FULL_KERAS] = _save(model, workspace / "model.keras")
+            groups = _read_groups(prepared[layout.FULL_KERAS])
+        if full_format == "h5":
+            prepared[layout.FULL_H5] = _save(model, workspace / "model.h5")
+        return Snapshot(
+            architecture=described,
+            groups=groups,
+            step=step_of(model),
+            seeds=seed_states(model),
+            compile_config=model.get_compile_config() if is_compiled(model) else None,
+            captured=captured,
+            prepared=prepared,
+            workspace=workspace,
+            variable_names=_readable(model),
+        )
+    except BaseException:
+        shutil.rmtree(workspace, ignore_errors=True)
+        raise
+
+
+def fingerprint_tensors(model: keras.Model) -> Fingerprint:
+    """Fingerprint a live model's tensors, without its architecture.
+
+    Raises:
+        UnsupportedModelError: If the model is not built.
+    """
+    require_built(model)
+    try:
+        groups = keras_private.capture_groups(model)
+    except keras_private.PrivateApiError as error:
+        _warn_of_fallback(error)
+        with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
+            path = Path(directory) / layout.WEIGHTS
+            model.save_weights(path)
+            groups = _read_groups(path)
+    return Fingerprint(_fingerprints(groups, _readable(model)))
+
+
+def require_built(model: keras.Model) -> None:
+    """Raise unless the model has its weights.
+
+    Raises:
+        UnsupportedModelError: If it has never seen an input's shape.
+    """
+    if not model.built:
+        raise UnsupportedModelError(
+            f"The model {model.name!r} has no weights yet. Expected a built model: "
+            "call it on data, fit it, or give it an Input."
+        )
+
+
+def is_compiled(model: keras.Model) -> bool:
+    """Whether `compile` was called on the model."""
+    return bool(getattr(model, "compiled", False))
+
+
+def step_of(model: keras.Model) -> int:
+    """Return `optimizer.iterations`, or 0 for a model without an optimizer."""
+    optimizer = getattr(model, "optimizer", None)
+    return 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+def seed_variables(model: keras.Model) -> dict[str, Any]:
+    """Return the variables that are neither weights nor the optimizer's: seed generators.
+
+    They are named by position, which a reloaded twin shares; their own names it does not.
+    """
+    weights = {id(weight) for weight in model.weights}
+    others = [variable for variable in model.variables if id(variable) not in weights]
+    return {f"seed_generators/{index}": variable for index, variable in enumerate(others)}
+
+
+def seed_states(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
+    """Return host copies of the seed generators' states."""
+    return {
+        name: np.array(keras.ops.convert_to_numpy(variable), copy=True)
+        for name, variable in seed_variables(model).items()
+    }
+
+
+def _fingerprints(
+    groups: Iterable[Group], variable_names: Mapping[str, str]
+) -> tuple[TensorFingerprint, ...]:
+    tensors = []
+    for group in groups:
+        prefix = f"{group.path}/vars" if group.path else "vars"
+        for key, array in group.arrays.items():
+            name = f"{prefix}/{key}"
+            variable = group.variables.get(key) or variable_names.get(name)
+            tensors.append(fingerprint_tensor(name, array, layer=group.owner, variable=variable))
+    return tuple(tensors)
+
+
+def _warn_of_fallback(error: Exception) -> None:
+    warnings.warn(
+        f"Keras {keras.__version__} saves models in another way than Keras "
+        f"{keras_private.TESTED_WITH}, which this mlflow_ckpt was tested with ({error}); "
+        "going through Keras's public API, which is slower.",
+        stacklevel=3,
+    )
+
+
+def _save(model: keras.Model, path: Path) -> Path:
+    try:
+        with _quiet_about_hdf5():
+            model.save(path)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"Keras cannot save the model {model.name!r} as {path.suffix}: "
+            f"{architecture.first_line(error)}"
+        ) from error
+    finally:
+        keras_private.repair_compile_settings(model)
+    return path
+
+
+@contextmanager
+def _quiet_about_hdf5() -> Iterator[None]:
+    # The user asked for this format; a reminder at every epoch helps nobody.
+    logger = logging.getLogger("absl")
+    logger.addFilter(_is_not_about_hdf5)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_not_about_hdf5)
+
+
+def _is_not_about_hdf5(record: logging.LogRecord) -> bool:
+    return "HDF5 file" not in record.getMessage()
+
+
+def _read_groups(archive: Path) -> list[Group]:
+    """Read back what Keras wrote, where the live model could not be walked."""
+    groups: list[Group] = []
+
+    def visit(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Group) and path.rpartition("/")[2] == "vars":
+            group = Group(path.rpartition("/vars")[0], item.attrs.get("name"))
+            for key in sorted(item, key=lambda key: (len(key), key)):
+                group.arrays[key] = _native(item[key])
+            groups.append(group)
+
+    with open_weights(archive) as file:
+        file.visititems(visit)
+    return groups
+
+
+def _native(dataset: h5py.Dataset) -> np.ndarray[Any, Any]:
+    array = np.asarray(dataset)
+    if dataset.attrs.get("dtype") == "bfloat16":
+        import ml_dtypes
+
+        return array.view(ml_dtypes.bfloat16)
+    return array
+
+
+def _readable(model: keras.Model) -> dict[str, str]:
+    # The optimizer puts the model's own name before each variable's, but only until a reload.
+    return {
+        path: name.removeprefix(f"{model.name}_")
+        for path, name in keras_private.variable_names(model).items()
+    }

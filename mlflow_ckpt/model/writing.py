@@ -1,0 +1,117 @@
+"""Writes a snapshot into a checkpoint's directory, in Keras's own file formats."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.fingerprint import Fingerprint
+from mlflow_ckpt.model import architecture
+from mlflow_ckpt.model.keras_private import CapturedState, Group
+from mlflow_ckpt.model.snapshot import Snapshot
+
+TRAINING_STATE_VERSION = 1
+
+
+def write(
+    snapshot: Snapshot,
+    directory: Path,
+    *,
+    epoch: int,
+    forms: Collection[str],
+    full_format: str,
+) -> Fingerprint:
+    """Write everything of a checkpoint that comes from the model.
+
+    Args:
+        snapshot: The state to write.
+        directory: An existing, empty directory.
+        epoch: Number of completed epochs.
+        forms: `"full"`, `"split"` or both.
+        full_format: `"keras"` or `"h5"`.
+
+    Returns:
+        The fingerprint, which is also written.
+
+    Raises:
+        OSError: If the disk is full or the directory cannot be written.
+    """
+    _write_text(directory / layout.ARCHITECTURE_JSON, architecture.to_json(snapshot.architecture))
+    _write_text(directory / layout.ARCHITECTURE_YAML, architecture.to_yaml(snapshot.architecture))
+    if "full" in forms:
+        _write_full(snapshot, directory, full_format)
+    if "split" in forms:
+        with h5py.File(directory / layout.WEIGHTS, "w") as file:
+            write_groups(file, snapshot.weights_only())
+    _write_training_state(snapshot, directory, epoch)
+    fingerprint = snapshot.fingerprint()
+    _write_text(directory / layout.FINGERPRINT, fingerprint.to_json())
+    return fingerprint
+
+
+def write_groups(file: h5py.File, groups: Iterable[Group]) -> None:
+    """Write tensors as Keras lays them out in its weights files, version 3 of Keras."""
+    for group in groups:
+        parent = file.create_group(group.path) if group.path else file
+        variables = parent.create_group("vars")
+        if group.owner is not None:
+            variables.attrs["name"] = group.owner
+        for key, array in group.arrays.items():
+            dataset = variables.create_dataset(key, data=array)
+            if array.dtype.name == "bfloat16":
+                # HDF5 has no such type: Keras stores the bytes and notes what they are.
+                dataset.attrs["dtype"] = "bfloat16"
+
+
+def _write_full(snapshot: Snapshot, directory: Path, full_format: str) -> None:
+    target = directory / layout.FULL_FILES[full_format]
+    target.parent.mkdir()
+    _write_text(target.parent / "keras_module.txt", "keras")
+    prepared = snapshot.prepared.get(layout.FULL_FILES[full_format])
+    if prepared is not None:
+        shutil.move(prepared, target)
+    elif snapshot.captured is not None:
+        _write_archive(snapshot.captured, target)
+
+
+def _write_archive(captured: CapturedState, target: Path) -> None:
+    weights = target.with_suffix(".weights.tmp")
+    try:
+        with h5py.File(weights, "w") as file:
+            write_groups(file, captured.groups)
+        with zipfile.ZipFile(target, "w") as archive:
+            archive.writestr("metadata.json", captured.metadata_json)
+            archive.writestr("config.json", captured.config_json)
+            archive.write(weights, layout.WEIGHTS_IN_ARCHIVE)
+            if captured.assets is not None:
+                for file_path in sorted(captured.assets.rglob("*")):
+                    if file_path.is_file():
+                        inside = file_path.relative_to(captured.assets.parent).as_posix()
+                        archive.write(file_path, inside)
+    finally:
+        weights.unlink(missing_ok=True)
+
+
+def _write_training_state(snapshot: Snapshot, directory: Path, epoch: int) -> None:
+    state: dict[str, Any] = {
+        "schema_version": TRAINING_STATE_VERSION,
+        "epoch": epoch,
+        "step": snapshot.step,
+        "compile_config": snapshot.compile_config,
+        "arrays": sorted(snapshot.seeds),
+    }
+    _write_text(directory / layout.TRAINING_STATE, json.dumps(state, indent=2) + "\n")
+    if snapshot.seeds:
+        np.savez(directory / layout.TRAINING_ARRAYS, allow_pickle=False, **dict(snapshot.seeds))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

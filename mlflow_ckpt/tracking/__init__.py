@@ -1,0 +1,1 @@
+"""A checkpoint's directory to and from an MLflow run. Knows no Keras."""

@@ -1,0 +1,134 @@
+"""Makes a checkpoint's directory a stock MLflow model: MLmodel and its environment files."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from mlflow import pyfunc
+from mlflow.models import Model, ModelSignature
+from mlflow.types.schema import Schema, TensorSpec
+
+from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.schema import ModelSchema, TensorSchema
+
+CONDA = "conda.yaml"
+PYTHON_ENV = "python_env.yaml"
+REQUIREMENTS = "requirements.txt"
+
+
+def write(
+    directory: Path,
+    *,
+    run_id: str,
+    name: str,
+    full_format: str,
+    keras_version: str,
+    backend: str,
+    schema: ModelSchema | None,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write `MLmodel`, `conda.yaml`, `python_env.yaml` and `requirements.txt`.
+
+    Requirements are those that are installed, pinned: to infer them, MLflow loads the model in
+    another process, which takes seconds a save.
+
+    Args:
+        directory: A checkpoint's directory that holds the full form.
+        run_id: The run it belongs to.
+        name: The checkpoint's name.
+        full_format: `"keras"` or `"h5"`.
+        keras_version: Version of the Keras that saved the model.
+        backend: Keras's backend, such as `"tensorflow"`.
+        schema: What the model takes and gives; None if it cannot tell.
+        metadata: What to note in `MLmodel`; plain values only.
+    """
+    model = Model(
+        run_id=run_id,
+        artifact_path=layout.artifact_path(name),
+        signature=None if schema is None else _signature(schema),
+        metadata=dict(metadata) or None,
+    )
+    if full_format == "keras":
+        loader = "mlflow.keras"
+        model.add_flavor(
+            "keras",
+            data="data",
+            keras_version=keras_version,
+            keras_backend=backend,
+            save_exported_model=False,
+        )
+    else:
+        # mlflow.keras opens `.keras` only; mlflow.tensorflow is the stock flavor for legacy HDF5.
+        loader = "mlflow.tensorflow"
+        (directory / "data" / "save_format.txt").write_text("h5")
+        model.add_flavor(
+            "tensorflow",
+            data="data",
+            keras_version=keras_version,
+            model_type="keras",
+            save_format="h5",
+        )
+    pyfunc.add_to_model(
+        model,
+        loader_module=loader,
+        data=None if full_format == "keras" else "data",
+        conda_env=CONDA,
+        python_env=PYTHON_ENV,
+    )
+    requirements = _requirements(backend)
+    _write_environment(directory, requirements)
+    model.model_size_bytes = sum(f.stat().st_size for f in directory.rglob("*") if f.is_file())
+    model.save(str(directory / layout.MLMODEL))
+
+
+def _write_environment(directory: Path, requirements: Sequence[str]) -> None:
+    # In each of the three forms that MLflow's environment managers read.
+    python = platform.python_version()
+    conda = {
+        "name": "mlflow-env",
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={python}", "pip", {"pip": list(requirements)}],
+    }
+    python_env = {
+        "python": python,
+        "build_dependencies": ["pip", "setuptools", "wheel"],
+        "dependencies": [f"-r {REQUIREMENTS}"],
+    }
+    for name, content in ((CONDA, conda), (PYTHON_ENV, python_env)):
+        text = yaml.safe_dump(content, sort_keys=False)
+        (directory / name).write_text(text, encoding="utf-8")
+    (directory / REQUIREMENTS).write_text("\n".join(requirements) + "\n", encoding="utf-8")
+
+
+def _requirements(backend: str) -> list[str]:
+    names = ["mlflow", "keras", backend, "numpy", "h5py"]
+    pinned = []
+    for name in names:
+        try:
+            pinned.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:
+            # A backend under another distribution name, such as tensorflow-cpu: leave it open.
+            pinned.append(name)
+    return pinned
+
+
+def _signature(schema: ModelSchema) -> ModelSignature:
+    def convert(tensors: Sequence[TensorSchema]) -> Schema:
+        return Schema(
+            [
+                TensorSpec(
+                    np.dtype(tensor.dtype),
+                    tuple(-1 if size is None else size for size in tensor.shape),
+                    tensor.name,
+                )
+                for tensor in tensors
+            ]
+        )
+
+    return ModelSignature(inputs=convert(schema.inputs), outputs=convert(schema.outputs))

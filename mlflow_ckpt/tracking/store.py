@@ -1,0 +1,194 @@
+"""One MLflow run seen as a place that holds files, metrics and tags."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import requests
+from mlflow.entities import Metric, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
+
+from mlflow_ckpt.errors import (
+    MlflowCkptError,
+    RunNotFoundError,
+    TrackingError,
+    TrackingUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+_MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+_NO_ANSWER = ("failed with exception", "Max retries exceeded", "Connection refused", "timed out")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file or directory among a run's artifacts.
+
+    Attributes:
+        path: Run-relative POSIX path.
+        is_dir: Whether it is a directory.
+        size: Bytes; None for a directory, or where the store does not tell.
+    """
+
+    path: str
+    is_dir: bool
+    size: int | None
+
+
+class RunStore:
+    """One run of a tracking server, and its artifacts.
+
+    Every method raises `RunNotFoundError`, `TrackingUnavailableError` or `TrackingError` where the
+    server does.
+
+    Attributes:
+        run_id: The run.
+        tracking_uri: Where the server is.
+    """
+
+    def __init__(self, run_id: str, tracking_uri: str | None = None) -> None:
+        self.run_id = run_id
+        with self._translated("open the tracking store"):
+            self._client = MlflowClient(tracking_uri=tracking_uri)
+        self.tracking_uri: str = self._client.tracking_uri
+
+    @cached_property
+    def run(self) -> Run:
+        """The run as the server describes it, fetched once."""
+        with self._translated("find the run"):
+            try:
+                return self._client.get_run(self.run_id)
+            except MlflowException as error:
+                if error.error_code != _MISSING:
+                    raise
+                raise RunNotFoundError(
+                    f"There is no run {self.run_id!r} at {self.tracking_uri}. Expected a run id as "
+                    "the MLflow UI shows it. Is it the right server (--tracking-uri, "
+                    "MLFLOW_TRACKING_URI)?",
+                    run_id=self.run_id,
+                ) from error
+
+    @cached_property
+    def _artifacts(self) -> ArtifactRepository:
+        uri = self.run.info.artifact_uri
+        with self._translated("open the artifact store"):
+            return get_artifact_repository(uri, tracking_uri=self.tracking_uri)
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The run's tags, as they were when the run was fetched."""
+        return dict(self.run.data.tags)
+
+    def list(self, path: str = "") -> list[StoredFile]:
+        """List the artifacts directly below `path` (empty if there is no such directory)."""
+        with self._translated("list the run's artifacts"):
+            found = self._artifacts.list_artifacts(path or None)
+        return [StoredFile(item.path, bool(item.is_dir), item.file_size) for item in found]
+
+    def walk(self, path: str) -> Iterator[StoredFile]:
+        """List the files below `path`, at any depth."""
+        for item in self.list(path):
+            if item.is_dir:
+                yield from self.walk(item.path)
+            else:
+                yield item
+
+    def download(self, path: str, target: Path) -> None:
+        """Download one file to the local path `target`."""
+        with self._translated(f"download {path}"):
+            # What every artifact repository implements. Its public wrapper asks the server first
+            # whether the path is a directory, and draws a progress bar for each file.
+            self._artifacts._download_file(path, str(target))
+
+    def read(self, path: str) -> bytes | None:
+        """Return the bytes of a small file, or None if the run has no such artifact."""
+        with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
+            target = Path(directory) / "file"
+            try:
+                self.download(path, target)
+            except TrackingUnavailableError:
+                raise
+            except TrackingError:
+                # Stores tell a file that is not there in many ways; the listing is sure.
+                if any(item.path == path for item in self.list(path.rpartition("/")[0])):
+                    raise
+                return None
+            return target.read_bytes()
+
+    def local_path(self, path: str) -> Path | None:
+        """Return where an artifact lies on this machine's disk, or None if it lies elsewhere."""
+        uri = urlsplit(self.run.info.artifact_uri or "")
+        if uri.scheme == "file" and uri.netloc in ("", "localhost"):
+            return Path(url2pathname(uri.path)) / path
+        return Path(self.run.info.artifact_uri) / path if not uri.scheme else None
+
+    def upload(self, file: Path, directory: str) -> None:
+        """Upload one file into the artifact directory `directory`."""
+        with self._translated(f"upload {file.name}"):
+            self._artifacts.log_artifact(str(file), directory)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
+        """Log metrics at one step, in one request.
+
+        Args:
+            metrics: Values by name.
+            step: The x axis of MLflow's charts.
+            timestamp: Milliseconds since the epoch of Unix.
+        """
+        entities = [Metric(key, value, timestamp, step) for key, value in metrics.items()]
+        with self._translated("log metrics"):
+            self._client.log_batch(self.run_id, metrics=entities)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run, in one request."""
+        with self._translated("set tags"):
+            self._client.log_batch(
+                self.run_id, tags=[RunTag(key, value) for key, value in tags.items()]
+            )
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        where = getattr(self, "tracking_uri", None) or "the tracking URI"
+        try:
+            yield
+        except MlflowException as error:
+            text = _first_line(error)
+            if any(sign in text for sign in _NO_ANSWER):
+                raise _unavailable(where, doing) from error
+            raise TrackingError(f"MLflow could not {doing} at {where}: {text}") from error
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise _unavailable(where, doing) from error
+        except MlflowCkptError:
+            raise
+        except Exception as error:
+            # An artifact store is a plugin with a client library of its own: anything may come.
+            raise TrackingError(
+                f"MLflow could not {doing} at {where}: {type(error).__name__}: "
+                f"{_first_line(error)}"
+            ) from error
+
+
+def _unavailable(where: str, doing: str) -> TrackingUnavailableError:
+    return TrackingUnavailableError(
+        f"The tracking server at {where} does not answer (tried to {doing}). "
+        "Check that it runs, and the URI (--tracking-uri, MLFLOW_TRACKING_URI)."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -155,8 +155,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _save(self, name: CheckpointName, epoch: int, metrics: Mapping[str, float]) -> None:
         monitor = self._resolve_monitor(metrics)
         value = metrics.get(monitor.name) if monitor else None
-        improved = monitor is not None and value is not None and (
-            is_better(value, self.best, monitor.mode)
+        improved = (
+            monitor is not None
+            and value is not None
+            and (is_better(value, self.best, monitor.mode))
         )
         if self.save_best_only and monitor is not None and not improved:
             if self.verbose:
@@ -178,8 +180,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self.monitor not in metrics:
             self._warn_once(
                 f"The monitored metric {self.monitor!r} was not reported "
-                f"(reported: {', '.join(metrics) or 'none'}), so every checkpoint is saved and none "
-                "is marked as best. Pass monitor=… or validation data."
+                f"(reported: {', '.join(metrics) or 'none'}), so every checkpoint is saved and "
+                "none is marked as best. Pass monitor=… or validation data."
             )
             return None
         mode: str | None = self.mode

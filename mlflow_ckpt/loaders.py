@@ -76,9 +76,14 @@ def verify(
     tracking_uri: str | None = None,
     progress: Progress | None = None,
 ) -> VerificationResult:
-    """Compare every file of a checkpoint with its manifest. Arguments as in `get_checkpoint`.
+    """Compare every file of a checkpoint with its manifest.
 
     Args:
+        run_id: A run id, or a URI `ckpt:/<run_id>/<selector>`.
+        checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
+        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        mode: For `"best"`, `"min"` or `"max"`.
+        tracking_uri: The tracking server; MLflow's current one if None.
         progress: Called with bytes done and bytes in all, where files are downloaded.
 
     Returns:
@@ -169,18 +174,24 @@ def load_weights(
     """Copy a checkpoint's weights into a model that you built.
 
     Tensors meet by their place in the model's structure, as in `keras.Model.load_weights`. The
-    optimizer is left alone. Other arguments and errors as in `load_model`.
+    optimizer is left alone.
 
     Args:
         model: A built model.
+        run_id: A run id, or a URI `ckpt:/<run_id>/<selector>`.
+        checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         skip_mismatch: Load what fits and leave the rest (transfer learning). Otherwise nothing is
             touched unless everything fits.
+        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        mode: For `"best"`, `"min"` or `"max"`.
+        tracking_uri: The tracking server; MLflow's current one if None.
 
     Returns:
         What was loaded and what was not, tensor by tensor.
 
     Raises:
         WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.
+        VerificationError, NotFoundError, SelectorError, TrackingError: As in `load_model`.
     """
 
     def load(directory: Path, found: Checkpoint) -> LoadReport:
@@ -194,7 +205,7 @@ def load_weights(
 def fingerprint(model: keras.Model) -> Fingerprint:
     """Fingerprint a live model: digests and statistics of all weights and optimizer variables.
 
-    It equals the fingerprint of the model's checkpoint, in every process, before and after a reload.
+    It equals that of the model's checkpoint, in every process, before and after a reload.
 
     Args:
         model: A built model.

@@ -1,1 +1,1 @@
-"""What a checkpoint is: names, manifest, fingerprint, verification. Knows neither Keras nor MLflow."""
+"""What a checkpoint is: names, manifest, fingerprint, verification. No Keras, no MLflow."""

@@ -74,4 +74,4 @@ def array_bytes(array: np.ndarray[Any, Any]) -> memoryview:
     if order == ">" or (order == "=" and sys.byteorder == "big"):
         contiguous = contiguous.byteswap()
     # A view as bytes works for dtypes that have no buffer protocol of their own, such as bfloat16.
-    return memoryview(contiguous.reshape(-1).view(np.uint8)).cast("B")
+    return contiguous.reshape(-1).view(np.uint8).data

@@ -179,9 +179,7 @@ class Fingerprint:
 
     def nonfinite(self) -> tuple[TensorFingerprint, ...]:
         """Return the tensors that hold NaN or infinite elements."""
-        return tuple(
-            t for t in self.tensors if t.statistics.nan_count or t.statistics.inf_count
-        )
+        return tuple(t for t in self.tensors if t.statistics.nan_count or t.statistics.inf_count)
 
     def to_json(self) -> str:
         """Return the text of `fingerprint.json`."""
@@ -224,7 +222,7 @@ class Fingerprint:
             ) from error
         if not consistent:
             raise IntegrityError(
-                "fingerprint.json contradicts itself: its weights digest is not that of its tensors."
+                "fingerprint.json contradicts itself: the weights digest is not its tensors'."
             )
         return fingerprint
 

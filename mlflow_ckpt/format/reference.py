@@ -1,4 +1,4 @@
-"""Selectors (`latest`, `best`, `epoch:3`, `step:1500`) and references (`ckpt:/<run_id>/<selector>`)."""
+"""Selectors such as `latest`, `best`, `epoch:3`, and references: `ckpt:/<run_id>/<selector>`."""
 
 from __future__ import annotations
 

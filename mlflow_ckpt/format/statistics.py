@@ -105,7 +105,9 @@ def statistics(array: np.ndarray[Any, Any]) -> Statistics:
 
 def _is_real(dtype: np.dtype[Any]) -> bool:
     # bfloat16 and float8 are of NumPy's kind "V" but convert to float64.
-    return dtype.kind in "biuf" or (dtype.kind == "V" and dtype.names is None and dtype.name != f"void{8 * dtype.itemsize}")
+    return dtype.kind in "biuf" or (
+        dtype.kind == "V" and dtype.names is None and dtype.name != f"void{8 * dtype.itemsize}"
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlflow_ckpt.errors import IntegrityError, ManifestError, VerificationError
 from mlflow_ckpt.format import layout
@@ -82,6 +83,33 @@ class VerificationResult:
             problems.append(f"not in the manifest {_listed(self.extra)}")
         problems += [str(mismatch) for mismatch in self.mismatched]
         return f"{self.name}: " + "; ".join(problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "files": self.files,
+            "size": self.size,
+            "missing": list(self.missing),
+            "extra": list(self.extra),
+            "mismatched": [
+                {
+                    "path": mismatch.expected.path,
+                    "expected": {
+                        "size": mismatch.expected.size,
+                        "digest": str(mismatch.expected.digest),
+                    },
+                    "received": {
+                        "size": mismatch.size,
+                        "digest": None if mismatch.digest is None else str(mismatch.digest),
+                    },
+                    "tensors": list(mismatch.tensors),
+                }
+                for mismatch in self.mismatched
+            ],
+            "error": self.error,
+        }
 
     def raise_if_damaged(self) -> None:
         """Raise unless the checkpoint is exactly what was saved.

@@ -40,7 +40,9 @@ def tensors(file: h5py.File) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     bfloat16 comes as two-byte void: the bytes are right, so the digest is.
     """
     names: list[str] = []
-    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    file.visititems(
+        lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+    )
     for name in names:
         yield name, np.asarray(file[name])
 

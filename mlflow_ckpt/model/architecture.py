@@ -43,7 +43,7 @@ def to_json(architecture: Mapping[str, Any]) -> str:
 
 
 def to_yaml(architecture: Mapping[str, Any]) -> str:
-    """Return the text of `architecture.yaml`: the same mapping, and nothing a safe loader refuses."""
+    """Return the text of `architecture.yaml`: the same mapping, for a safe loader."""
     text: str = yaml.safe_dump(dict(architecture), sort_keys=False)
     return text
 
@@ -69,9 +69,7 @@ def from_yaml(text: str) -> dict[str, Any]:
     try:
         return _mapping(yaml.safe_load(text), "architecture.yaml")
     except yaml.YAMLError as error:
-        raise ModelLoadError(
-            f"architecture.yaml is not plain YAML: {first_line(error)}"
-        ) from error
+        raise ModelLoadError(f"architecture.yaml is not plain YAML: {first_line(error)}") from error
 
 
 def build(

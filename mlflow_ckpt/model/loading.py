@@ -116,7 +116,7 @@ def load_architecture(directory: Path, custom_objects: CustomObjects) -> keras.M
 
 
 def weights_path(directory: Path, manifest: Manifest) -> AbstractContextManager[Path]:
-    """Give the path of a file that `Model.load_weights` takes, made from the full form if need be."""
+    """Give a file that `Model.load_weights` takes, made from the full form if need be."""
     if "split" in manifest.forms:
         return nullcontext(directory / layout.WEIGHTS)
     if manifest.full_format == "h5":
@@ -288,9 +288,7 @@ def _fill_matching(
         _guarded(lambda: model.load_weights(path, skip_mismatch=True))
     saved = {tensor.name: tensor for tensor in read_fingerprint(directory).of_role(WEIGHTS_ROLE)}
     now = snapshot.fingerprint_tensors(model)
-    loaded = [
-        name for name in mine if name in saved and now[name].digest == saved[name].digest
-    ]
+    loaded = [name for name in mine if name in saved and now[name].digest == saved[name].digest]
     return LoadReport(
         loaded=tuple(loaded),
         mismatched=tuple(name for name in mine if name in saved and name not in set(loaded)),
@@ -307,10 +305,14 @@ def _mismatch_message(
     missing: list[str],
     unused: list[str],
 ) -> str:
-    problems = [f"{t} is {list(mine[t])} in the model and {list(theirs[t])} in it" for t in mismatched]
+    problems = [
+        f"{t} is {list(mine[t])} in the model and {list(theirs[t])} in it" for t in mismatched
+    ]
     problems += [f"it lacks {t}" for t in missing]
     problems += [f"the model has no {t}" for t in unused]
-    shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+    shown = "; ".join(problems[:5]) + (
+        f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    )
     return (
         f"The weights of {name} do not fit the given model: {shown}. "
         "Nothing was loaded. Pass skip_mismatch=True to load what fits."

@@ -105,10 +105,10 @@ def take(model: keras.Model, *, full_format: str | None = "keras") -> Snapshot:
             groups = captured.groups
         except keras_private.PrivateApiError as error:
             _warn_of_fallback(error)
-            prepared[layout.FULL_KERAS] = _save(model, workspace / "model.keras")
+            prepared[layout.FULL_KERAS] = save_stock(model, workspace / "model.keras")
             groups = _read_groups(prepared[layout.FULL_KERAS])
         if full_format == "h5":
-            prepared[layout.FULL_H5] = _save(model, workspace / "model.h5")
+            prepared[layout.FULL_H5] = save_stock(model, workspace / "model.h5")
         return Snapshot(
             architecture=described,
             groups=groups,
@@ -207,7 +207,12 @@ def _warn_of_fallback(error: Exception) -> None:
     )
 
 
-def _save(model: keras.Model, path: Path) -> Path:
+def save_stock(model: keras.Model, path: Path) -> Path:
+    """Save a live model by Keras's own `save`, in the format that the suffix of `path` names.
+
+    Raises:
+        UnsupportedModelError: If Keras cannot save this model in that format.
+    """
     try:
         with _quiet_about_hdf5():
             model.save(path)

@@ -115,11 +115,7 @@ class Catalog:
             return self._named(selector.name)
         found = self.checkpoints()
         if not found:
-            raise CheckpointNotFoundError(
-                f"The run {self._store.run_id} has no checkpoints. "
-                "Train with mlflow_ckpt.MlflowCheckpoint() among the callbacks.",
-                run_id=self._store.run_id,
-            )
+            raise no_checkpoints(self._store.run_id)
         return found[-1] if selector.kind == "latest" else best_of(found, monitor, mode)
 
     def verify(
@@ -155,9 +151,7 @@ class Catalog:
             self._download(checkpoint, directory, progress)
             yield directory
 
-    def _download(
-        self, checkpoint: Checkpoint, directory: Path, progress: Progress | None
-    ) -> None:
+    def _download(self, checkpoint: Checkpoint, directory: Path, progress: Progress | None) -> None:
         """Download all that the store has in the checkpoint's directory, listed or not."""
         items = list(self._store.walk(checkpoint.artifact_path))
         total = sum(item.size or 0 for item in items)
@@ -200,6 +194,15 @@ class Catalog:
                 available=available,
             )
         return result
+
+
+def no_checkpoints(run_id: str) -> CheckpointNotFoundError:
+    """Return the error for a run that has none."""
+    return CheckpointNotFoundError(
+        f"The run {run_id} has no checkpoints. "
+        "Train with mlflow_ckpt.MlflowCheckpoint() among the callbacks.",
+        run_id=run_id,
+    )
 
 
 def recorded_monitor(checkpoints: Collection[Checkpoint]) -> Monitor | None:

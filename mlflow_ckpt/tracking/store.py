@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import mlflow
 import requests
 from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
@@ -62,6 +63,7 @@ class RunStore:
 
     def __init__(self, run_id: str, tracking_uri: str | None = None) -> None:
         self.run_id = run_id
+        _refuse_missing_database(tracking_uri or mlflow.get_tracking_uri())
         with self._translated("open the tracking store"):
             self._client = MlflowClient(tracking_uri=tracking_uri)
         self.tracking_uri: str = self._client.tracking_uri
@@ -112,7 +114,7 @@ class RunStore:
         with self._translated(f"download {path}"):
             # What every artifact repository implements. Its public wrapper asks the server first
             # whether the path is a directory, and draws a progress bar for each file.
-            self._artifacts._download_file(path, str(target))
+            self._artifacts._download_file(path, str(target))  # type: ignore[no-untyped-call]
 
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a small file, or None if the run has no such artifact."""
@@ -139,7 +141,7 @@ class RunStore:
     def upload(self, file: Path, directory: str) -> None:
         """Upload one file into the artifact directory `directory`."""
         with self._translated(f"upload {file.name}"):
-            self._artifacts.log_artifact(str(file), directory)
+            self._artifacts.log_artifact(str(file), directory)  # type: ignore[no-untyped-call]
 
     def log_metrics(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
         """Log metrics at one step, in one request.
@@ -177,9 +179,19 @@ class RunStore:
         except Exception as error:
             # An artifact store is a plugin with a client library of its own: anything may come.
             raise TrackingError(
-                f"MLflow could not {doing} at {where}: {type(error).__name__}: "
-                f"{_first_line(error)}"
+                f"MLflow could not {doing} at {where}: {type(error).__name__}: {_first_line(error)}"
             ) from error
+
+
+def _refuse_missing_database(uri: str) -> None:
+    """Raise rather than let MLflow create an empty database where the user meant another."""
+    prefix = "sqlite:///"
+    path = Path(uri.removeprefix(prefix).partition("?")[0])
+    if uri.startswith(prefix) and path.name not in ("", ":memory:") and not path.exists():
+        raise TrackingError(
+            f"There is no tracking database {path}. Name the tracking server or store of the run: "
+            "--tracking-uri, MLFLOW_TRACKING_URI, or mlflow.set_tracking_uri()."
+        )
 
 
 def _unavailable(where: str, doing: str) -> TrackingUnavailableError:

@@ -1,0 +1,282 @@
+"""The command line `mlflow-ckpt`. One small function a command; each imports what it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mlflow_ckpt import errors
+from mlflow_ckpt._version import __version__
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# What a script may tell apart. Anything else that goes wrong is a bug, and shows its traceback.
+EXIT_CODES: dict[type[errors.MlflowCkptError], int] = {
+    errors.InvalidArgumentError: 2,
+    errors.NotFoundError: 3,
+    errors.IntegrityError: 4,
+    errors.ModelError: 5,
+    errors.OutputError: 6,
+    errors.TrackingError: 7,
+}
+
+# A person waits at the command line: give a dead server up within a minute, not after MLflow's
+# eight tries of two minutes. TensorFlow's start-up messages are not about the user's command.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+class _Failure(click.ClickException):
+    """An error of ours as the command line shows it: one sentence, and an exit code."""
+
+    exit_code: int  # type: ignore[misc]  # click declares it on the class, and reads the instance
+
+    def __init__(self, error: errors.MlflowCkptError) -> None:
+        super().__init__(str(error))
+        codes = (code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+        self.exit_code = next(codes, 1)
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            return super().invoke(ctx)
+        except errors.MlflowCkptError as error:
+            raise _Failure(error) from error
+
+
+def _tracking_uri(function: F) -> F:
+    return click.option(
+        "--tracking-uri",
+        envvar="MLFLOW_TRACKING_URI",
+        show_envvar=True,
+        metavar="URI",
+        help="The tracking server or store. Default: MLflow's own.",
+    )(function)
+
+
+def _as_json(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(
+        function
+    )
+
+
+def _selection(function: F) -> F:
+    options = [
+        click.option(
+            "--checkpoint",
+            default="latest",
+            show_default=True,
+            metavar="SELECTOR",
+            help="Which one: latest, best, an epoch (3 or epoch:3), or a step (step:1500).",
+        ),
+        click.option("--monitor", metavar="METRIC", help="For best: the metric to judge by."),
+        click.option("--mode", type=click.Choice(["min", "max"]), help="For best: which way."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _custom_objects(function: F) -> F:
+    return click.option(
+        "--custom-objects",
+        "modules",
+        multiple=True,
+        metavar="MODULE",
+        help="Import this module first; its classes and functions are known to the loader.",
+    )(function)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mlflow-ckpt")
+def main() -> None:
+    """Keras checkpoints in MLflow runs: list, show, verify, restore, predict.
+
+    RUN is a run id, or a URI such as ckpt:/RUN_ID/best.
+    """
+
+
+@main.command("list")
+@click.argument("run")
+@_tracking_uri
+@_as_json
+def list_command(run: str, tracking_uri: str | None, as_json: bool) -> None:
+    """List the checkpoints of RUN, oldest first."""
+    from mlflow_ckpt.cli import listing
+
+    found = listing.collect(run, tracking_uri)
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text(), nl=as_json)
+
+
+@main.command()
+@click.argument("run")
+@click.argument("checkpoint", default="latest")
+@_tracking_uri
+@_as_json
+def show(run: str, checkpoint: str, tracking_uri: str | None, as_json: bool) -> None:
+    """Show the manifest and the fingerprint of a checkpoint of RUN."""
+    from mlflow_ckpt.cli import listing
+
+    shown = listing.describe(run, checkpoint, tracking_uri)
+    click.echo(json.dumps(shown.to_dict(), indent=2) if as_json else shown.to_text(), nl=as_json)
+
+
+@main.command()
+@click.argument("run")
+@_selection
+@click.option("--all", "every", is_flag=True, help="Verify every checkpoint of the run.")
+@_tracking_uri
+@_as_json
+def verify(
+    run: str,
+    checkpoint: str,
+    monitor: str | None,
+    mode: str | None,
+    every: bool,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Compare every file of a checkpoint of RUN with its manifest."""
+    from mlflow_ckpt.cli import listing
+    from mlflow_ckpt.cli.progress import download_bar
+
+    with download_bar() as progress:
+        results = listing.verify(
+            run,
+            None if every else checkpoint,
+            monitor=monitor,
+            mode=mode,
+            tracking_uri=tracking_uri,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps([result.to_dict() for result in results], indent=2))
+    else:
+        for result in results:
+            click.echo(str(result))
+    if not all(result.ok for result in results):
+        raise click.exceptions.Exit(EXIT_CODES[errors.IntegrityError])
+
+
+@main.command(short_help="Rebuild a checkpoint of RUN as files, verified.")
+@click.argument("run")
+@_selection
+@click.option(
+    "--form",
+    type=click.Choice(["full", "split"]),
+    help="full: one file with everything. split: architecture and weights apart. "
+    "Default: full where the checkpoint has it.",
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["keras", "h5", "saved_model"]),
+    help="Of the full form. Default: as it was saved.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Directory to write to. Default: the checkpoint's name.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace files of the same names in it.")
+@_custom_objects
+@_tracking_uri
+@_as_json
+def restore(
+    run: str,
+    checkpoint: str,
+    monitor: str | None,
+    mode: str | None,
+    form: str | None,
+    file_format: str | None,
+    output: Path | None,
+    overwrite: bool,
+    modules: tuple[str, ...],
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Rebuild a checkpoint of RUN, verified, as files that stock Keras opens."""
+    from mlflow_ckpt.cli import restoring
+    from mlflow_ckpt.cli.custom_objects import load_modules
+    from mlflow_ckpt.cli.progress import download_bar
+
+    with download_bar() as progress:
+        restored = restoring.restore(
+            run,
+            checkpoint,
+            monitor=monitor,
+            mode=mode,
+            form=form,
+            file_format=file_format,
+            output=output,
+            overwrite=overwrite,
+            custom_objects=load_modules(modules),
+            tracking_uri=tracking_uri,
+            progress=progress,
+        )
+    click.echo(json.dumps(restored.to_dict(), indent=2) if as_json else restored.to_text())
+
+
+@main.command(short_help="Predict on a file with the model of a checkpoint of RUN.")
+@click.argument("run")
+@click.argument("data", metavar="INPUT", type=click.Path(path_type=Path))
+@_selection
+@click.option("--array", metavar="NAME", help="Which array of an .npz INPUT to predict on.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write: .csv, .jsonl, .npy or .npz. Default: CSV to standard output.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, metavar="N"
+)
+@_custom_objects
+@_tracking_uri
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of CSV.")
+def predict(
+    run: str,
+    data: Path,
+    checkpoint: str,
+    monitor: str | None,
+    mode: str | None,
+    array: str | None,
+    output: Path | None,
+    overwrite: bool,
+    batch_size: int,
+    modules: tuple[str, ...],
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Predict on INPUT (.npy, .npz or .csv) with the model of a checkpoint of RUN.
+
+    Gives a class and its probability for a classifier, else the model's values.
+    """
+    from mlflow_ckpt.cli import predicting
+    from mlflow_ckpt.cli.custom_objects import load_modules
+    from mlflow_ckpt.cli.progress import download_bar
+
+    writer = predicting.writer_for(output, as_json=as_json, overwrite=overwrite)
+    inputs = predicting.read_inputs(data, array)
+    with download_bar() as progress:
+        model, class_names = predicting.load(
+            run,
+            checkpoint,
+            monitor=monitor,
+            mode=mode,
+            custom_objects=load_modules(modules),
+            tracking_uri=tracking_uri,
+            progress=progress,
+        )
+    writer(predicting.predict(model, inputs, class_names, batch_size))

@@ -1,0 +1,294 @@
+"""What `list`, `show` and `verify` print. Never loads Keras or its backend."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from mlflow_ckpt.errors import IntegrityError, InvalidArgumentError, MetricNotFoundError
+from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.digest import Digest
+from mlflow_ckpt.format.fingerprint import Fingerprint
+from mlflow_ckpt.format.manifest import Manifest
+from mlflow_ckpt.format.reference import Reference
+from mlflow_ckpt.format.verification import VerificationResult
+from mlflow_ckpt.tracking.catalog import Catalog, Checkpoint, Progress, best_of, no_checkpoints
+from mlflow_ckpt.tracking.store import RunStore
+
+# A table wider than this helps nobody; --json has every metric.
+_MOST_METRICS = 6
+# Where output goes to a file or a pipe there is no width to fit, so nothing is cut off.
+_PIPE_WIDTH = 200
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The checkpoints of a run.
+
+    Attributes:
+        run_id: The run.
+        checkpoints: The complete ones, oldest first.
+        best: Name of the best; None if no metric tells.
+        damaged: Why others cannot be read, by name.
+    """
+
+    run_id: str
+    checkpoints: tuple[Checkpoint, ...]
+    best: str | None
+    damaged: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the listing as plain values."""
+        latest = self.checkpoints[-1].name if self.checkpoints else None
+        return {
+            "run_id": self.run_id,
+            "latest": latest,
+            "best": self.best,
+            "checkpoints": [
+                {
+                    **{
+                        key: value
+                        for key, value in checkpoint.manifest.to_dict().items()
+                        if key not in ("schema_version", "files", "versions")
+                    },
+                    "size": checkpoint.manifest.size,
+                    "uri": checkpoint.uri,
+                }
+                for checkpoint in self.checkpoints
+            ],
+            "damaged": dict(self.damaged),
+        }
+
+    def to_text(self) -> str:
+        """Return the listing as a table."""
+        names = _metric_names(checkpoint.manifest for checkpoint in self.checkpoints)
+        shown = names[:_MOST_METRICS]
+        table = _table("checkpoint", "epoch", "step", *shown, "forms", "size", "age", "")
+        for column in range(1, 3 + len(shown)):
+            table.columns[column].justify = "right"
+        for checkpoint in self.checkpoints:
+            manifest = checkpoint.manifest
+            marks = []
+            if checkpoint.name == self.best:
+                marks.append("best")
+            if checkpoint is self.checkpoints[-1]:
+                marks.append("latest")
+            table.add_row(
+                checkpoint.name,
+                str(manifest.epoch),
+                str(manifest.step),
+                *(_number(manifest.metrics.get(name)) for name in shown),
+                _forms(manifest),
+                decimal(manifest.size),
+                _age(manifest.created),
+                ", ".join(marks),
+            )
+        lines = [_render(table)] if self.checkpoints else []
+        if len(names) > len(shown):
+            lines.append(f"{len(names) - len(shown)} more metrics: see --json.\n")
+        lines += [f"{name}: damaged. {reason}\n" for name, reason in self.damaged.items()]
+        return "".join(lines)
+
+
+@dataclass(frozen=True)
+class Description:
+    """One checkpoint in full.
+
+    Attributes:
+        checkpoint: The checkpoint.
+        fingerprint: Digests and statistics of its tensors.
+    """
+
+    checkpoint: Checkpoint
+    fingerprint: Fingerprint
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return manifest and fingerprint as plain values."""
+        return {
+            "manifest": self.checkpoint.manifest.to_dict(),
+            "fingerprint": {
+                "weights_digest": str(self.fingerprint.weights_digest),
+                "tensors": [tensor.to_dict() for tensor in self.fingerprint.tensors],
+            },
+        }
+
+    def to_text(self) -> str:
+        """Return the manifest as lines, and files and tensors as tables."""
+        manifest = self.checkpoint.manifest
+        monitor = manifest.monitor
+        facts = {
+            "checkpoint": f"{manifest.name} of run {manifest.run_id}",
+            "uri": self.checkpoint.uri,
+            "epoch": str(manifest.epoch),
+            "step": str(manifest.step),
+            "created": f"{manifest.created} ({_age(manifest.created)} ago)",
+            "forms": _forms(manifest),
+            "monitor": f"{monitor.name} ({monitor.mode})" if monitor else "none",
+            "metrics": ", ".join(f"{k}={_number(v)}" for k, v in manifest.metrics.items()),
+            "weights": str(manifest.weights_digest),
+            "architecture": str(manifest.architecture_digest),
+            "versions": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
+            "metadata": ", ".join(f"{k}={v}" for k, v in manifest.metadata.items()),
+        }
+        width = max(len(key) for key in facts)
+        head = "".join(f"{key:<{width}}  {value}\n" for key, value in facts.items() if value)
+        files = _table("file", "size", "digest")
+        for entry in manifest.files:
+            files.add_row(entry.path, decimal(entry.size), _short(str(entry.digest)))
+        tensors = _table(
+            "tensor", "variable", "shape", "dtype", "digest",
+            "mean", "std", "min", "max", "norm", "NaN", "Inf",
+        )  # fmt: skip
+        for tensor in self.fingerprint.tensors:
+            stats = tensor.statistics
+            tensors.add_row(
+                tensor.name,
+                tensor.label if tensor.label != tensor.name else "",
+                "x".join(str(size) for size in tensor.shape) or "scalar",
+                tensor.dtype,
+                _short(str(tensor.digest)),
+                *(_number(v) for v in (stats.mean, stats.std, stats.min, stats.max, stats.norm)),
+                str(stats.nan_count),
+                str(stats.inf_count),
+            )
+        return f"{head}\n{_render(files)}\n{_render(tensors)}"
+
+
+def collect(run: str, tracking_uri: str | None) -> Listing:
+    """Read the checkpoints of a run.
+
+    Raises:
+        RunNotFoundError, TrackingError: As in `mlflow_ckpt.list_checkpoints`.
+    """
+    reference = Reference.parse(run)
+    complete, damaged = Catalog(RunStore(reference.run_id, tracking_uri)).scan()
+    if not complete and not damaged:
+        raise no_checkpoints(reference.run_id)
+    try:
+        best = best_of(complete, None, None).name if complete else None
+    except (MetricNotFoundError, InvalidArgumentError):
+        # No metric tells: nothing is marked.
+        best = None
+    return Listing(
+        run_id=reference.run_id,
+        checkpoints=tuple(complete),
+        best=best,
+        damaged={name: str(error) for name, error in damaged.items()},
+    )
+
+
+def describe(run: str, checkpoint: str, tracking_uri: str | None) -> Description:
+    """Read the manifest and the fingerprint of one checkpoint, which are small.
+
+    Raises:
+        IntegrityError: If the fingerprint is missing or not the one that was saved.
+        NotFoundError, SelectorError, TrackingError: As in `mlflow_ckpt.get_checkpoint`.
+    """
+    reference = Reference.parse(run, checkpoint)
+    store = RunStore(reference.run_id, tracking_uri)
+    found = Catalog(store).find(reference.selector)
+    text = store.read(f"{found.artifact_path}/{layout.FINGERPRINT}")
+    expected = {entry.path: entry.digest for entry in found.manifest.files}
+    if text is None or Digest.of_bytes(text) != expected.get(layout.FINGERPRINT):
+        raise IntegrityError(
+            f"{layout.FINGERPRINT} of {found.name} is missing or was altered. "
+            f"See what else is: mlflow-ckpt verify ckpt:/{found.run_id}/{found.name}"
+        )
+    return Description(found, Fingerprint.from_json(text.decode()))
+
+
+def verify(
+    run: str,
+    checkpoint: str | None,
+    *,
+    monitor: str | None,
+    mode: str | None,
+    tracking_uri: str | None,
+    progress: Progress,
+) -> list[VerificationResult]:
+    """Verify one checkpoint, or all of a run.
+
+    Args:
+        run: A run id or a URI.
+        checkpoint: A selector; None for all.
+        monitor: For `best`, the metric to judge by.
+        mode: For `best`, which way.
+        tracking_uri: The tracking server.
+        progress: Called with bytes done and bytes in all.
+    """
+    reference = Reference.parse(run, checkpoint or "latest")
+    catalog = Catalog(RunStore(reference.run_id, tracking_uri))
+    if checkpoint is not None:
+        found = catalog.find(reference.selector, monitor=monitor, mode=mode)
+        return [catalog.verify(found, progress)]
+    complete, damaged = catalog.scan()
+    if not complete and not damaged:
+        raise no_checkpoints(reference.run_id)
+    results = [catalog.verify(found, progress) for found in complete]
+    results += [VerificationResult(name, error=str(error)) for name, error in damaged.items()]
+    return results
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def _render(table: Table) -> str:
+    terminal = Console()
+    width = terminal.width if terminal.is_terminal else _PIPE_WIDTH
+    buffer = io.StringIO()
+    Console(file=buffer, width=max(width, _needed(table))).print(table)
+    return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
+
+
+def _needed(table: Table) -> int:
+    # Rich cuts off what does not fit; a terminal that wraps a long line loses nothing.
+    console = Console(width=10_000)
+    return console.measure(table).maximum
+
+
+def _metric_names(manifests: Iterable[Manifest]) -> list[str]:
+    names: dict[str, None] = {}
+    for manifest in manifests:
+        if manifest.monitor and manifest.monitor.name in manifest.metrics:
+            names = {manifest.monitor.name: None, **names}
+        names.update(dict.fromkeys(manifest.metrics))
+    return list(names)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if not math.isfinite(value) or value == int(value):
+        return f"{value:g}"
+    return f"{value:.4g}"
+
+
+def _forms(manifest: Manifest) -> str:
+    return "+".join(
+        f"full ({manifest.full_format})" if form == "full" else form for form in manifest.forms
+    )
+
+
+def _short(digest: str) -> str:
+    return digest[: len("sha256:") + 12]
+
+
+def _age(created: str) -> str:
+    seconds = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"

@@ -1,0 +1,262 @@
+"""Restores a checkpoint as files that stock Keras opens, verified and rebuilt on the way."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+from rich.filesize import decimal
+
+from mlflow_ckpt.errors import (
+    FingerprintMismatchError,
+    FormNotFoundError,
+    InvalidArgumentError,
+    OutputError,
+)
+from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE, Fingerprint
+from mlflow_ckpt.format.manifest import Manifest
+from mlflow_ckpt.format.reference import Reference
+from mlflow_ckpt.format.weights_file import damaged_tensors
+from mlflow_ckpt.model import loading, snapshot
+from mlflow_ckpt.tracking.catalog import Catalog, Checkpoint, Progress
+from mlflow_ckpt.tracking.store import RunStore
+
+FILES = {"keras": "model.keras", "h5": "model.h5", "saved_model": "saved_model"}
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint restored as files.
+
+    Attributes:
+        checkpoint: Which one.
+        output: The directory.
+        form: `"full"` or `"split"`.
+        files: Paths written, relative to it; a SavedModel is a directory.
+        tensors: Number of tensors that were compared with the fingerprint and equal.
+    """
+
+    checkpoint: Checkpoint
+    output: Path
+    form: str
+    files: tuple[str, ...]
+    tensors: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as plain values."""
+        return {
+            "run_id": self.checkpoint.run_id,
+            "checkpoint": self.checkpoint.name,
+            "epoch": self.checkpoint.manifest.epoch,
+            "form": self.form,
+            "output": str(self.output),
+            "files": list(self.files),
+            "tensors_verified": self.tensors,
+        }
+
+    def to_text(self) -> str:
+        """Return what was done, and what to do next."""
+        manifest = self.checkpoint.manifest
+        uri = f"ckpt:/{self.checkpoint.run_id}/{manifest.name}"
+        size = sum(
+            file.stat().st_size
+            for name in self.files
+            for file in [self.output / name, *(self.output / name).rglob("*")]
+            if file.is_file()
+        )
+        lines = [
+            f"Restored {manifest.name} of run {self.checkpoint.run_id} to {self.output} "
+            f"({decimal(size)}; all {self.tensors} tensors are those that were saved)",
+            *(f"  {self.output / name}" for name in self.files),
+            "",
+            "Resume training:",
+            f'  model = mlflow_ckpt.load_model("{uri}")',
+            f"  model.fit(..., initial_epoch={manifest.epoch}, epochs={manifest.epoch + 1})",
+            "Infer:",
+            f"  mlflow-ckpt predict {uri} INPUT.npy",
+            *(f"  {line}" for line in self._stock_keras()),
+        ]
+        return "\n".join(lines)
+
+    def _stock_keras(self) -> list[str]:
+        if self.form == "split":
+            return [
+                "model = keras.models.model_from_json("
+                f'open("{self.output / layout.ARCHITECTURE_JSON}").read())',
+                f'model.load_weights("{self.output / layout.WEIGHTS}")',
+            ]
+        if FILES["saved_model"] in self.files:
+            return [f'tf.saved_model.load("{self.output / FILES["saved_model"]}").serve(x)']
+        name = next(name for name in self.files if name in FILES.values())
+        # Keras 3.15 cannot compile every .h5 model that it wrote.
+        compiled = ", compile=False" if name == FILES["h5"] else ""
+        return [f'model = keras.models.load_model("{self.output / name}"{compiled})']
+
+
+def restore(
+    run: str,
+    checkpoint: str | int = "latest",
+    *,
+    monitor: str | None = None,
+    mode: str | None = None,
+    form: str | None = None,
+    file_format: str | None = None,
+    output: Path | None = None,
+    overwrite: bool = False,
+    custom_objects: Mapping[str, Any] | None = None,
+    tracking_uri: str | None = None,
+    progress: Progress | None = None,
+) -> Restored:
+    """Restore a checkpoint as files.
+
+    Args:
+        run: A run id or a `ckpt:` URI.
+        checkpoint: A selector.
+        monitor: For `best`, the metric to judge by.
+        mode: For `best`, which way.
+        form: `"full"` or `"split"`; None takes the full form where the checkpoint has it.
+        file_format: `"keras"`, `"h5"` or `"saved_model"`; None keeps the format it was saved in.
+        output: The directory; the checkpoint's name below the current one if None.
+        overwrite: Whether a directory that is not empty may be written to. Only files of the same
+            names are replaced.
+        custom_objects: Classes and functions that the model uses.
+        tracking_uri: The tracking server.
+        progress: Called with bytes done and bytes in all.
+
+    Raises:
+        OutputError: If the directory is in the way or cannot be written.
+        MlflowCkptError: As `mlflow_ckpt.load_model`.
+    """
+    if form == "split" and file_format is not None:
+        raise InvalidArgumentError(
+            "--format chooses the file of the full form; the split form is always architecture "
+            "and weights apart. Leave one of --form split and --format out."
+        )
+    reference = Reference.parse(run, checkpoint)
+    catalog = Catalog(RunStore(reference.run_id, tracking_uri))
+    found = catalog.find(reference.selector, monitor=monitor, mode=mode)
+    manifest = found.manifest
+    form = form or ("full" if "full" in manifest.forms else "split")
+    if form == "full" and manifest.full_format is None:
+        raise FormNotFoundError(
+            f"The checkpoint {found.name} holds the split form only. Restore it with --form split.",
+            available=manifest.forms,
+        )
+    target = output or Path(found.name)
+    _refuse_occupied(target, overwrite=overwrite)
+    with _staging(target) as staging:
+        with catalog.fetch(found, progress) as directory:
+            if form == "split":
+                tensors = _restore_split(directory, manifest, staging, custom_objects)
+            else:
+                wanted = file_format or str(manifest.full_format)
+                tensors = _restore_full(directory, manifest, staging, wanted, custom_objects)
+            for name in (layout.ARCHITECTURE_JSON, layout.ARCHITECTURE_YAML, layout.FINGERPRINT):
+                shutil.copyfile(directory / name, staging / name)
+        files = sorted(item.name for item in staging.iterdir())
+        _move(staging, target)
+    return Restored(found, target, form, tuple(files), tensors)
+
+
+def _restore_full(
+    directory: Path,
+    manifest: Manifest,
+    staging: Path,
+    file_format: str,
+    custom_objects: Mapping[str, Any] | None,
+) -> int:
+    # Rebuilding proves that the file works here and now, not only that its bytes are right.
+    model = loading.load_full(directory, manifest, custom_objects)
+    path = staging / FILES[file_format]
+    fingerprint = loading.read_fingerprint(directory)
+    if file_format == manifest.full_format:
+        shutil.copyfile(directory / str(manifest.full_file), path)
+    elif file_format == "saved_model":
+        _export(model, path)
+    else:
+        snapshot.save_stock(model, path)
+        _prove(path, fingerprint)
+    return len(fingerprint.tensors)
+
+
+def _restore_split(
+    directory: Path,
+    manifest: Manifest,
+    staging: Path,
+    custom_objects: Mapping[str, Any] | None,
+) -> int:
+    model = loading.load_split(directory, manifest, custom_objects)
+    path = staging / layout.WEIGHTS
+    if "split" in manifest.forms:
+        shutil.copyfile(directory / layout.WEIGHTS, path)
+    else:
+        model.save_weights(path)
+    fingerprint = loading.read_fingerprint(directory)
+    _prove(path, Fingerprint(fingerprint.of_role(WEIGHTS_ROLE)))
+    return len(fingerprint.of_role(WEIGHTS_ROLE))
+
+
+def _export(model: keras.Model, path: Path) -> None:
+    if keras.config.backend() != "tensorflow":
+        raise InvalidArgumentError(
+            "A SavedModel can be made with Keras's TensorFlow backend only. Received: "
+            f"{keras.config.backend()}. Set KERAS_BACKEND=tensorflow, or restore as --format keras."
+        )
+    model.export(path, format="tf_saved_model", verbose=False)
+
+
+def _prove(path: Path, fingerprint: Fingerprint) -> None:
+    """Compare the tensors in a converted file with the fingerprint."""
+    differing = damaged_tensors(path, {t.name: t.digest for t in fingerprint.tensors})
+    if differing:
+        raise FingerprintMismatchError(
+            f"{path.name} does not hold what was saved: {', '.join(differing[:5])} differ. "
+            "Keras cannot keep this model in that format; restore it as --format keras.",
+            tensors=differing,
+        )
+
+
+def _refuse_occupied(target: Path, *, overwrite: bool) -> None:
+    if target.is_file():
+        raise OutputError(
+            f"The output {target} is a file. Expected a directory, or a path that does not exist."
+        )
+    if target.is_dir() and any(target.iterdir()) and not overwrite:
+        raise OutputError(
+            f"The output directory {target} exists and is not empty. "
+            "Name another with --output, or pass --overwrite to replace files of the same names."
+        )
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """Give a directory on the target's disk; it is gone afterwards, whatever happened."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
+        ) as staging:
+            yield Path(staging)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"The output directory {target} cannot be written: {error}. Nothing was restored."
+        ) from error
+
+
+def _move(staging: Path, target: Path) -> None:
+    """Move everything into place; only renames are left to do, so nothing is half written."""
+    target.mkdir(exist_ok=True)
+    for item in sorted(staging.iterdir()):
+        place = target / item.name
+        if place.is_dir():
+            shutil.rmtree(place)
+        item.replace(place)

@@ -240,7 +240,12 @@ def restore(
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, metavar="N"
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Samples a batch; as with Model.predict, the last bits of a result depend on it.",
 )
 @_custom_objects
 @_tracking_uri

@@ -93,7 +93,10 @@ class Restored:
                 f'model.load_weights("{self.output / layout.WEIGHTS}")',
             ]
         if FILES["saved_model"] in self.files:
-            return [f'tf.saved_model.load("{self.output / FILES["saved_model"]}").serve(x)']
+            return [
+                f'served = tf.saved_model.load("{self.output / FILES["saved_model"]}")',
+                "served.serve(x)",
+            ]
         name = next(name for name in self.files if name in FILES.values())
         # Keras 3.15 cannot compile every .h5 model that it wrote.
         compiled = ", compile=False" if name == FILES["h5"] else ""

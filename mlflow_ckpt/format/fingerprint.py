@@ -26,7 +26,7 @@ _OPTIMIZER_PREFIX = "optimizer/"
 
 
 def role_of(name: str) -> str:
-    """Return `"optimizer"` for the tensors of the compiled optimizer, else `"weights"`."""
+    """Return `"optimizer"` for a name below the compiled optimizer's, else `"weights"`."""
     return OPTIMIZER_ROLE if name.startswith(_OPTIMIZER_PREFIX) else WEIGHTS_ROLE
 
 
@@ -42,6 +42,7 @@ class TensorFingerprint:
         dtype: NumPy's name of its element type, such as `float32`, `bfloat16`, `int64`.
         digest: SHA-256 over its little-endian, C-order bytes.
         statistics: Mean, std, min, max, norm over the finite elements; NaN and Inf counts.
+        role: `"weights"` or `"optimizer"`.
     """
 
     name: str
@@ -51,11 +52,7 @@ class TensorFingerprint:
     dtype: str
     digest: Digest
     statistics: Statistics
-
-    @property
-    def role(self) -> str:
-        """`"weights"` or `"optimizer"`."""
-        return role_of(self.name)
+    role: str
 
     @property
     def label(self) -> str:
@@ -96,6 +93,7 @@ class TensorFingerprint:
             dtype=str(entry["dtype"]),
             digest=Digest.parse(entry["digest"]),
             statistics=Statistics.from_dict(entry),
+            role=str(entry["role"]),
         )
 
 
@@ -105,6 +103,7 @@ def fingerprint_tensor(
     *,
     layer: str | None = None,
     variable: str | None = None,
+    role: str | None = None,
 ) -> TensorFingerprint:
     """Fingerprint one tensor.
 
@@ -113,6 +112,7 @@ def fingerprint_tensor(
         array: Its values: any shape, any fixed-size dtype.
         layer: Name of the object that owns it.
         variable: The variable's own name.
+        role: `"weights"` or `"optimizer"`; told from the name if None.
     """
     return TensorFingerprint(
         name=name,
@@ -122,6 +122,7 @@ def fingerprint_tensor(
         dtype=array.dtype.name,
         digest=Digest.of_array(array),
         statistics=statistics(array),
+        role=role or role_of(name),
     )
 
 
@@ -215,14 +216,17 @@ class Fingerprint:
                 tensors=tuple(TensorFingerprint.from_dict(entry) for entry in content["tensors"]),
                 architecture_digest=None if architecture is None else Digest.parse(architecture),
             )
-            consistent = content["weights_digest"] == str(fingerprint.weights_digest)
-        except (KeyError, TypeError, ValueError) as error:
+            consistent = (content["weights_digest"], content["optimizer_digest"]) == (
+                str(fingerprint.weights_digest),
+                _text(fingerprint.optimizer_digest),
+            )
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise IntegrityError(
                 f"fingerprint.json is not a fingerprint as docs/format.md describes it ({error!r})."
             ) from error
         if not consistent:
             raise IntegrityError(
-                "fingerprint.json contradicts itself: the weights digest is not its tensors'."
+                "fingerprint.json contradicts itself: a combined digest is not its tensors'."
             )
         return fingerprint
 

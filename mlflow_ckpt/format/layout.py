@@ -27,7 +27,7 @@ FORMS = ("full", "split")
 FULL_FORMATS = ("keras", "h5")
 FULL_FILES = {"keras": FULL_KERAS, "h5": FULL_H5}
 
-_NAME = re.compile(r"(?P<unit>epoch|step)_(?P<number>\d+)")
+_NAME = re.compile(r"(?P<unit>epoch|step)_(?P<number>\d{1,18})")
 
 
 @dataclass(frozen=True)

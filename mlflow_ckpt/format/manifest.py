@@ -138,7 +138,14 @@ class Manifest:
                 )
             sealed = content.pop("manifest_digest")
             manifest = cls._from_dict(content)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise ManifestError(
                 f"manifest.json is not a manifest as docs/format.md describes it ({error!r})."
             ) from error

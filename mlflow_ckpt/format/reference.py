@@ -12,7 +12,7 @@ SCHEME = "ckpt:"
 _EXPECTED = "Expected 'latest', 'best', an epoch such as '3' or 'epoch:3', or a step: 'step:1500'"
 # A dash may stand for the colon, and a directory's name is a selector too: MLflow's own commands
 # treat a colon in a URI's last part as a drive letter or a port.
-_NUMBERED = re.compile(r"(?:(?P<unit>epoch|step)[:\-_])?(?P<number>\d+)", re.ASCII)
+_NUMBERED = re.compile(r"(?:(?P<unit>epoch|step)[:\-_])?(?P<number>\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,16 @@ class Selector:
                 f"The checkpoint selector is not text or a number. {_EXPECTED}. Received: {text!r}",
                 received=repr(text),
             )
-        cleaned = str(text).strip()
+        # Python refuses to print an int of thousands of digits.
+        given = text if isinstance(text, str) else str(min(text, 10**18))
+        cleaned = given.strip()
         if cleaned in ("latest", "best"):
             return cls(cleaned)
         match = _NUMBERED.fullmatch(cleaned)
         if match is None:
             raise SelectorError(
-                f"The checkpoint selector {str(text)!r} was not understood. {_EXPECTED}.",
-                received=str(text),
+                f"The checkpoint selector {given!r} was not understood. {_EXPECTED}.",
+                received=given,
             )
         return cls(match["unit"] or "epoch", int(match["number"]))
 

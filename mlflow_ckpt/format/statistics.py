@@ -70,7 +70,8 @@ def statistics(array: np.ndarray[Any, Any]) -> Statistics:
     if not _is_real(flat.dtype):
         return Statistics(None, None, None, None, None, 0, 0)
     for start in range(0, flat.size, _CHUNK):
-        chunk = flat[start : start + _CHUNK].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
+            chunk = flat[start : start + _CHUNK].astype(np.float64)
         finite = np.isfinite(chunk)
         if not finite.all():
             nans += int(np.isnan(chunk).sum())

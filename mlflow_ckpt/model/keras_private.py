@@ -16,6 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE
+
 TESTED_WITH = "3.15"
 
 try:
@@ -42,12 +44,14 @@ class Group:
         owner: The object's name, which Keras notes in the file; None if it has none.
         arrays: Host copies of its values by key, in the order in which the object stored them.
         variables: Names of the variables they come from, where known.
+        role: `"weights"`, or `"optimizer"` for the state of an optimizer.
     """
 
     path: str
     owner: str | None
     arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
+    role: str = WEIGHTS_ROLE
 
 
 class _CapturingStore(_StoreBase):  # type: ignore[misc]

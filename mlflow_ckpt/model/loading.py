@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -83,11 +84,20 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
     if manifest.full_format == "h5":
         model = _load_h5(path, directory, custom_objects)
     else:
-        model = _guarded(
-            lambda: keras.saving.load_model(path, custom_objects=dict(custom_objects or {}))
-        )
+        with warnings.catch_warnings():
+            # Keras says that it skipped a fresh optimizer; what it should not skip, the
+            # fingerprint tells.
+            warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+            model = _guarded(
+                lambda: keras.saving.load_model(path, custom_objects=dict(custom_objects or {}))
+            )
     _restore_seeds(model, directory)
-    check_fingerprint(model, directory, roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE))
+    check_fingerprint(
+        model,
+        directory,
+        roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE),
+        fresh_optimizer=manifest.step == 0,
+    )
     return model
 
 
@@ -161,14 +171,32 @@ def fill(
         return _fill_matching(model, directory, path, mine, unused)
 
 
-def check_fingerprint(model: keras.Model, directory: Path, *, roles: tuple[str, ...]) -> None:
+def check_fingerprint(
+    model: keras.Model, directory: Path, *, roles: tuple[str, ...], fresh_optimizer: bool = False
+) -> None:
     """Prove by hash that the model's tensors are those that were saved.
+
+    Args:
+        model: The rebuilt model.
+        directory: The checkpoint's files.
+        roles: Only tensors of these roles count.
+        fresh_optimizer: The compiled optimizer had not made a step: it may have been saved without
+            its variables, and Keras builds it with fresh ones.
 
     Raises:
         FingerprintMismatchError: Otherwise; it names the tensors.
     """
     saved = read_fingerprint(directory)
     differing = saved.differing(snapshot.fingerprint_tensors(model), roles)
+    if fresh_optimizer:
+        differing = [name for name in differing if not name.startswith("optimizer/")]
+    optimizer = {tensor.name for tensor in saved.of_role(OPTIMIZER_ROLE)}
+    if differing and optimizer.issuperset(differing) and not snapshot.is_compiled(model):
+        raise ModelLoadError(
+            f"The compile settings of {type(model).__name__} cannot be rebuilt: the class has a "
+            "compile() of its own. Give it get_compile_config() and compile_from_config() too, or "
+            "load with form='split' and compile the model yourself."
+        )
     if differing:
         shown = ", ".join(differing[:5]) + (" …" if len(differing) > 5 else "")
         raise FingerprintMismatchError(
@@ -229,8 +257,9 @@ def _load_h5(path: Path, directory: Path, custom_objects: CustomObjects) -> kera
             model.compile_from_config(config)
 
     _guarded(compile_model)
-    with h5py.File(path, "r") as file:
-        _fill_optimizer(model, file)
+    if state["step"] > 0:
+        with h5py.File(path, "r") as file:
+            _fill_optimizer(model, file)
     return model
 
 
@@ -279,8 +308,6 @@ def _fill_matching(
     unused: list[str],
 ) -> LoadReport:
     """Load what fits, and report by hash what was loaded rather than what should have been."""
-    import warnings
-
     with warnings.catch_warnings():
         # Keras lists what it skipped; the report says it in full.
         warnings.filterwarnings("ignore", message=".*objects could not be loaded")

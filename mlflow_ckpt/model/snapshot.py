@@ -21,11 +21,11 @@ from mlflow_ckpt.errors import UnsupportedModelError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import (
     OPTIMIZER_ROLE,
+    WEIGHTS_ROLE,
     Fingerprint,
     TensorFingerprint,
     architecture_digest,
     fingerprint_tensor,
-    role_of,
 )
 from mlflow_ckpt.format.weights_file import open_weights
 from mlflow_ckpt.model import architecture, keras_private
@@ -80,7 +80,7 @@ class Snapshot:
 
     def weights_only(self) -> list[Group]:
         """Return the groups without the optimizer's."""
-        return [group for group in self.groups if role_of(f"{group.path}/") != OPTIMIZER_ROLE]
+        return [group for group in self.groups if group.role == WEIGHTS_ROLE]
 
 
 def take(model: keras.Model, *, full_format: str | None = "keras") -> Snapshot:
@@ -107,6 +107,7 @@ def take(model: keras.Model, *, full_format: str | None = "keras") -> Snapshot:
             _warn_of_fallback(error)
             prepared[layout.FULL_KERAS] = save_stock(model, workspace / "model.keras")
             groups = _read_groups(prepared[layout.FULL_KERAS])
+        _mark_optimizers(model, groups)
         if full_format == "h5":
             prepared[layout.FULL_H5] = save_stock(model, workspace / "model.h5")
         return Snapshot(
@@ -140,6 +141,7 @@ def fingerprint_tensors(model: keras.Model) -> Fingerprint:
             path = Path(directory) / layout.WEIGHTS
             model.save_weights(path)
             groups = _read_groups(path)
+    _mark_optimizers(model, groups)
     return Fingerprint(_fingerprints(groups, _readable(model)))
 
 
@@ -194,8 +196,25 @@ def _fingerprints(
         for key, array in group.arrays.items():
             name = f"{prefix}/{key}"
             variable = group.variables.get(key) or variable_names.get(name)
-            tensors.append(fingerprint_tensor(name, array, layer=group.owner, variable=variable))
+            tensors.append(
+                fingerprint_tensor(
+                    name, array, layer=group.owner, variable=variable, role=group.role
+                )
+            )
     return tuple(tensors)
+
+
+def _mark_optimizers(model: keras.Model, groups: Iterable[Group]) -> None:
+    """Tell the state of optimizers from weights: the compiled one, and others a model may own."""
+    owned = ["optimizer"]
+    for attribute, value in vars(model).items():
+        members = list(value.values()) if isinstance(value, dict) else value
+        for member in members if isinstance(members, (list, tuple)) else [members]:
+            if isinstance(member, keras.optimizers.Optimizer):
+                owned.append(attribute)
+    for group in groups:
+        if group.path.split("/")[0] in owned:
+            group.role = OPTIMIZER_ROLE
 
 
 def _warn_of_fallback(error: Exception) -> None:

@@ -1,0 +1,1 @@
+"""MLflow Projects that show mlflow_ckpt at work."""

@@ -1,0 +1,157 @@
+"""Train the CNN and keep its checkpoints in MLflow.
+
+python -m projects.cifar10.train --epochs 2 --dataset auto
+"""
+
+import sys
+from typing import Literal
+
+import click
+import keras
+import mlflow
+
+import mlflow_ckpt
+from projects.cifar10 import options
+from projects.cifar10.data import load_dataset
+from projects.cifar10.errors import plain_errors
+from projects.cifar10.model import build_model, check_image_shape
+from projects.cifar10.record import (
+    log_dataset,
+    log_environment,
+    log_model_summary,
+    log_parameters,
+)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--epochs", type=click.IntRange(min=1), default=2, help="Epochs to train.")
+@options.batch_size_option
+@click.option("--learning-rate", type=options.positive, default=0.001, help="Adam's step size.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    help="Two runs with the same seed end with identical weights.",
+)
+@click.option(
+    "--dataset",
+    default="auto",
+    help="auto (CIFAR-10 if it can be had, else digits), cifar10, digits or the path of an .npz "
+    "with x_train, y_train, x_test, y_test.",
+)
+@click.option(
+    "--forms", type=options.forms, default="full", help="What to save: full, split or full,split."
+)
+@click.option(
+    "--full-format",
+    type=click.Choice(["keras", "h5"]),
+    default="keras",
+    help="File format of the full form.",
+)
+@click.option(
+    "--save-freq",
+    type=options.save_freq,
+    default="epoch",
+    help="Save after every epoch, or after so many batches.",
+)
+@click.option("--monitor", default="val_loss", help="Metric that tells the best checkpoint.")
+@plain_errors
+def main(
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    dataset: str,
+    forms: tuple[str, ...],
+    full_format: str,
+    save_freq: int | Literal["epoch"],
+    monitor: str,
+) -> None:
+    """Train a CNN on images; its metrics and checkpoints go to MLflow."""
+    # What can be refused is refused before a run exists.
+    data = load_dataset(dataset)
+    click.echo(f"Data set: {data}")
+    check_image_shape(data.image_shape)
+
+    with mlflow.start_run() as run:
+        # Not earlier: MLflow draws the run's name from Python's random numbers.
+        prepare_backend(seed)
+        model = build_model(data.image_shape, len(data.class_names), learning_rate)
+
+        log_parameters(
+            run,
+            {
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "learning_rate": learning_rate,
+                "seed": seed,
+                "dataset": dataset,
+                "forms": ",".join(forms),
+                "full_format": full_format,
+                "save_freq": str(save_freq),
+                "monitor": monitor,
+            },
+        )
+        log_dataset(data)
+        log_model_summary(model)
+        log_environment()
+
+        # It logs the metrics of every epoch too, at step = epoch.
+        checkpoints = mlflow_ckpt.MlflowCheckpoint(
+            monitor=monitor,
+            verbose=1,
+            save_freq=save_freq,
+            forms=forms,
+            full_format=full_format,
+            metadata={"class_names": list(data.class_names), "dataset": data.reference},
+        )
+        model.fit(
+            data.x_train,
+            data.y_train,
+            batch_size=batch_size,
+            epochs=epochs,
+            validation_data=(data.x_test, data.y_test),
+            callbacks=[checkpoints],
+            # Away from a terminal a progress bar is noise: one line an epoch.
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+
+    click.echo(next_steps(run.info.run_id))
+
+
+def prepare_backend(seed: int) -> None:
+    """Make training repeatable, and take GPU memory as needed instead of all of it.
+
+    Args:
+        seed: For Python, numpy and the backend.
+    """
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def next_steps(run_id: str) -> str:
+    """Tell what to do with the run `run_id` now."""
+    saved = mlflow_ckpt.list_checkpoints(run_id)
+    uri = mlflow.get_tracking_uri()
+    web = uri.startswith(("http://", "https://"))
+    look = f"open {uri}" if web else f"mlflow ui --backend-store-uri {uri}"
+    return "\n".join(
+        [
+            f"\nRun {run_id} holds {len(saved)} checkpoint{'' if len(saved) == 1 else 's'}. Next:",
+            f"  {look}",
+            f"  export MLFLOW_TRACKING_URI={uri}",
+            f"  mlflow-ckpt list {run_id}",
+            f"  mlflow-ckpt restore {run_id} --output restored",
+            f"  mlflow run . -e predict -P run_id={run_id} -P input=cat.png --env-manager local",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports TensorFlow or MLflow; child processes inherit them.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from tests.support.stores import Store
+
+# A busy machine is slow at times: that is no failure.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
+
+CLASS_NAMES = ["cat", "dog", "frog"]
+
+
+@pytest.fixture(scope="session")
+def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, to be copied."""
+    from tests.support.stores import create_database
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    create_database(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(template_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A real `mlflow server` over HTTP that proxies artifacts."""
+    from tests.support.stores import serve
+
+    with serve(template_database, tmp_path_factory.mktemp("server")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def sqlite_store(template_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A SQLite store whose artifacts are plain local files."""
+    from tests.support.stores import open_sqlite
+
+    return open_sqlite(template_database, tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(params=["sqlite", "http"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """Each kind of store in turn, as MLflow's current one."""
+    from tests.support.stores import current
+
+    name = "sqlite_store" if request.param == "sqlite" else "server"
+    with current(request.getfixturevalue(name)) as made_current:
+        yield made_current
+
+
+@pytest.fixture
+def store_uri(store: Store) -> str:
+    """The tracking URI of each kind of store in turn, set as MLflow's current one."""
+    return store.uri
+
+
+@pytest.fixture
+def local_store(sqlite_store: Store) -> Iterator[Store]:
+    """The SQLite store as MLflow's current one."""
+    from tests.support.stores import current
+
+    with current(sqlite_store) as made_current:
+        yield made_current
+
+
+@pytest.fixture
+def http_store(server: Store) -> Iterator[Store]:
+    """The HTTP server as MLflow's current store."""
+    from tests.support.stores import current
+
+    with current(server) as made_current:
+        yield made_current
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished training of two epochs, kept on the HTTP server.
+
+    Attributes:
+        run_id: The run, with the checkpoints epoch_0001 and epoch_0002 in both forms.
+        model: The trained model as it is after the second epoch.
+        x: Training inputs, (64, 8) float32.
+        y: Labels, (64,) int64 in 0..2.
+        store: Where the run is.
+    """
+
+    run_id: str
+    model: keras.Model
+    x: np.ndarray[Any, Any]
+    y: np.ndarray[Any, Any]
+    store: Store
+
+
+@pytest.fixture(scope="session")
+def trained_run(server: Store) -> TrainedRun:
+    """A run with two checkpoints in both forms, made once. Read it, never change it."""
+    import keras
+    import mlflow
+    import numpy as np
+
+    import mlflow_ckpt
+    from tests.support.stores import current
+
+    keras.utils.set_random_seed(1)
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(64, 8)).astype("float32")
+    y = np.argmax(x[:, :3], axis=1)
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    callback = mlflow_ckpt.MlflowCheckpoint(
+        forms=("full", "split"), metadata={"class_names": CLASS_NAMES}
+    )
+    with current(server), mlflow.start_run() as run:
+        model.fit(x, y, validation_data=(x, y), epochs=2, verbose=0, callbacks=[callback])
+    return TrainedRun(run.info.run_id, model, x, y, server)

@@ -1,0 +1,90 @@
+"""A small training through `mlflow run`, made once, and the helpers to make others."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.stores import Store, current, open_sqlite
+
+REPOSITORY = Path(__file__).parents[2]
+CLASS_NAMES = ["dark", "bright"]
+
+
+def write_npz(path: Path, **changes: np.ndarray | None) -> Path:
+    """Write 48 + 16 grey 28x28 images, dark or bright; `changes` replace or drop arrays."""
+    generator = np.random.default_rng(0)
+    y_train, y_test = np.arange(48) % 2, np.arange(16) % 2
+    arrays: dict[str, np.ndarray | None] = {
+        "x_train": images_of(y_train, generator),
+        "y_train": y_train,
+        "x_test": images_of(y_test, generator),
+        "y_test": y_test,
+        "class_names": np.array(CLASS_NAMES),
+    }
+    arrays |= changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def images_of(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    noise = generator.integers(0, 60, size=(len(labels), 28, 28))
+    return (noise + 180 * labels[:, np.newaxis, np.newaxis]).astype(np.uint8)
+
+
+def run_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `python ARGUMENTS` with this repository importable."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class ProjectRun:
+    """A training of two epochs through `mlflow run`, on `write_npz`'s images."""
+
+    run_id: str
+    output: str
+    data: Path
+
+
+@pytest.fixture(scope="session")
+def project_store(template_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return open_sqlite(template_database, tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="session")
+def project_run(project_store: Store, tmp_path_factory: pytest.TempPathFactory) -> ProjectRun:
+    folder = tmp_path_factory.mktemp("with blank, comma")
+    data = write_npz(folder / "two classes.npz")
+    with current(project_store):
+        done = run_command(
+            *("-m", "mlflow", "run", str(REPOSITORY), "--env-manager", "local"),
+            *("-P", "learning_rate=1e-3", "-P", "batch_size=16", "-P", f"dataset={data}"),
+            cwd=folder,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run_id,) = re.findall(r"Run (\w{32}) holds 2 checkpoints", done.stdout)
+    return ProjectRun(run_id, done.stdout, data)
+
+
+@pytest.fixture
+def project(project_run: ProjectRun, project_store: Store) -> Iterator[ProjectRun]:
+    """The training, with its store as MLflow's current one."""
+    with current(project_store):
+        yield project_run

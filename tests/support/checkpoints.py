@@ -1,0 +1,52 @@
+"""Makes runs with checkpoints quickly, where a test wants one to spoil."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import mlflow
+
+from mlflow_ckpt.format.layout import CheckpointName
+from mlflow_ckpt.format.monitor import Monitor
+from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.tracking.store import RunStore
+
+
+def tiny_model() -> keras.Model:
+    """A compiled classifier: (n, 4) to three classes."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def save_run(
+    model: keras.Model | None = None,
+    *,
+    losses: tuple[float, ...] = (0.5,),
+    forms: tuple[str, ...] = ("full",),
+    full_format: str = "keras",
+    metadata: dict[str, object] | None = None,
+) -> str:
+    """Save one checkpoint for each loss into a new run of the current store; return its id."""
+    with mlflow.start_run() as run:
+        store = RunStore(run.info.run_id)
+        saver = CheckpointSaver(store, forms=forms, full_format=full_format, metadata=metadata)
+        for index, loss in enumerate(losses):
+            saver.save(
+                model or tiny_model(),
+                CheckpointName("epoch", index + 1),
+                epoch=index + 1,
+                metrics={"val_loss": loss},
+                monitor=Monitor("val_loss", "min"),
+                best=index == 0,
+            )
+    return str(run.info.run_id)
+
+
+def flip_byte(path: Path, offset: int = -1) -> None:
+    """Change one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0xFF
+    path.write_bytes(content)

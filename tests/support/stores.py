@@ -1,0 +1,145 @@
+"""Tracking stores for the tests: a real server over HTTP, and SQLite with local artifacts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow.tracking import MlflowClient
+
+_START_TIMEOUT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store.
+
+    Attributes:
+        uri: Its tracking URI.
+        artifacts: Local directory below which all its artifacts land.
+        experiment_id: An experiment in it for the tests' runs.
+    """
+
+    uri: str
+    artifacts: Path
+    experiment_id: str
+
+    def checkpoint_directory(self, run_id: str, name: str) -> Path:
+        """Return where the store keeps a checkpoint's files."""
+        (found,) = self.artifacts.rglob(f"{run_id}/artifacts/checkpoints/{name}")
+        return found
+
+
+def create_database(path: Path) -> None:
+    """Create MLflow's tables, which takes seconds: do it once and copy the file."""
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+
+
+def open_sqlite(template: Path, directory: Path) -> Store:
+    """Open a store of its own in `directory`, whose artifacts are plain local files."""
+    shutil.copy(template, directory / "mlflow.db")
+    uri = f"sqlite:///{directory / 'mlflow.db'}"
+    artifacts = directory / "artifacts"
+    artifacts.mkdir()
+    experiment = MlflowClient(uri).create_experiment("tests", artifact_location=artifacts.as_uri())
+    return Store(uri, artifacts, experiment)
+
+
+@contextmanager
+def serve(template: Path, directory: Path) -> Iterator[Store]:
+    """Run `mlflow server` with proxied artifacts, in a process group of its own."""
+    shutil.copy(template, directory / "mlflow.db")
+    artifacts = directory / "artifacts"
+    artifacts.mkdir()
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{directory / 'mlflow.db'}"),
+        *("--artifacts-destination", str(artifacts)),
+    ]
+    # Without the consumers of MLflow's own background jobs: eight processes that nothing here uses.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    log = directory / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            _wait_until_healthy(uri, process, log)
+            yield Store(uri, artifacts, MlflowClient(uri).create_experiment("tests"))
+        finally:
+            _end_group(process)
+
+
+@contextmanager
+def current(store: Store) -> Iterator[Store]:
+    """Make a store MLflow's current one, and put back what was there before."""
+    uri_before = mlflow.get_tracking_uri()
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")
+    before = {name: os.environ.get(name) for name in names}
+    active = mlflow.tracking.fluent._active_experiment_id
+    mlflow.tracking.fluent._active_experiment_id = None
+    mlflow.set_tracking_uri(store.uri)
+    os.environ.update(MLFLOW_TRACKING_URI=store.uri, MLFLOW_EXPERIMENT_ID=store.experiment_id)
+    try:
+        yield store
+    finally:
+        while mlflow.active_run() is not None:
+            mlflow.end_run()
+        mlflow.set_tracking_uri(uri_before)
+        mlflow.tracking.fluent._active_experiment_id = active
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"mlflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, ending)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(timeout=15)
+            break
+        except subprocess.TimeoutExpired:
+            continue

@@ -15,7 +15,13 @@ from mlflow_ckpt.errors import CheckpointExistsError, InvalidArgumentError
 from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.monitor import MODES, Monitor, infer_mode, is_better
 from mlflow_ckpt.model import architecture, keras_private, snapshot
-from mlflow_ckpt.saver import CheckpointSaver, Saved, check_forms, check_full_format
+from mlflow_ckpt.saver import (
+    CheckpointSaver,
+    Saved,
+    check_forms,
+    check_full_format,
+    check_metadata,
+)
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -87,10 +93,11 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.log_metrics = log_metrics
         self._forms = check_forms(forms)
         self._full_format = check_full_format(full_format)
-        self._metadata = dict(metadata or {})
+        self._metadata = check_metadata(metadata)
         self._saver: CheckpointSaver | None = None
         self._store: RunStore | None = None
         self._started_run = False
+        self._previous: list[Mapping[str, float]] = []
         self._epoch = 0
         self._first_epoch_checked = False
         self._warned_of_monitor = False
@@ -154,6 +161,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _save(self, name: CheckpointName, epoch: int, metrics: Mapping[str, float]) -> None:
         monitor = self._resolve_monitor(metrics)
+        if monitor is not None:
+            self._recall_best(monitor)
         value = metrics.get(monitor.name) if monitor else None
         improved = (
             monitor is not None
@@ -202,10 +211,19 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         )
         return None
 
+    def _recall_best(self, monitor: Monitor) -> None:
+        """Take up the best value of the checkpoints that the run held before this training."""
+        values = [metrics[monitor.name] for metrics in self._previous if monitor.name in metrics]
+        position = monitor.best(values)
+        if position is not None and is_better(values[position], self.best, monitor.mode):
+            self.best = values[position]
+        self._previous = []
+
     def _refuse_to_go_back(self, epoch: int) -> None:
         """Raise if this training would repeat epochs that the run already holds."""
         store = self._require_store()
-        existing = Catalog(store).checkpoints()
+        existing, _ = Catalog(store).scan()
+        self._previous = [checkpoint.manifest.metrics for checkpoint in existing]
         newest = max((checkpoint.manifest.epoch for checkpoint in existing), default=0)
         if epoch < newest:
             raise CheckpointExistsError(
@@ -228,7 +246,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _print(self, line: str) -> None:
         # Keras's progress bar leaves the cursor behind itself.
-        print(f"\n{line}", flush=True)  # noqa: T201
+        start = "\n" if self.params.get("verbose") == 1 else ""
+        print(f"{start}{line}", flush=True)  # noqa: T201
 
 
 def _scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:

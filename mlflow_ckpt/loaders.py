@@ -62,9 +62,7 @@ def get_checkpoint(
         MetricNotFoundError: If `"best"` is asked for by a metric that was never recorded.
         TrackingError: If the server fails.
     """
-    reference = Reference.parse(run_id, checkpoint)
-    catalog = Catalog(RunStore(reference.run_id, tracking_uri))
-    return catalog.find(reference.selector, monitor=monitor, mode=mode)
+    return _find(run_id, checkpoint, monitor, mode, tracking_uri)[1]
 
 
 def verify(
@@ -89,10 +87,8 @@ def verify(
     Returns:
         What is missing, extra or altered, down to the tensor; `result.ok` if nothing is.
     """
-    found = get_checkpoint(
-        run_id, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri
-    )
-    return Catalog(RunStore(found.run_id, tracking_uri)).verify(found, progress)
+    catalog, found = _find(run_id, checkpoint, monitor, mode, tracking_uri)
+    return catalog.verify(found, progress)
 
 
 def load_model(
@@ -208,15 +204,14 @@ def fingerprint(model: keras.Model) -> Fingerprint:
     It equals that of the model's checkpoint, in every process, before and after a reload.
 
     Args:
-        model: A built model.
+        model: A built model. Its architecture's digest is None if it cannot describe itself.
 
     Raises:
-        UnsupportedModelError: If the model is not built, or cannot describe its architecture.
+        UnsupportedModelError: If the model is not built.
     """
     from mlflow_ckpt.model import snapshot
 
-    with snapshot.take(model, full_format=None) as taken:
-        return taken.fingerprint()
+    return snapshot.fingerprint(model)
 
 
 def _with_files(
@@ -229,8 +224,18 @@ def _with_files(
     progress: Progress | None,
 ) -> T:
     """Find a checkpoint and hand its verified files to `action`."""
-    found = get_checkpoint(
-        run_id, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri
-    )
-    with Catalog(RunStore(found.run_id, tracking_uri)).fetch(found, progress) as directory:
+    catalog, found = _find(run_id, checkpoint, monitor, mode, tracking_uri)
+    with catalog.fetch(found, progress) as directory:
         return action(directory, found)
+
+
+def _find(
+    run_id: str,
+    checkpoint: str | int,
+    monitor: str | None,
+    mode: str | None,
+    tracking_uri: str | None,
+) -> tuple[Catalog, Checkpoint]:
+    reference = Reference.parse(run_id, checkpoint)
+    catalog = Catalog(RunStore(reference.run_id, tracking_uri))
+    return catalog, catalog.find(reference.selector, monitor=monitor, mode=mode)

@@ -6,6 +6,7 @@ use it; `MlflowCheckpoint` translates Keras's events into calls of it.
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 import warnings
@@ -69,7 +70,7 @@ class CheckpointSaver:
         self._store = store
         self._forms = check_forms(forms)
         self._full_format = check_full_format(full_format)
-        self._metadata = dict(metadata or {})
+        self._metadata = check_metadata(metadata)
 
     @property
     def run_id(self) -> str:
@@ -194,6 +195,22 @@ def check_full_format(full_format: str) -> str:
             f"Unrecognized full_format. Expected 'keras' or 'h5'. Received: {full_format!r}"
         )
     return full_format
+
+
+def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the metadata as a plain mapping.
+
+    Raises:
+        InvalidArgumentError: Unless JSON can hold it.
+    """
+    try:
+        checked: dict[str, Any] = json.loads(json.dumps(dict(metadata or {}), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(
+            "The metadata cannot be written as JSON. Expected a mapping of text, finite numbers, "
+            f"booleans, lists and mappings. Received: {metadata!r} ({error})"
+        ) from error
+    return checked
 
 
 def warn_of_nonfinite(saved: Saved) -> None:

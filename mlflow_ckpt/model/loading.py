@@ -187,11 +187,13 @@ def check_fingerprint(
         FingerprintMismatchError: Otherwise; it names the tensors.
     """
     saved = read_fingerprint(directory)
-    differing = saved.differing(snapshot.fingerprint_tensors(model), roles)
+    rebuilt = snapshot.fingerprint_tensors(model)
+    differing = saved.differing(rebuilt, roles)
     if fresh_optimizer:
         differing = [name for name in differing if not name.startswith("optimizer/")]
-    optimizer = {tensor.name for tensor in saved.of_role(OPTIMIZER_ROLE)}
-    if differing and optimizer.issuperset(differing) and not snapshot.is_compiled(model):
+    lost = {tensor.name for tensor in saved.of_role(OPTIMIZER_ROLE)}
+    lost -= {tensor.name for tensor in rebuilt.tensors}
+    if differing and lost.issuperset(differing):
         raise ModelLoadError(
             f"The compile settings of {type(model).__name__} cannot be rebuilt: the class has a "
             "compile() of its own. Give it get_compile_config() and compile_from_config() too, or "

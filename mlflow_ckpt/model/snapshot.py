@@ -126,6 +126,20 @@ def take(model: keras.Model, *, full_format: str | None = "keras") -> Snapshot:
         raise
 
 
+def fingerprint(model: keras.Model) -> Fingerprint:
+    """Fingerprint a live model's tensors, and its architecture if it can describe it.
+
+    Raises:
+        UnsupportedModelError: If the model is not built.
+    """
+    tensors = fingerprint_tensors(model).tensors
+    try:
+        described = architecture.describe(model)
+    except UnsupportedModelError:
+        return Fingerprint(tensors)
+    return Fingerprint(tensors, architecture_digest(described))
+
+
 def fingerprint_tensors(model: keras.Model) -> Fingerprint:
     """Fingerprint a live model's tensors, without its architecture.
 

@@ -174,9 +174,12 @@ class Catalog:
         if text is None:
             return None
         try:
-            return Checkpoint(self._store.run_id, Manifest.from_json(text))
+            manifest = Manifest.from_json(text)
         except ManifestError as error:
             return error
+        if manifest.name != name:
+            return ManifestError(f"manifest.json belongs to another checkpoint, {manifest.name}.")
+        return Checkpoint(self._store.run_id, manifest)
 
     def _named(self, name: CheckpointName) -> Checkpoint:
         _ = self._store.run  # an unknown run is told as such

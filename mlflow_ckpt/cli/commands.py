@@ -268,12 +268,12 @@ def predict(
 
     Gives a class and its probability for a classifier, else the model's values.
     """
-    from mlflow_ckpt.cli import predicting
+    from mlflow_ckpt.cli import inputs, predicting, predictions
     from mlflow_ckpt.cli.custom_objects import load_modules
     from mlflow_ckpt.cli.progress import download_bar
 
-    writer = predicting.writer_for(output, as_json=as_json, overwrite=overwrite)
-    inputs = predicting.read_inputs(data, array)
+    writer = predictions.writer_for(output, as_json=as_json, overwrite=overwrite)
+    given = inputs.read_inputs(data, array)
     with download_bar() as progress:
         model, class_names = predicting.load(
             run,
@@ -284,4 +284,4 @@ def predict(
             tracking_uri=tracking_uri,
             progress=progress,
         )
-    writer(predicting.predict(model, inputs, class_names, batch_size))
+    writer(predicting.predict(model, given, class_names, batch_size))

@@ -1,0 +1,144 @@
+"""What to predict on: arrays and tables, matched with what the model takes."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlflow_ckpt.errors import InputMismatchError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    import keras
+
+Array = np.ndarray[Any, Any]
+
+
+def read_inputs(path: Path, array: str | None = None) -> Array | dict[str, Array]:
+    """Read what to predict on.
+
+    Args:
+        path: `.npy`: one array. `.npz`: the array called `array`, or the only one, or several to be
+            matched with the model's inputs by name. `.csv`: a sample a line, numbers only, with or
+            without a header.
+        array: Name of an array of an `.npz` file.
+
+    Returns:
+        An array of shape (samples, ...), or several by name.
+
+    Raises:
+        InputMismatchError: If the file is missing or holds no such thing.
+    """
+    if not path.is_file():
+        raise InputMismatchError(f"There is no input file {path}.")
+    readers = {".npy": _read_npy, ".npz": lambda p: _read_npz(p, array), ".csv": _read_csv}
+    if path.suffix not in readers:
+        raise InputMismatchError(
+            f"Expected an input file of type .npy, .npz or .csv. Received: {path}"
+        )
+    if array is not None and path.suffix != ".npz":
+        raise InvalidArgumentError(f"--array names an array of an .npz file. Received: {path}")
+    try:
+        return readers[path.suffix](path)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputMismatchError(
+            f"The input file {path} cannot be read as {path.suffix}: {error}."
+        ) from error
+
+
+def match_inputs(model: keras.Model, inputs: Array | dict[str, Array]) -> Any:
+    """Check inputs against what the model takes, and give them as it takes them."""
+    wanted = getattr(model, "inputs", None)
+    if isinstance(inputs, dict):
+        if not wanted or len(wanted) < 2:
+            raise InputMismatchError(
+                f"The input file holds {len(inputs)} arrays and the model takes one. "
+                f"Choose one with --array: {', '.join(inputs)}"
+            )
+        names = [tensor.name for tensor in wanted]
+        if set(names) - set(inputs):
+            raise InputMismatchError(
+                f"The model takes the inputs {', '.join(names)}. "
+                f"Received: {', '.join(inputs)}. Name the arrays of the .npz file like them."
+            )
+        lengths = {len(inputs[name]) for name in names if inputs[name].ndim}
+        if len(lengths) > 1:
+            raise InputMismatchError(
+                f"The inputs have different numbers of samples: {sorted(lengths)}."
+            )
+        return [
+            _checked(inputs[tensor.name], tensor, f"the input {tensor.name!r}") for tensor in wanted
+        ]
+    if wanted and len(wanted) > 1:
+        raise InputMismatchError(
+            f"The model takes {len(wanted)} inputs ({', '.join(t.name for t in wanted)}) and the "
+            "file holds one array. Give an .npz file with an array of each name."
+        )
+    return _checked(inputs, wanted[0] if wanted else None, "the input")
+
+
+def _checked(array: Array, wanted: Any, what: str) -> Array:
+    if array.dtype.kind not in "biuf":
+        raise InputMismatchError(
+            f"Expected numbers for {what}. Received: an array of type {array.dtype}."
+        )
+    if array.ndim == 0 or len(array) == 0:
+        raise InputMismatchError(
+            f"Expected at least one sample for {what}. Received: shape {array.shape}."
+        )
+    if wanted is None:
+        return array
+    shape = tuple(wanted.shape)
+    if array.ndim == 2 and len(shape) > 2 and array.shape[1] == np.prod(shape[1:], dtype=object):
+        # A table has one sample a line: give each its shape back.
+        array = array.reshape((-1, *shape[1:]))
+    fits = array.ndim == len(shape) and all(
+        size is None or size == given
+        for size, given in zip(shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits:
+        expected = ", ".join("any" if size is None else str(size) for size in shape[1:])
+        hint = " Put a batch axis before it: x[None]." if array.ndim == len(shape) - 1 else ""
+        raise InputMismatchError(
+            f"Expected shape (samples, {expected}) for {what}. Received: {array.shape}.{hint}"
+        )
+    return array
+
+
+def _read_npy(path: Path) -> Array:
+    loaded = np.load(path, allow_pickle=False)
+    if not isinstance(loaded, np.ndarray):
+        raise ValueError("it holds no array")  # noqa: TRY004 - told as an unreadable file
+    return loaded
+
+
+def _read_npz(path: Path, name: str | None) -> Array | dict[str, Array]:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        raise ValueError("it is an .npy file under another name")  # noqa: TRY004
+    with loaded as arrays:
+        if name is not None and name not in arrays:
+            raise ValueError(f"it has no array {name!r}, but {', '.join(arrays.files) or 'none'}")
+        if name is not None:
+            return np.asarray(arrays[name])
+        if len(arrays.files) == 1:
+            return np.asarray(arrays[arrays.files[0]])
+        return {key: np.asarray(arrays[key]) for key in arrays.files}
+
+
+def _read_csv(path: Path) -> Array:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        first = next(csv.reader(file), None)
+    if not first:
+        raise ValueError("it is empty")
+    try:
+        [float(cell) for cell in first]
+        header = 0
+    except ValueError:
+        header = 1
+    return np.loadtxt(
+        path, delimiter=",", skiprows=header, ndmin=2, encoding="utf-8-sig", dtype=np.float32
+    )

@@ -1,0 +1,177 @@
+"""What a model predicted, and the files that hold it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from mlflow_ckpt.errors import InvalidArgumentError, OutputError
+
+Array = np.ndarray[Any, Any]
+# How far a row of probabilities may be from summing to one: float16 softmax over many classes.
+_SUM_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model gave.
+
+    Attributes:
+        outputs: Arrays by output name, each of shape (samples, ...).
+        class_names: Names of the classes; None if the checkpoint keeps none.
+    """
+
+    outputs: Mapping[str, Array]
+    class_names: Sequence[str] | None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.outputs.values())))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield a mapping a sample: class and probability of a classifier, else plain values."""
+        single = len(self.outputs) == 1
+        columns = {
+            name: self._columns(array, "" if single else f"{name}_")
+            for name, array in self.outputs.items()
+        }
+        for index in range(len(self)):
+            row: dict[str, Any] = {"index": index}
+            for describe in columns.values():
+                row.update(describe(index))
+            yield row
+
+    def _columns(self, array: Array, prefix: str) -> Callable[[int], dict[str, Any]]:
+        if is_probabilities(array):
+            return lambda index: self._class(array[index], prefix)
+        if array[0].size == 1:
+            return lambda index: {f"{prefix}value": array[index].item()}
+        return lambda index: {f"{prefix}values": array[index].tolist()}
+
+    def _class(self, probabilities: Array, prefix: str) -> dict[str, Any]:
+        index = int(probabilities.argmax())
+        names = self.class_names
+        known = names is not None and len(names) == len(probabilities)
+        return {
+            f"{prefix}class": names[index] if names is not None and known else index,
+            f"{prefix}probability": float(probabilities[index]),
+        }
+
+
+Writer = Callable[[Predictions], None]
+
+
+def is_probabilities(array: Array) -> bool:
+    """Whether each row is a distribution over classes, as a softmax output gives it.
+
+    Args:
+        array: Shape (samples, ...).
+    """
+    return bool(
+        array.ndim == 2
+        and array.shape[1] > 1
+        and np.isfinite(array).all()
+        and (array >= 0).all()
+        and np.allclose(array.sum(axis=1, dtype=np.float64), 1, atol=_SUM_TOLERANCE)
+    )
+
+
+def writer_for(output: Path | None, *, as_json: bool, overwrite: bool) -> Writer:
+    """Return what writes predictions to a file or to standard output.
+
+    Raises:
+        OutputError: If the file exists, or its directory does not.
+        InvalidArgumentError: If its type is unknown.
+    """
+    if output is None:
+        return (
+            (lambda p: _write_json_lines(p, sys.stdout))
+            if as_json
+            else (lambda p: _write_csv(p, sys.stdout))
+        )
+    writers: dict[str, Callable[[Predictions, Path], None]] = {
+        ".csv": lambda p, path: _write_text(p, path, _write_csv),
+        ".jsonl": lambda p, path: _write_text(p, path, _write_json_lines),
+        ".npy": _write_npy,
+        ".npz": _write_npz,
+    }
+    if output.suffix not in writers:
+        raise InvalidArgumentError(
+            f"Expected an output file of type {', '.join(writers)}. Received: {output}"
+        )
+    if as_json and output.suffix != ".jsonl":
+        raise InvalidArgumentError(
+            f"--json prints JSON lines; the file's type says otherwise. Received: {output}"
+        )
+    if output.exists() and not overwrite:
+        raise OutputError(f"The output file {output} exists. Pass --overwrite to replace it.")
+    if not output.parent.is_dir():
+        raise OutputError(f"There is no directory {output.parent} to write {output.name} to.")
+
+    def write(predictions: Predictions) -> None:
+        with _in_place(output) as path:
+            writers[output.suffix](predictions, path)
+
+    return write
+
+
+@contextmanager
+def _in_place(output: Path) -> Iterator[Path]:
+    """Give a temporary name beside the output; rename it if all went well."""
+    temporary = output.with_name(f".{os.getpid()}.{output.name}")
+    try:
+        try:
+            yield temporary
+            temporary.replace(output)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"The output file {output} cannot be written: {error}.") from error
+
+
+def _write_csv(predictions: Predictions, file: TextIO) -> None:
+    writer: csv.DictWriter[str] | None = None
+    for row in predictions.rows():
+        if writer is None:
+            writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _write_json_lines(predictions: Predictions, file: TextIO) -> None:
+    for row in predictions.rows():
+        file.write(json.dumps(row) + "\n")
+
+
+def _write_text(
+    predictions: Predictions, path: Path, write: Callable[[Predictions, TextIO], None]
+) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write(predictions, file)
+
+
+def _write_npy(predictions: Predictions, path: Path) -> None:
+    if len(predictions.outputs) > 1:
+        raise InvalidArgumentError(
+            f"The model has {len(predictions.outputs)} outputs "
+            f"({', '.join(predictions.outputs)}), and an .npy file holds one array. Use .npz."
+        )
+    np.save(path, next(iter(predictions.outputs.values())))
+
+
+def _write_npz(predictions: Predictions, path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in predictions.outputs.items():
+            # Not np.savez: an output may be called like one of its arguments.
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)

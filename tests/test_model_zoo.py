@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 import mlflow_ckpt
-from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
+from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt.saver import CheckpointSaver
 from mlflow_ckpt.tracking.store import RunStore
 from tests.support.stores import Store, current
@@ -31,14 +31,18 @@ EPOCHS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """A trained model and its checkpoints.
+    """A trained model, its checkpoints, and what it was when they were saved.
 
     Attributes:
         entry: Its kind.
-        model: The live model.
+        model: The live model, which the test of training trains on.
         run_id: A run with `epoch_0001` and `epoch_0002` by the callback (if it can be trained),
-            `epoch_0003` of the model as it is now in both forms, `epoch_0004` in the full form.
+            `epoch_0003` of the model after training in both forms, `epoch_0004` in the full form.
         directory: Where the files of `epoch_0003` are.
+        archive: What `model.save` wrote at the same moment.
+        fingerprint: The model's own.
+        prediction: Its predictions on the training data.
+        evaluation: Its loss and metrics on the training data; None if it is not compiled.
     """
 
     entry: Entry
@@ -47,51 +51,49 @@ class Case:
     y: Any
     run_id: str
     directory: Path
+    archive: Path
+    fingerprint: Fingerprint
+    prediction: Any
+    evaluation: Any
 
     def load(self, checkpoint: int, form: str = "full") -> keras.Model:
         """Load a checkpoint with this package."""
         return mlflow_ckpt.load_model(self.run_id, checkpoint, form, self.entry.custom_objects)
 
     def predict(self, model: keras.Model) -> Any:
-        """Predict on the training data."""
-        return model.predict(self.x, verbose=0, batch_size=16)
-
-    def evaluate(self, model: keras.Model) -> Any:
-        """Evaluate on the training data."""
-        return model.evaluate(self.x, self.y, verbose=0, batch_size=16, return_dict=True)
-
-    def fit(self, model: keras.Model, epochs: int) -> None:
-        """Train on, the data in a fixed order."""
-        model.fit(self.x, self.y, epochs=epochs, batch_size=16, shuffle=False, verbose=0)
+        """Predict on the training data, computing as the live model does."""
+        model.run_eagerly, model.jit_compile = self.model.run_eagerly, self.model.jit_compile
+        return predict(model, self.x)
 
 
-@pytest.fixture(scope="module")
-def trained(sqlite_store: Store) -> Callable[[str, str], Case]:
-    """Trains a model of a kind and saves it in a format, once."""
-    made: dict[tuple[str, str], Case] = {}
+def predict(model: keras.Model, x: Any) -> Any:
+    return model.predict(x, verbose=0, batch_size=16)
 
-    def make(name: str, full_format: str) -> Case:
-        if (name, full_format) not in made:
-            made[name, full_format] = train(ZOO[name], full_format, sqlite_store)
-        return made[name, full_format]
 
-    return make
+def evaluate(model: keras.Model, x: Any, y: Any) -> Any:
+    return model.evaluate(x, y, verbose=0, batch_size=16, return_dict=True)
+
+
+def fit(model: keras.Model, x: Any, y: Any) -> None:
+    model.fit(x, y, epochs=3, batch_size=16, shuffle=False, verbose=0)
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}, {case[1]}", scope="module")
 def case(
-    request: pytest.FixtureRequest, trained: Callable[[str, str], Case], sqlite_store: Store
+    request: pytest.FixtureRequest, sqlite_store: Store, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Case]:
     """Each kind of model in each full format that Keras has for it."""
+    name, full_format = request.param
     with current(sqlite_store):
-        yield trained(*request.param)
+        archive = tmp_path_factory.mktemp("stock") / "model.keras"
+        yield train(ZOO[name], full_format, sqlite_store, archive)
 
 
-def train(entry: Entry, full_format: str, store: Store) -> Case:
+def train(entry: Entry, full_format: str, store: Store, archive: Path) -> Case:
     keras.utils.set_random_seed(7)
     model = entry.build()
     x, y = entry.data()
-    with current(store), mlflow.start_run() as run:
+    with mlflow.start_run() as run:
         if entry.compiled:
             callback = mlflow_ckpt.MlflowCheckpoint("loss", full_format=full_format)
             model.fit(x, y, epochs=EPOCHS, batch_size=16, verbose=0, callbacks=[callback])
@@ -99,8 +101,19 @@ def train(entry: Entry, full_format: str, store: Store) -> Case:
         for name, forms in (("epoch_0003", ("full", "split")), ("epoch_0004", ("full",))):
             saver = CheckpointSaver(run_store, forms=forms, full_format=full_format)
             saver.save(model, name, epoch=int(name[-1]), metrics={})
-    directory = store.checkpoint_directory(run.info.run_id, "epoch_0003")
-    return Case(entry, model, x, y, run.info.run_id, directory)
+    model.save(archive)
+    return Case(
+        entry=entry,
+        model=model,
+        x=x,
+        y=y,
+        run_id=run.info.run_id,
+        directory=store.checkpoint_directory(run.info.run_id, "epoch_0003"),
+        archive=archive,
+        fingerprint=mlflow_ckpt.fingerprint(model),
+        prediction=predict(model, x),
+        evaluation=evaluate(model, x, y) if entry.compiled else None,
+    )
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -112,49 +125,34 @@ def assert_same(one: Any, other: Any) -> None:
         assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
 
 
-def test_the_full_form_brings_back_everything(case: Case) -> None:
+def test_the_full_form_brings_back_everything_and_training_goes_on(case: Case) -> None:
     loaded = case.load(3)
-    assert_same(case.predict(loaded), case.predict(case.model))
-    before, after = mlflow_ckpt.fingerprint(case.model), mlflow_ckpt.fingerprint(loaded)
-    assert before.differing(after, BOTH) == []
-    assert before.architecture_digest == after.architecture_digest
+    now = mlflow_ckpt.fingerprint(loaded)
+    assert case.fingerprint.differing(now, BOTH) == []
+    assert case.fingerprint.architecture_digest == now.architecture_digest
     assert [v.trainable for v in loaded.weights] == [v.trainable for v in case.model.weights]
     assert loaded.compiled == case.entry.compiled
-    if case.entry.compiled:
-        assert type(loaded.optimizer) is type(case.model.optimizer)
-        assert loaded.optimizer.get_config() == case.model.optimizer.get_config()
-        assert len(loaded.optimizer.variables) == len(case.model.optimizer.variables)
-        for mine, theirs in zip(
-            loaded.optimizer.variables, case.model.optimizer.variables, strict=True
-        ):
-            assert_same(np.asarray(mine), np.asarray(theirs))
-        assert case.evaluate(loaded) == case.evaluate(case.model)
-
-
-def test_training_goes_on_as_if_it_had_never_stopped(case: Case) -> None:
+    assert_same(case.predict(loaded), case.prediction)
     if not case.entry.compiled:
-        pytest.skip("cannot be trained")
-    resumed, uninterrupted = case.load(3), case.load(4)
-    loss_before = case.evaluate(resumed)["loss"]
-    case.fit(resumed, 4)
-    assert case.evaluate(resumed)["loss"] < loss_before
-    # The live model itself must stay as it is for the other tests.
-    for loaded, live in zip(uninterrupted.variables, case.model.variables, strict=True):
-        assert_same(np.asarray(loaded), np.asarray(live))
-    case.fit(uninterrupted, 4)
-    assert resumed_digests(resumed) == resumed_digests(uninterrupted)
-
-
-def resumed_digests(model: keras.Model) -> Any:
-    found = mlflow_ckpt.fingerprint(model)
-    return found.weights_digest, found.optimizer_digest
+        return
+    assert type(loaded.optimizer) is type(case.model.optimizer)
+    assert loaded.optimizer.get_config() == case.model.optimizer.get_config()
+    assert_same(values(loaded.optimizer.variables), values(case.model.optimizer.variables))
+    assert evaluate(loaded, case.x, case.y) == case.evaluation
+    # All state is back, seed generators included: both go the same way from here.
+    assert_same(values(loaded.variables), values(case.model.variables))
+    fit(loaded, case.x, case.y)
+    fit(case.model, case.x, case.y)
+    assert_same(values(loaded.variables), values(case.model.variables))
+    assert_same(values(loaded.optimizer.variables), values(case.model.optimizer.variables))
+    assert evaluate(loaded, case.x, case.y)["loss"] < case.evaluation["loss"]
 
 
 @pytest.mark.parametrize("checkpoint", [3, 4], ids=["both forms", "full form alone"])
 def test_the_split_form_predicts_the_same(case: Case, checkpoint: int) -> None:
     loaded = case.load(checkpoint, "split")
     assert not loaded.compiled
-    assert_same(case.predict(loaded), case.predict(case.model))
+    assert_same(case.predict(loaded), case.prediction)
 
 
 def test_the_callback_saved_what_the_model_was(case: Case) -> None:
@@ -162,40 +160,31 @@ def test_the_callback_saved_what_the_model_was(case: Case) -> None:
         pytest.skip("cannot be trained")
     names = [checkpoint.name for checkpoint in mlflow_ckpt.list_checkpoints(case.run_id)]
     assert names == ["epoch_0001", "epoch_0002", "epoch_0003", "epoch_0004"]
-    last, now = case.load(EPOCHS), mlflow_ckpt.fingerprint(case.model)
-    assert mlflow_ckpt.get_checkpoint(case.run_id, EPOCHS).manifest.step == int(
-        case.model.optimizer.iterations.numpy()
-    )
-    if case.model.optimizer.use_ema:
+    last = case.load(EPOCHS)
+    if last.optimizer.use_ema:
         # When training ends, Keras puts the averages in the place of the weights.
-        case.model.optimizer.finalize_variable_values(case.model.trainable_weights)
         last.optimizer.finalize_variable_values(last.trainable_weights)
-    assert now.differing(mlflow_ckpt.fingerprint(last), BOTH) == []
+    assert case.fingerprint.differing(mlflow_ckpt.fingerprint(last), BOTH) == []
 
 
-def test_keras_alone_reads_every_file(case: Case, tmp_path: Path) -> None:
+def test_keras_alone_reads_every_file(case: Case) -> None:
     custom = dict(case.entry.custom_objects)
     text = (case.directory / "architecture.json").read_text()
     assert yaml.safe_load((case.directory / "architecture.yaml").read_text()) == json.loads(text)
     rebuilt = keras.models.model_from_json(text, custom_objects=custom)
     rebuilt.load_weights(case.directory / "model.weights.h5")
-    found = [*case.directory.glob("data/model.*")]
-    assert len(found) == 1
+    assert_same(case.predict(rebuilt), case.prediction)
+    (full,) = case.directory.glob("data/model.*")
     # Keras 3.15 cannot compile every model from legacy HDF5.
-    stock = keras.models.load_model(
-        found[0], custom_objects=custom, compile=found[0].suffix == ".keras"
-    )
-    expected = case.predict(case.model)
-    assert_same(case.predict(rebuilt), expected)
-    assert_same(case.predict(stock), expected)
+    stock = keras.models.load_model(full, custom_objects=custom, compile=full.suffix == ".keras")
+    assert_same(case.predict(stock), case.prediction)
 
 
-def test_the_archive_is_what_model_save_writes(case: Case, tmp_path: Path) -> None:
+def test_the_archive_is_what_model_save_writes(case: Case) -> None:
     ours = case.directory / "data" / "model.keras"
     if not ours.is_file():
         pytest.skip("saved as HDF5")
-    case.model.save(tmp_path / "model.keras")
-    with zipfile.ZipFile(ours) as mine, zipfile.ZipFile(tmp_path / "model.keras") as theirs:
+    with zipfile.ZipFile(ours) as mine, zipfile.ZipFile(case.archive) as theirs:
         assert sorted(mine.namelist()) == sorted(theirs.namelist())
         assert config(mine) == config(theirs)
         for name in theirs.namelist():
@@ -205,6 +194,10 @@ def test_the_archive_is_what_model_save_writes(case: Case, tmp_path: Path) -> No
             json.loads(theirs.read("metadata.json")).keys()
         )
         assert tree(mine.read("model.weights.h5")) == tree(theirs.read("model.weights.h5"))
+
+
+def values(variables: Any) -> list[Any]:
+    return [np.asarray(variable) for variable in variables]
 
 
 def config(archive: zipfile.ZipFile) -> Any:

@@ -17,7 +17,7 @@ from mlflow_ckpt.tracking.store import RunStore
 if TYPE_CHECKING:
     import keras
 
-    from mlflow_ckpt.model.loading import LoadReport
+    from mlflow_ckpt.model.filling import LoadReport
 
 CustomObjects = Mapping[str, Any] | None
 T = TypeVar("T")
@@ -191,9 +191,9 @@ def load_weights(
     """
 
     def load(directory: Path, found: Checkpoint) -> LoadReport:
-        from mlflow_ckpt.model import loading
+        from mlflow_ckpt.model import filling
 
-        return loading.fill(model, directory, found.manifest, skip_mismatch=skip_mismatch)
+        return filling.fill(model, directory, found.manifest, skip_mismatch=skip_mismatch)
 
     return _with_files(load, run_id, checkpoint, monitor, mode, tracking_uri, None)
 

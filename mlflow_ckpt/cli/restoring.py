@@ -25,6 +25,7 @@ from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.weights_file import damaged_tensors
 from mlflow_ckpt.model import loading, snapshot
+from mlflow_ckpt.model.proof import read_fingerprint
 from mlflow_ckpt.tracking.catalog import Catalog, Checkpoint, Progress
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -178,7 +179,7 @@ def _restore_full(
     # Rebuilding proves that the file works here and now, not only that its bytes are right.
     model = loading.load_full(directory, manifest, custom_objects)
     path = staging / FILES[file_format]
-    fingerprint = loading.read_fingerprint(directory)
+    fingerprint = read_fingerprint(directory)
     if file_format == manifest.full_format:
         shutil.copyfile(directory / str(manifest.full_file), path)
     elif file_format == "saved_model":
@@ -201,7 +202,7 @@ def _restore_split(
         shutil.copyfile(directory / layout.WEIGHTS, path)
     else:
         model.save_weights(path)
-    fingerprint = loading.read_fingerprint(directory)
+    fingerprint = read_fingerprint(directory)
     _prove(path, Fingerprint(fingerprint.of_role(WEIGHTS_ROLE)))
     return len(fingerprint.of_role(WEIGHTS_ROLE))
 

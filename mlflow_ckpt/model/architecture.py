@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import keras
 import yaml
 
 from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError, UnsupportedModelError
+
+T = TypeVar("T")
 
 _UNKNOWN = (
     re.compile(r"Could not locate (?:class|function) '(?P<name>[^']+)'"),
@@ -81,13 +84,11 @@ def build(
         UnknownObjectError: If it names a class or function that this process does not know.
         ModelLoadError: If Keras cannot build it for another reason.
     """
-    try:
-        model = keras.models.model_from_json(
+    return guarded(
+        lambda: keras.models.model_from_json(
             json.dumps(architecture), custom_objects=dict(custom_objects or {})
         )
-    except Exception as error:
-        raise load_error(error) from error
-    return model
+    )
 
 
 def load_error(error: Exception) -> ModelLoadError:
@@ -115,6 +116,18 @@ def load_error(error: Exception) -> ModelLoadError:
     return ModelLoadError(
         f"Keras cannot rebuild the model: {type(error).__name__}: {first_line(error)}"
     )
+
+
+def guarded(action: Callable[[], T]) -> T:
+    """Run what calls constructors (Keras's, users'), which may raise anything."""
+    try:
+        return action()
+    except (MemoryError, ModelLoadError):
+        raise
+    except zipfile.BadZipFile as error:
+        raise ModelLoadError(f"The archive cannot be read: {error}.") from error
+    except Exception as error:
+        raise load_error(error) from error
 
 
 def first_line(error: Exception) -> str:

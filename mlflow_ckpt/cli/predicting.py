@@ -10,6 +10,7 @@ import numpy as np
 from mlflow_ckpt import loaders
 from mlflow_ckpt.cli.inputs import Array, match_inputs
 from mlflow_ckpt.cli.predictions import Predictions
+from mlflow_ckpt.cli.quiet import start_backend
 from mlflow_ckpt.errors import InputMismatchError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def load(
     found = loaders.get_checkpoint(
         run, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri
     )
+    start_backend()
     model = loaders.load_model(
         found.run_id,
         found.name,

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 from rich.filesize import decimal
 
+from mlflow_ckpt.cli.quiet import start_backend
 from mlflow_ckpt.errors import (
     FingerprintMismatchError,
     FormNotFoundError,
@@ -24,10 +24,11 @@ from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.weights_file import damaged_tensors
-from mlflow_ckpt.model import loading, snapshot
-from mlflow_ckpt.model.proof import read_fingerprint
 from mlflow_ckpt.tracking.catalog import Catalog, Checkpoint, Progress
 from mlflow_ckpt.tracking.store import RunStore
+
+if TYPE_CHECKING:
+    import keras
 
 FILES = {"keras": "model.keras", "h5": "model.h5", "saved_model": "saved_model"}
 
@@ -155,6 +156,8 @@ def restore(
         )
     target = output or Path(found.name)
     _refuse_occupied(target, overwrite=overwrite)
+    # Only now: whatever is wrong with the request was told without waiting for the backend.
+    start_backend()
     with _staging(target) as staging:
         with catalog.fetch(found, progress) as directory:
             if form == "split":
@@ -176,10 +179,12 @@ def _restore_full(
     file_format: str,
     custom_objects: Mapping[str, Any] | None,
 ) -> int:
+    from mlflow_ckpt.model import loading, snapshot
+
     # Rebuilding proves that the file works here and now, not only that its bytes are right.
     model = loading.load_full(directory, manifest, custom_objects)
     path = staging / FILES[file_format]
-    fingerprint = read_fingerprint(directory)
+    fingerprint = Fingerprint.from_json((directory / layout.FINGERPRINT).read_text("utf-8"))
     if file_format == manifest.full_format:
         shutil.copyfile(directory / str(manifest.full_file), path)
     elif file_format == "saved_model":
@@ -196,18 +201,22 @@ def _restore_split(
     staging: Path,
     custom_objects: Mapping[str, Any] | None,
 ) -> int:
+    from mlflow_ckpt.model import loading
+
     model = loading.load_split(directory, manifest, custom_objects)
     path = staging / layout.WEIGHTS
     if "split" in manifest.forms:
         shutil.copyfile(directory / layout.WEIGHTS, path)
     else:
         model.save_weights(path)
-    fingerprint = read_fingerprint(directory)
+    fingerprint = Fingerprint.from_json((directory / layout.FINGERPRINT).read_text("utf-8"))
     _prove(path, Fingerprint(fingerprint.of_role(WEIGHTS_ROLE)))
     return len(fingerprint.of_role(WEIGHTS_ROLE))
 
 
 def _export(model: keras.Model, path: Path) -> None:
+    import keras
+
     if keras.config.backend() != "tensorflow":
         raise InvalidArgumentError(
             "A SavedModel can be made with Keras's TensorFlow backend only. Received: "

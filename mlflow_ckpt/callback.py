@@ -14,13 +14,14 @@ import mlflow
 from mlflow_ckpt.errors import CheckpointExistsError, InvalidArgumentError
 from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.monitor import MODES, Monitor, infer_mode, is_better
-from mlflow_ckpt.model import architecture, keras_private, snapshot
+from mlflow_ckpt.model import keras_private, snapshot
 from mlflow_ckpt.saver import (
     CheckpointSaver,
     Saved,
     check_forms,
     check_full_format,
     check_metadata,
+    check_model,
 )
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.store import RunStore
@@ -107,7 +108,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Find or start the run, and refuse what could not be saved, before any training."""
         if self.model.built:
-            architecture.describe(self.model)
+            check_model(self.model, self._forms, self._full_format)
         run_id = self.run_id
         if run_id is None:
             active = mlflow.active_run()

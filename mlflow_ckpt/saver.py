@@ -108,6 +108,7 @@ class CheckpointSaver:
             snapshot.take(model, full_format=full_format) as taken,
             tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary,
         ):
+            writing.require_complete(taken, self._forms, self._full_format)
             directory = Path(temporary)
             try:
                 saved = self._write(taken, directory, model, str(name), epoch, metrics, monitor)
@@ -211,6 +212,16 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
             f"booleans, lists and mappings. Received: {metadata!r} ({error})"
         ) from error
     return checked
+
+
+def check_model(model: keras.Model, forms: Sequence[str], full_format: str) -> None:
+    """Try out on a built model what a save would do, so that nobody trains what cannot be saved.
+
+    Raises:
+        UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
+    """
+    with snapshot.take(model, full_format=full_format if "full" in forms else None) as taken:
+        writing.require_complete(taken, forms, full_format)
 
 
 def warn_of_nonfinite(saved: Saved) -> None:

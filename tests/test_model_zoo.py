@@ -75,7 +75,7 @@ def evaluate(model: keras.Model, x: Any, y: Any) -> Any:
 
 
 def fit(model: keras.Model, x: Any, y: Any) -> None:
-    model.fit(x, y, epochs=3, batch_size=16, shuffle=False, verbose=0)
+    model.fit(x, y, epochs=2, batch_size=16, shuffle=False, verbose=0)
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}, {case[1]}", scope="module")
@@ -98,7 +98,7 @@ def train(entry: Entry, full_format: str, store: Store, archive: Path) -> Case:
             callback = mlflow_ckpt.MlflowCheckpoint("loss", full_format=full_format)
             model.fit(x, y, epochs=EPOCHS, batch_size=16, verbose=0, callbacks=[callback])
         run_store = RunStore(run.info.run_id)
-        for name, forms in (("epoch_0003", ("full", "split")), ("epoch_0004", ("full",))):
+        for name, forms in (("epoch_0003", entry.forms), ("epoch_0004", ("full",))):
             saver = CheckpointSaver(run_store, forms=forms, full_format=full_format)
             saver.save(model, name, epoch=int(name[-1]), metrics={})
     model.save(archive)
@@ -172,8 +172,9 @@ def test_keras_alone_reads_every_file(case: Case) -> None:
     text = (case.directory / "architecture.json").read_text()
     assert yaml.safe_load((case.directory / "architecture.yaml").read_text()) == json.loads(text)
     rebuilt = keras.models.model_from_json(text, custom_objects=custom)
-    rebuilt.load_weights(case.directory / "model.weights.h5")
-    assert_same(case.predict(rebuilt), case.prediction)
+    if "split" in case.entry.forms:
+        rebuilt.load_weights(case.directory / "model.weights.h5")
+        assert_same(case.predict(rebuilt), case.prediction)
     (full,) = case.directory.glob("data/model.*")
     # Keras 3.15 cannot compile every model from legacy HDF5.
     stock = keras.models.load_model(full, custom_objects=custom, compile=full.suffix == ".keras")

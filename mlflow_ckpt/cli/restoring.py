@@ -18,12 +18,13 @@ from mlflow_ckpt.errors import (
     FormNotFoundError,
     InvalidArgumentError,
     OutputError,
+    UnsupportedModelError,
 )
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.reference import Reference
-from mlflow_ckpt.format.weights_file import damaged_tensors
+from mlflow_ckpt.format.weights_file import damaged_tensors, has_assets
 from mlflow_ckpt.tracking.catalog import Catalog, Checkpoint, Progress
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -203,6 +204,11 @@ def _restore_split(
 ) -> int:
     from mlflow_ckpt.model import loading
 
+    if manifest.full_format == "keras" and has_assets(directory / layout.FULL_KERAS):
+        raise UnsupportedModelError(
+            "The model has layers that keep files beside their weights, such as an adapted "
+            "vocabulary, which the split form does not hold. Restore it with --form full."
+        )
     model = loading.load_split(directory, manifest, custom_objects)
     path = staging / layout.WEIGHTS
     if "split" in manifest.forms:

@@ -36,6 +36,12 @@ def open_weights(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
+def has_assets(archive: Path) -> bool:
+    """Whether a `.keras` archive holds files beside the weights, such as vocabularies."""
+    with zipfile.ZipFile(archive) as opened:
+        return any(name.startswith("assets/") for name in opened.namelist())
+
+
 def tensors(file: h5py.File) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     """Yield every dataset of an open file: its path, and its values as stored.
 

@@ -70,9 +70,18 @@ def load_split(directory: Path, manifest: Manifest, custom_objects: CustomObject
         ModelLoadError: If Keras cannot rebuild the model.
         FingerprintMismatchError: If a weight is not the one that was saved.
     """
-    model = load_architecture(directory, custom_objects)
-    with weights_path(directory, manifest) as path:
-        guarded(lambda: model.load_weights(path))
+    if "split" not in manifest.forms and manifest.full_format == "keras":
+        # The archive also holds what layers keep in files, such as an adapted vocabulary.
+        archive = directory / layout.FULL_KERAS
+        model = guarded(
+            lambda: keras.saving.load_model(
+                archive, custom_objects=dict(custom_objects or {}), compile=False
+            )
+        )
+    else:
+        model = load_architecture(directory, custom_objects)
+        with weights_path(directory, manifest) as path:
+            guarded(lambda: model.load_weights(path))
     check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,))
     return model
 

@@ -32,7 +32,8 @@ def _tensors(tensors: list[Any], names: list[str]) -> tuple[TensorSchema, ...]:
         TensorSchema(
             names[index] if named else None,
             tuple(tensor.shape),
-            keras.backend.standardize_dtype(tensor.dtype),
+            # What Keras calls string, NumPy calls str.
+            keras.backend.standardize_dtype(tensor.dtype).replace("string", "str"),
         )
         for index, tensor in enumerate(tensors)
     )

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from mlflow_ckpt.errors import UnsupportedModelError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import Fingerprint
 from mlflow_ckpt.model import architecture
@@ -55,6 +56,27 @@ def write(
     fingerprint = snapshot.fingerprint()
     _write_text(directory / layout.FINGERPRINT, fingerprint.to_json())
     return fingerprint
+
+
+def require_complete(snapshot: Snapshot, forms: Collection[str], full_format: str) -> None:
+    """Raise if a form that is asked for would lose part of the model.
+
+    Raises:
+        UnsupportedModelError: Then; it says which and what to do.
+    """
+    lossy = "split form" if "split" in forms else "HDF5 format" if full_format == "h5" else None
+    if lossy and snapshot.captured is not None and snapshot.captured.assets is not None:
+        raise UnsupportedModelError(
+            "The model has layers that keep files beside their weights, such as an adapted "
+            f"vocabulary, which Keras's {lossy} does not hold. Give these layers their vocabulary "
+            "as an argument, or save forms=('full',) with full_format='keras'."
+        )
+    types = {array.dtype.name for group in snapshot.groups for array in group.arrays.values()}
+    if "full" in forms and full_format == "h5" and "bfloat16" in types:
+        raise UnsupportedModelError(
+            "The model has bfloat16 weights, which Keras cannot read back from HDF5. "
+            "Save with full_format='keras'."
+        )
 
 
 def write_groups(file: h5py.File, groups: Iterable[Group]) -> None:

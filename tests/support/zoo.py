@@ -13,7 +13,7 @@ from keras import layers, optimizers
 
 Data = tuple[Any, Any]
 ZOO: dict[str, Entry]
-ROWS = 48
+ROWS = 32
 # With one of these settings, a model is compiled into a graph as usual.
 GRAPH = {"jit_compile", "steps_per_execution"}
 
@@ -26,7 +26,8 @@ class Entry:
         build: Returns a model, compiled if it can be trained.
         data: Returns what it is trained on: inputs and targets.
         custom_objects: What a loader must be given.
-        formats: The full formats that Keras can save it in.
+        formats: The full formats to save it in.
+        forms: The forms that can hold it.
         compiled: Whether it can be trained.
     """
 
@@ -34,6 +35,7 @@ class Entry:
     data: Callable[[], Data]
     custom_objects: Mapping[str, Any] = field(default_factory=dict)
     formats: tuple[str, ...] = ("keras", "h5")
+    forms: tuple[str, ...] = ("full", "split")
     compiled: bool = True
 
 
@@ -70,7 +72,7 @@ def words() -> Data:
 
 
 def compiled(model: keras.Model, optimizer: Any = None, **settings: Any) -> keras.Model:
-    """Compile for a quick training: large steps, and eagerly, for tracing takes a second a model."""
+    """Compile for a quick training: large steps, and eagerly, for tracing takes a second."""
     settings = {"loss": "mse", "run_eagerly": not GRAPH & settings.keys(), **settings}
     model.compile(optimizer or optimizers.Adam(0.01), **settings)
     return model
@@ -205,6 +207,7 @@ def recurrent() -> keras.Model:
         ),
         loss="binary_crossentropy",
         metrics=[keras.metrics.AUC(num_thresholds=20)],
+        jit_compile=False,
     )
 
 
@@ -261,6 +264,7 @@ def text_vectorization() -> keras.Model:
 def normalization() -> keras.Model:
     """Statistics of the data as weights that do not learn."""
     layer = layers.Normalization()
+    layer.build((None, 8))
     layer.adapt(vectors()[0] * 3 + 1)
     return compiled(keras.Sequential([keras.Input((8,)), layer, layers.Dense(1)]))
 
@@ -295,18 +299,20 @@ ZOO = {
     "unregistered layer": Entry(lambda: with_layer(Shift()), vectors, {"Shift": Shift}),
     "batch normalization": Entry(lambda: with_layer(layers.BatchNormalization()), vectors),
     "dropout": Entry(lambda: with_layer(layers.Dropout(0.2)), vectors),
-    "augmentation": Entry(augmented_images, images),
-    "recurrent": Entry(recurrent, sequences),
+    "augmentation": Entry(augmented_images, images, formats=("keras",)),
+    "recurrent": Entry(recurrent, sequences, formats=("keras",)),
     "mixed_float16": Entry(loss_scaled, vectors),
     "mixed_bfloat16": Entry(lambda: compiled(perceptron(dtype="mixed_bfloat16")), vectors),
-    # Adam stands still in bfloat16, which rounds its beta_2 up to 1; Keras cannot read it from HDF5.
+    # Adam stands still in bfloat16, which rounds its beta_2 up to 1.
     "bfloat16": Entry(
         lambda: compiled(perceptron(dtype="bfloat16"), optimizers.SGD(0.1, momentum=0.5)),
         vectors,
         formats=("keras",),
     ),
     "moving average": Entry(averaged, vectors),
-    "moving average, overwriting": Entry(lambda: averaged(ema_overwrite_frequency=2), vectors),
+    "moving average, overwriting": Entry(
+        lambda: averaged(ema_overwrite_frequency=2), vectors, formats=("keras",)
+    ),
     "gradient accumulation": Entry(
         lambda: compiled(perceptron(), optimizers.Adam(0.01, gradient_accumulation_steps=2)),
         vectors,
@@ -314,16 +320,20 @@ ZOO = {
     "momentum": Entry(
         lambda: compiled(perceptron(), optimizers.SGD(0.01, momentum=0.9, nesterov=True)), vectors
     ),
-    "plain sgd": Entry(lambda: compiled(perceptron(), "sgd"), vectors),
+    "plain sgd": Entry(lambda: compiled(perceptron(), "sgd"), vectors, formats=("keras",)),
     "schedule": Entry(decayed_adamw, vectors),
     "shared layers": Entry(shared_layers, pairs),
     "frozen layers": Entry(frozen, vectors),
     "uncompiled": Entry(perceptron, vectors, compiled=False),
-    "string lookup": Entry(string_lookup, words),
-    "text vectorization": Entry(text_vectorization, words),
+    "string lookup": Entry(string_lookup, words, formats=("keras",), forms=("full",)),
+    "text vectorization": Entry(text_vectorization, words, formats=("keras",), forms=("full",)),
     "normalization": Entry(normalization, vectors),
     "nested models": Entry(nested, vectors),
     "registered loss": Entry(lambda: compiled(perceptron(), loss=huber_like), vectors),
-    "just-in-time compiled": Entry(lambda: compiled(perceptron(), jit_compile=True), vectors),
-    "steps per execution": Entry(lambda: compiled(perceptron(), steps_per_execution=3), vectors),
+    "just-in-time compiled": Entry(
+        lambda: compiled(perceptron(), jit_compile=True), vectors, formats=("keras",)
+    ),
+    "steps per execution": Entry(
+        lambda: compiled(perceptron(), steps_per_execution=2), vectors, formats=("keras",)
+    ),
 }

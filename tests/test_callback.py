@@ -1,0 +1,474 @@
+"""Training with MlflowCheckpoint: what ends up in the run, and when."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from typing import Any
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+
+import mlflow_ckpt
+from mlflow_ckpt import MlflowCheckpoint
+from mlflow_ckpt.errors import (
+    CheckpointExistsError,
+    InvalidArgumentError,
+    RunNotFoundError,
+    UnsupportedModelError,
+)
+from tests.support.stores import Store
+from tests.support.training import BATCHES, Metrics, X, Y, fit, names, small_model, trained
+from tests.support.zoo import Regressor, compiled, string_lookup, words
+
+pytestmark = pytest.mark.usefixtures("store")
+
+
+def tags(run_id: str) -> dict[str, str]:
+    found = MlflowClient().get_run(run_id).data.tags
+    prefix = "mlflow_ckpt."
+    return {key.removeprefix(prefix): v for key, v in found.items() if key.startswith(prefix)}
+
+
+def history(run_id: str, metric: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in MlflowClient().get_metric_history(run_id, metric)]
+
+
+def test_every_epoch_is_a_checkpoint_and_a_point_of_each_curve() -> None:
+    model = small_model()
+    with mlflow.start_run() as run:
+        fit(model, MlflowCheckpoint(), epochs=3)
+    run_id = run.info.run_id
+    assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    for metric in ("loss", "mae", "val_loss", "val_mae"):
+        expected = [(i + 1, value) for i, value in enumerate(model.history.history[metric])]
+        assert history(run_id, metric) == expected
+        for checkpoint, (_, value) in zip(
+            mlflow_ckpt.list_checkpoints(run_id), expected, strict=True
+        ):
+            assert checkpoint.manifest.metrics[metric] == value
+    assert tags(run_id) == {"latest": "epoch_0003", "best": "epoch_0003"}
+    steps = [c.manifest.step for c in mlflow_ckpt.list_checkpoints(run_id)]
+    assert steps == [BATCHES, 2 * BATCHES, 3 * BATCHES]
+    assert MlflowClient().get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_manifest_says_where_a_checkpoint_comes_from(store: Store) -> None:
+    run_id = trained(epochs=1, metadata={"class_names": ["猫", "b"], "scale": 0.5})
+    manifest = mlflow_ckpt.get_checkpoint(run_id).manifest
+    assert (manifest.run_id, manifest.epoch, manifest.name) == (run_id, 1, "epoch_0001")
+    assert (manifest.forms, manifest.full_format) == (("full",), "keras")
+    assert manifest.metadata == {"class_names": ["猫", "b"], "scale": 0.5}
+    assert manifest.monitor is not None
+    assert (manifest.monitor.name, manifest.monitor.mode) == ("val_loss", "min")
+    assert manifest.versions["keras"] == keras.__version__
+    assert manifest.versions["mlflow"] == mlflow.__version__
+    assert manifest.versions["mlflow_ckpt"] == mlflow_ckpt.__version__
+    assert manifest.versions["keras_backend"] == keras.config.backend()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", manifest.created)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [({"when": object()}, "JSON"), ({"x": math.nan}, ""), ({"a": {1, 2}}, "")],
+)
+def test_metadata_that_cannot_be_written_is_refused_at_once(metadata: Any, reason: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=reason):
+        MlflowCheckpoint(metadata=metadata)
+
+
+def test_metadata_with_number_keys_survives() -> None:
+    run_id = trained(epochs=1, metadata={"names": {10: "ten", 9: "nine"}, "pair": (1, 2)})
+    metadata = mlflow_ckpt.get_checkpoint(run_id).manifest.metadata
+    assert metadata == {"names": {"10": "ten", "9": "nine"}, "pair": [1, 2]}
+
+
+def test_save_best_only_saves_what_improved() -> None:
+    with mlflow.start_run() as run:
+        fit(
+            small_model(),
+            Metrics("score", [1.0, 3.0, 2.0, 3.0, math.nan, 4.0]),
+            MlflowCheckpoint("score", mode="max", save_best_only=True),
+            epochs=6,
+        )
+    assert names(run.info.run_id) == ["epoch_0001", "epoch_0002", "epoch_0006"]
+    assert tags(run.info.run_id) == {"latest": "epoch_0006", "best": "epoch_0006"}
+    assert len(history(run.info.run_id, "loss")) == 6
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "best"),
+    [
+        ("min", [2.0, 1.0, 3.0], "epoch_0002"),
+        ("max", [2.0, 1.0, 3.0], "epoch_0003"),
+        ("max", [3.0, 3.0, 3.0], "epoch_0001"),
+        ("min", [math.nan, 5.0, math.nan], "epoch_0002"),
+    ],
+)
+def test_the_best_tag_follows_the_mode(mode: str, values: list[float], best: str) -> None:
+    with mlflow.start_run() as run:
+        fit(
+            small_model(),
+            Metrics("score", values),
+            MlflowCheckpoint("score", mode=mode),
+            epochs=3,
+        )
+    assert tags(run.info.run_id) == {"latest": "epoch_0003", "best": best}
+    assert mlflow_ckpt.get_checkpoint(run.info.run_id, "best").name == best
+
+
+def test_a_metric_of_infinite_value_is_kept() -> None:
+    with mlflow.start_run() as run:
+        fit(
+            small_model(),
+            Metrics("score", [math.inf, -math.inf]),
+            MlflowCheckpoint("score", mode="max"),
+        )
+    found = [c.manifest.metrics["score"] for c in mlflow_ckpt.list_checkpoints(run.info.run_id)]
+    assert found == [math.inf, -math.inf]
+    assert mlflow_ckpt.get_checkpoint(run.info.run_id, "best").name == "epoch_0001"
+
+
+def test_the_initial_threshold_must_be_beaten() -> None:
+    with mlflow.start_run() as run:
+        fit(
+            small_model(),
+            Metrics("val_loss", [0.6, 0.5, 0.4]),
+            MlflowCheckpoint(save_best_only=True, initial_value_threshold=0.5),
+            epochs=3,
+        )
+    assert names(run.info.run_id) == ["epoch_0003"]
+
+
+def test_a_metric_object_tells_its_own_direction() -> None:
+    model = small_model(metrics=[keras.metrics.R2Score(name="fit")])
+    with mlflow.start_run() as run:
+        fit(model, MlflowCheckpoint("val_fit"), epochs=1)
+    monitor = mlflow_ckpt.get_checkpoint(run.info.run_id).manifest.monitor
+    assert monitor is not None
+    assert (monitor.name, monitor.mode) == ("val_fit", "max")
+
+
+def test_a_metric_of_unknown_direction_marks_nothing_as_best() -> None:
+    with (
+        mlflow.start_run() as run,
+        pytest.warns(UserWarning, match="Whether a high or a low 'score' is better") as caught,
+    ):
+        fit(small_model(), Metrics("score", [1.0, 2.0]), MlflowCheckpoint("score"))
+    assert len(caught) == 1
+    assert tags(run.info.run_id) == {"latest": "epoch_0002"}
+
+
+def test_save_best_only_needs_a_direction() -> None:
+    with (
+        mlflow.start_run(),
+        pytest.raises(InvalidArgumentError, match="Pass mode='min' or mode='max'"),
+    ):
+        fit(
+            small_model(),
+            Metrics("score", [1.0, 2.0]),
+            MlflowCheckpoint("score", save_best_only=True),
+        )
+
+
+def test_a_missing_monitor_is_warned_of_once() -> None:
+    with mlflow.start_run() as run, pytest.warns(UserWarning, match="'val_loss' was not") as caught:
+        fit(small_model(), MlflowCheckpoint(), validation_data=None)
+    assert len(caught) == 1
+    assert str(caught[0].message) == (
+        "The monitored metric 'val_loss' was not reported (reported: loss, mae), so every "
+        "checkpoint is saved and none is marked as best. Pass monitor=… or validation data."
+    )
+    assert names(run.info.run_id) == ["epoch_0001", "epoch_0002"]
+    assert tags(run.info.run_id) == {"latest": "epoch_0002"}
+
+
+@pytest.mark.parametrize(
+    ("save_freq", "per_execution", "steps"),
+    [
+        (1, 1, [1, 2, 3, 4, 5, 6, 7, 8]),
+        (3, 1, [3, 6]),
+        (5, 1, [5]),
+        (2, 2, [2, 4, 6, 8]),
+        (3, 2, [4, 8]),
+        (100, 1, []),
+    ],
+)
+def test_a_number_of_batches_between_saves(
+    save_freq: int, per_execution: int, steps: list[int], store: Store
+) -> None:
+    if store.uri.startswith("http") and save_freq != 3:
+        pytest.skip("the counting is the same on every store")
+    model = small_model(steps_per_execution=per_execution, run_eagerly=per_execution == 1)
+    with mlflow.start_run() as run:
+        fit(model, MlflowCheckpoint("loss", save_freq=save_freq))
+    found = mlflow_ckpt.list_checkpoints(run.info.run_id)
+    assert [c.manifest.step for c in found] == steps
+    assert [c.name for c in found] == [f"step_{step:08d}" for step in steps]
+    assert [c.manifest.epoch for c in found] == [(step - 1) // BATCHES for step in steps]
+    assert len(history(run.info.run_id, "loss")) == 2
+
+
+def test_a_save_inside_an_epoch_holds_that_moment() -> None:
+    seen: dict[int, np.ndarray[Any, Any]] = {}
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            weights = self.model.get_layer("head").kernel
+            seen[int(self.model.optimizer.iterations.numpy())] = weights.numpy().copy()
+
+    with mlflow.start_run() as run:
+        fit(small_model(), Watch(), MlflowCheckpoint("loss", save_freq=3))
+    for step in (3, 6):
+        loaded = mlflow_ckpt.load_model(run.info.run_id, f"step:{step}")
+        assert np.array_equal(loaded.get_layer("head").kernel.numpy(), seen[step])
+
+
+def test_a_given_run_is_used() -> None:
+    client = MlflowClient()
+    experiment = mlflow.get_experiment(mlflow.tracking.fluent._get_experiment_id())
+    run_id = client.create_run(experiment.experiment_id).info.run_id
+    fit(small_model(), MlflowCheckpoint(run_id=run_id), epochs=1)
+    assert names(run_id) == ["epoch_0001"]
+    assert mlflow.active_run() is None
+    # Whoever created the run ends it.
+    assert client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_without_a_run_one_is_started_and_ended() -> None:
+    callback = MlflowCheckpoint()
+    before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+    fit(small_model(), callback, epochs=1)
+    assert mlflow.active_run() is None
+    (new,) = [
+        run for run in mlflow.search_runs(output_format="list") if run.info.run_id not in before
+    ]
+    assert new.info.status == "FINISHED"
+    assert names(new.info.run_id) == ["epoch_0001"]
+
+
+def test_the_active_run_goes_on_after_training() -> None:
+    with mlflow.start_run() as run:
+        fit(small_model(), MlflowCheckpoint(), epochs=1)
+        active = mlflow.active_run()
+        assert active is not None
+        assert active.info.run_id == run.info.run_id
+
+
+def test_an_unknown_run_is_told_before_training() -> None:
+    model = small_model()
+    with pytest.raises(RunNotFoundError, match="There is no run 'feedbeef'"):
+        fit(model, MlflowCheckpoint(run_id="feedbeef"))
+    assert int(model.optimizer.iterations.numpy()) == 0
+
+
+def test_metrics_can_be_left_to_others() -> None:
+    run_id = trained(epochs=1, log_metrics=False)
+    assert MlflowClient().get_run(run_id).data.metrics == {}
+    assert "val_loss" in mlflow_ckpt.get_checkpoint(run_id).manifest.metrics
+
+
+def test_training_the_same_run_again_is_refused_before_any_training() -> None:
+    run_id = trained()
+    digests = [c.manifest.weights_digest for c in mlflow_ckpt.list_checkpoints(run_id)]
+    model = small_model()
+    with pytest.raises(CheckpointExistsError) as caught:
+        fit(model, MlflowCheckpoint(run_id=run_id))
+    assert str(caught.value) == (
+        f"The run {run_id} has checkpoints up to epoch 2, and this training starts at epoch 0: it "
+        "would write some of them again. Pass initial_epoch=2 to fit to go on, or train into "
+        "another run."
+    )
+    assert (caught.value.run_id, caught.value.name) == (run_id, "epoch_0002")
+    assert int(model.optimizer.iterations.numpy()) == 0
+    assert [c.manifest.weights_digest for c in mlflow_ckpt.list_checkpoints(run_id)] == digests
+
+
+def test_training_goes_on_in_the_same_run() -> None:
+    run_id = trained()
+    model = mlflow_ckpt.load_model(run_id)
+    fit(model, MlflowCheckpoint(run_id=run_id), initial_epoch=2, epochs=4)
+    assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003", "epoch_0004"]
+    assert [step for step, _ in history(run_id, "loss")] == [1, 2, 3, 4]
+    steps = [c.manifest.step for c in mlflow_ckpt.list_checkpoints(run_id)]
+    assert steps == [BATCHES * i for i in (1, 2, 3, 4)]
+
+
+def test_the_best_of_an_earlier_training_is_remembered() -> None:
+    with mlflow.start_run() as run:
+        fit(small_model(), Metrics("val_loss", [0.2, 0.3]), MlflowCheckpoint())
+    run_id = run.info.run_id
+    fit(
+        mlflow_ckpt.load_model(run_id),
+        Metrics("val_loss", [0.0, 0.0, 0.25, 0.1]),
+        MlflowCheckpoint(run_id=run_id),
+        initial_epoch=2,
+        epochs=3,
+    )
+    assert tags(run_id) == {"latest": "epoch_0003", "best": "epoch_0001"}
+
+
+def test_an_optimizer_that_starts_anew_does_not_confuse_latest() -> None:
+    run_id = trained(epochs=2)
+    model = mlflow_ckpt.load_model(run_id, form="split")
+    model.compile("sgd", "mse", run_eagerly=True)
+    fit(model, MlflowCheckpoint(run_id=run_id), initial_epoch=2, epochs=3)
+    assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    assert mlflow_ckpt.get_checkpoint(run_id, "latest").name == "epoch_0003"
+
+
+def test_weights_that_went_nan_are_said_loudly() -> None:
+    class Poison(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            kernel = self.model.get_layer("head").kernel
+            kernel.assign(np.full(kernel.shape, np.nan, "float32"))
+
+    with mlflow.start_run() as run, pytest.warns(UserWarning, match="DIVERGED") as caught:
+        fit(small_model(), Poison(), MlflowCheckpoint(), epochs=1)
+    message = next(str(w.message) for w in caught if "DIVERGED" in str(w.message))
+    assert message.startswith(
+        "THE MODEL DIVERGED: checkpoint epoch_0001 holds NaN or infinite values in "
+    )
+    assert "head/kernel (3 NaN, 0 Inf of 3)" in message
+    checkpoint = mlflow_ckpt.get_checkpoint(run.info.run_id)
+    assert math.isnan(checkpoint.manifest.metrics["val_loss"])
+    assert mlflow_ckpt.verify(run.info.run_id).ok
+    loaded = mlflow_ckpt.load_model(run.info.run_id)
+    assert np.isnan(loaded.get_layer("head").kernel.numpy()).all()
+
+
+def test_healthy_weights_are_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(epochs=1)
+
+
+def test_verbose_prints_one_line_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = trained(verbose=1)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line]
+    assert len(lines) == 2
+    assert re.fullmatch(
+        rf"Saved checkpoint epoch_0002 of run {run_id}: 0\.\d MB, weights sha256:[0-9a-f]{{12}}…, "
+        r"val_loss=\d+\.\d{4} is the best so far",
+        lines[1],
+    )
+
+
+def test_silent_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    trained(epochs=1)
+    assert "checkpoint" not in capsys.readouterr().out
+
+
+class NoConfig(keras.Model):
+    """A subclassed model that does not say what its constructor took."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(units)
+        self.units = object()
+        self._auto_config = None
+
+    def call(self, x: Any) -> Any:
+        return self.dense(x)
+
+    def get_config(self) -> dict[str, Any]:
+        raise NotImplementedError("NoConfig has no configuration")
+
+
+def refused(model: keras.Model, **arguments: Any) -> str:
+    """Train a model that cannot be saved; return what is said, before any training."""
+    with mlflow.start_run() as run, pytest.raises(UnsupportedModelError) as caught:
+        fit(model, MlflowCheckpoint("loss", **arguments))
+    assert int(model.optimizer.iterations.numpy()) == 0
+    assert names(run.info.run_id) == []
+    return str(caught.value)
+
+
+def test_a_model_that_cannot_describe_itself_is_refused_before_training() -> None:
+    model = NoConfig(1)
+    model.compile("adam", "mse", run_eagerly=True)
+    message = refused(model)
+    assert "cannot be described" in message
+    assert "get_config()" in message
+
+
+def test_hdf5_of_a_subclassed_model_is_refused_before_training() -> None:
+    model = compiled(Regressor(2))
+    message = refused(model, full_format="h5")
+    assert message.startswith(f"Keras cannot save the model {model.name!r} as .h5: ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"forms": ("full", "split")}, {"forms": "split"}, {"full_format": "h5"}]
+)
+def test_a_vocabulary_that_a_form_would_lose_is_refused_before_training(
+    arguments: dict[str, Any],
+) -> None:
+    model = string_lookup()
+    with mlflow.start_run(), pytest.raises(UnsupportedModelError, match="adapted vocabulary"):
+        model.fit(*words(), verbose=0, callbacks=[MlflowCheckpoint("loss", **arguments)])
+    assert int(model.optimizer.iterations.numpy()) == 0
+
+
+def test_hdf5_of_bfloat16_weights_is_refused_before_training() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, dtype="bfloat16")])
+    model.compile("sgd", "mse", run_eagerly=True)
+    assert "bfloat16" in refused(model, full_format="h5")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"mode": "up"},
+            "Unrecognized mode. Expected 'auto', 'min' or 'max'. Received: mode='up'",
+        ),
+        *(
+            (
+                {"save_freq": value},
+                "Unrecognized save_freq. Expected 'epoch' or a number of batches, 1 or more. "
+                f"Received: save_freq={value!r}",
+            )
+            for value in (0, -1, True, "batch", 1.5)
+        ),
+        (
+            {"forms": ("half",)},
+            "Unrecognized forms. Expected ('full',), ('split',) or ('full', 'split'). "
+            "Received: forms=('half',)",
+        ),
+        (
+            {"forms": ()},
+            "Unrecognized forms. Expected ('full',), ('split',) or ('full', 'split'). "
+            "Received: forms=()",
+        ),
+        (
+            {"full_format": "zip"},
+            "Unrecognized full_format. Expected 'keras' or 'h5'. Received: 'zip'",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_refused_at_once(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        MlflowCheckpoint(**arguments)
+    assert str(caught.value) == message
+
+
+def test_saving_as_hdf5_elsewhere_does_not_cost_the_optimizer(tmp_path: Any) -> None:
+    """Keras's own `model.save("x.h5")` takes the optimizer out of the compile settings."""
+
+    class SaveLegacy(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.save(tmp_path / "theirs.h5")
+
+    with mlflow.start_run() as run:
+        fit(small_model(), SaveLegacy(), MlflowCheckpoint(), epochs=1)
+    loaded = mlflow_ckpt.load_model(run.info.run_id)
+    assert isinstance(loaded.optimizer, keras.optimizers.Adam)
+    assert loaded.optimizer.learning_rate.numpy() == np.float32(0.01)
+    before = loaded.evaluate(X, Y, verbose=0)[0]
+    fit(loaded, epochs=3)
+    assert loaded.evaluate(X, Y, verbose=0)[0] < before

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
         load_weights,
         verify,
     )
+    from mlflow_ckpt.model.filling import LoadReport
     from mlflow_ckpt.tracking.catalog import Checkpoint
 
 __all__ = [
     "Checkpoint",
     "Fingerprint",
+    "LoadReport",
     "MlflowCheckpoint",
     "VerificationResult",
     "__version__",
@@ -50,6 +52,7 @@ __all__ = [
 _HOME = {
     "Checkpoint": "mlflow_ckpt.tracking.catalog",
     "Fingerprint": "mlflow_ckpt.format.fingerprint",
+    "LoadReport": "mlflow_ckpt.model.filling",
     "MlflowCheckpoint": "mlflow_ckpt.callback",
     "VerificationResult": "mlflow_ckpt.format.verification",
 }

@@ -26,6 +26,9 @@ from mlflow_ckpt.saver import (
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.store import RunStore
 
+# Batches in which even a patient optimizer, accumulating gradients, has made a step.
+_LONGEST_ACCUMULATION = 64
+
 
 class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     """Logs checkpoints, fingerprints and metrics of a training into an MLflow run.
@@ -84,6 +87,12 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 "Unrecognized save_freq. Expected 'epoch' or a number of batches, 1 or more. "
                 f"Received: save_freq={save_freq!r}"
             )
+        if save_best_only and save_freq != "epoch" and monitor.startswith("val_"):
+            raise InvalidArgumentError(
+                "Inside an epoch there is no validation. Expected, with save_best_only and "
+                "save_freq in batches, a monitor of the training such as 'loss'. "
+                f"Received: monitor={monitor!r}"
+            )
         self.monitor = monitor
         self.verbose = verbose
         self.save_best_only = save_best_only
@@ -95,27 +104,27 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._forms = check_forms(forms)
         self._full_format = check_full_format(full_format)
         self._metadata = check_metadata(metadata)
+        self._initial_best = initial_value_threshold
         self._saver: CheckpointSaver | None = None
         self._store: RunStore | None = None
-        self._started_run = False
+        self._own_run: str | None = None
         self._previous: list[Mapping[str, float]] = []
         self._epoch = 0
         self._first_epoch_checked = False
-        self._warned_of_monitor = False
+        self._warned: set[str] = set()
         self._batches_since_save = 0
         self._last_batch = -1
+        self._last_step = -1
+        if save_freq != "epoch":
+            # Not a method of the class: where one exists, Keras's loop waits for it at each batch.
+            self.on_train_batch_end = self._save_inside_epoch
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Find or start the run, and refuse what could not be saved, before any training."""
-        if self.model.built:
-            check_model(self.model, self._forms, self._full_format)
-        run_id = self.run_id
-        if run_id is None:
-            active = mlflow.active_run()
-            if active is None:
-                active = mlflow.start_run()
-                self._started_run = True
-            run_id = active.info.run_id
+        check_model(self.model, self._forms, self._full_format)
+        run_id = self.run_id or self._active_or_own_run()
+        if self._store is None or self._store.run_id != run_id:
+            self.best = self._initial_best
         self._store = RunStore(run_id)
         self._saver = CheckpointSaver(
             self._store,
@@ -133,18 +142,6 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._refuse_to_go_back(epoch)
             self._first_epoch_checked = True
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Save inside an epoch, where `save_freq` is a number of batches."""
-        if self.save_freq == "epoch":
-            return
-        # With steps_per_execution, this is called for the last batch of several.
-        self._batches_since_save += batch - self._last_batch
-        self._last_batch = batch
-        if self._batches_since_save >= int(self.save_freq):
-            self._batches_since_save = 0
-            name = CheckpointName("step", snapshot.step_of(self.model))
-            self._save(name, self._epoch, _scalars(logs))
-
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch's metrics and save its checkpoint."""
         completed = epoch + 1
@@ -156,9 +153,43 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """End the run that this callback started."""
-        if self._started_run:
-            mlflow.end_run()
-            self._started_run = False
+        self._end_own_run("FINISHED")
+
+    def _save_inside_epoch(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        # With steps_per_execution, this is called for the last batch of several.
+        self._batches_since_save += batch - self._last_batch
+        self._last_batch = batch
+        if self._batches_since_save < int(self.save_freq):
+            return
+        step = snapshot.step_of(self.model)
+        if step <= self._last_step:
+            # Gradients are being accumulated, or a step overflowed: save with the next real step.
+            if self._batches_since_save > 2 * int(self.save_freq) + _LONGEST_ACCUMULATION:
+                self._warn_once(
+                    f"The model's optimizer made no step in {self._batches_since_save} batches, so "
+                    "there is no step to name a checkpoint by. A model that trains with optimizers "
+                    "of its own counts no steps: use save_freq='epoch'."
+                )
+            return
+        self._batches_since_save = 0
+        self._last_step = step
+        completed = self._epoch + (1 if batch + 1 == self.params.get("steps") else 0)
+        self._save(CheckpointName("step", step), completed, _scalars(logs))
+
+    def _active_or_own_run(self) -> str:
+        # A training that raised never came to on_train_end.
+        self._end_own_run("FAILED")
+        active = mlflow.active_run()
+        if active is None:
+            active = mlflow.start_run()
+            self._own_run = active.info.run_id
+        return str(active.info.run_id)
+
+    def _end_own_run(self, status: str) -> None:
+        active = mlflow.active_run()
+        if self._own_run is not None and active and active.info.run_id == self._own_run:
+            mlflow.end_run(status)
+        self._own_run = None
 
     def _save(self, name: CheckpointName, epoch: int, metrics: Mapping[str, float]) -> None:
         monitor = self._resolve_monitor(metrics)
@@ -188,10 +219,15 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _resolve_monitor(self, metrics: Mapping[str, float]) -> Monitor | None:
         """Return the monitor, or None where it cannot tell which checkpoint is best."""
         if self.monitor not in metrics:
+            advice = (
+                "Pass monitor=… or validation data."
+                if self.save_freq == "epoch"
+                else "Inside an epoch there is no validation: pass monitor='loss' or the like."
+            )
             self._warn_once(
                 f"The monitored metric {self.monitor!r} was not reported "
                 f"(reported: {', '.join(metrics) or 'none'}), so every checkpoint is saved and "
-                "none is marked as best. Pass monitor=… or validation data."
+                f"none is marked as best. {advice}"
             )
             return None
         mode: str | None = self.mode
@@ -223,16 +259,31 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _refuse_to_go_back(self, epoch: int) -> None:
         """Raise if this training would repeat epochs that the run already holds."""
         store = self._require_store()
-        existing, _ = Catalog(store).scan()
+        existing, damaged = Catalog(store).scan()
         self._previous = [checkpoint.manifest.metrics for checkpoint in existing]
-        newest = max((checkpoint.manifest.epoch for checkpoint in existing), default=0)
+        # A damaged checkpoint is not overwritten either.
+        names = [CheckpointName.parse(name) for name in [*(c.name for c in existing), *damaged]]
+        epochs = [checkpoint.manifest.epoch for checkpoint in existing]
+        epochs += [name.number for name in names if name and name.unit == "epoch"]
+        newest = max(epochs, default=0)
         if epoch < newest:
             raise CheckpointExistsError(
                 f"The run {store.run_id} has checkpoints up to epoch {newest}, and this training "
                 f"starts at epoch {epoch}: it would write some of them again. Pass "
                 f"initial_epoch={newest} to fit to go on, or train into another run.",
                 run_id=store.run_id,
-                name=existing[-1].name,
+                name=str(CheckpointName("epoch", newest)),
+            )
+        steps = [name.number for name in names if name and name.unit == "step"]
+        step = snapshot.step_of(self.model)
+        self._last_step = step
+        if self.save_freq != "epoch" and step < max(steps, default=0):
+            raise CheckpointExistsError(
+                f"The run {store.run_id} has checkpoints up to step {max(steps)}, and this "
+                f"training starts at step {step}: it would write some of them again. Go on from "
+                "the newest, or train into another run.",
+                run_id=store.run_id,
+                name=str(CheckpointName("step", max(steps))),
             )
 
     def _require_store(self) -> RunStore:
@@ -241,9 +292,9 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         return self._store
 
     def _warn_once(self, message: str) -> None:
-        if not self._warned_of_monitor:
+        if message not in self._warned:
             warnings.warn(message, stacklevel=2)
-            self._warned_of_monitor = True
+            self._warned.add(message)
 
     def _print(self, line: str) -> None:
         # Keras's progress bar leaves the cursor behind itself.

@@ -163,6 +163,7 @@ def load_weights(
     checkpoint: str | int = "latest",
     *,
     skip_mismatch: bool = False,
+    custom_objects: CustomObjects = None,
     monitor: str | None = None,
     mode: str | None = None,
     tracking_uri: str | None = None,
@@ -178,6 +179,7 @@ def load_weights(
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         skip_mismatch: Load what fits and leave the rest (transfer learning). Otherwise nothing is
             touched unless everything fits.
+        custom_objects: Needed only where the checkpoint has nothing but legacy HDF5.
         monitor: For `"best"`, the metric to judge by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
@@ -193,7 +195,13 @@ def load_weights(
     def load(directory: Path, found: Checkpoint) -> LoadReport:
         from mlflow_ckpt.model import filling
 
-        return filling.fill(model, directory, found.manifest, skip_mismatch=skip_mismatch)
+        return filling.fill(
+            model,
+            directory,
+            found.manifest,
+            skip_mismatch=skip_mismatch,
+            custom_objects=custom_objects,
+        )
 
     return _with_files(load, run_id, checkpoint, monitor, mode, tracking_uri, None)
 

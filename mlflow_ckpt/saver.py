@@ -1,7 +1,7 @@
 """Saves checkpoints of a model into a run: snapshot, write, publish.
 
-A plain object that knows neither callbacks nor training loops, so a training loop of one's own can
-use it; `MlflowCheckpoint` translates Keras's events into calls of it.
+A plain object that knows neither callbacks nor training loops: `MlflowCheckpoint` translates Keras's
+events into calls of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -21,14 +20,13 @@ from typing import Any
 import keras
 
 from mlflow_ckpt._version import __version__
-from mlflow_ckpt.errors import InvalidArgumentError, OutputError
+from mlflow_ckpt.errors import InvalidArgumentError, MlflowCkptError, OutputError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import Fingerprint
 from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.manifest import Manifest, hash_files
 from mlflow_ckpt.format.monitor import Monitor
-from mlflow_ckpt.model import snapshot, writing
-from mlflow_ckpt.model.schema import schema_of
+from mlflow_ckpt.model import architecture, snapshot, writing
 from mlflow_ckpt.tracking import mlmodel, publishing
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -71,6 +69,7 @@ class CheckpointSaver:
         self._forms = check_forms(forms)
         self._full_format = check_full_format(full_format)
         self._metadata = check_metadata(metadata)
+        self._versions = versions()
 
     @property
     def run_id(self) -> str:
@@ -104,20 +103,22 @@ class CheckpointSaver:
             TrackingError: If the tracking server fails.
         """
         full_format = self._full_format if "full" in self._forms else None
-        with (
-            snapshot.take(model, full_format=full_format) as taken,
-            tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary,
-        ):
-            writing.require_complete(taken, self._forms, self._full_format)
-            directory = Path(temporary)
-            try:
-                saved = self._write(taken, directory, model, str(name), epoch, metrics, monitor)
-            except OSError as error:
-                raise OutputError(
-                    f"The checkpoint {name} could not be written to {directory}: {error}. "
-                    "Nothing was uploaded; free some space, or set TMPDIR to another disk."
-                ) from error
-            publishing.publish(self._store, directory, saved.manifest, best=best)
+        try:
+            with (
+                snapshot.take(model, full_format=full_format) as taken,
+                tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary,
+            ):
+                writing.require_complete(taken, self._forms, self._full_format)
+                directory = Path(temporary)
+                saved = self._write(taken, directory, str(name), epoch, metrics, monitor)
+                publishing.publish(self._store, directory, saved.manifest, best=best)
+        except MlflowCkptError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"The checkpoint {name} could not be written to {tempfile.gettempdir()}: {error}. "
+                "Nothing was uploaded; free some space, or set TMPDIR to another disk."
+            ) from error
         warn_of_nonfinite(saved)
         return saved
 
@@ -125,7 +126,6 @@ class CheckpointSaver:
         self,
         taken: snapshot.Snapshot,
         directory: Path,
-        model: keras.Model,
         name: str,
         epoch: int,
         metrics: Mapping[str, float],
@@ -140,10 +140,10 @@ class CheckpointSaver:
                 run_id=self.run_id,
                 name=name,
                 full_format=self._full_format,
-                keras_version=keras.__version__,
-                backend=keras.config.backend(),
-                schema=schema_of(model),
-                metadata={"epoch": epoch, "step": taken.step, **self._metadata},
+                keras_version=self._versions["keras"],
+                backend=self._versions["keras_backend"],
+                schema=taken.schema,
+                metadata={**self._metadata, "epoch": epoch, "step": taken.step},
             )
         files = [
             path.relative_to(directory).as_posix()
@@ -155,7 +155,7 @@ class CheckpointSaver:
             name=name,
             epoch=epoch,
             step=taken.step,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=taken.created.isoformat(timespec="seconds"),
             forms=self._forms,
             full_format=self._full_format if "full" in self._forms else None,
             files=hash_files(directory, files),
@@ -163,7 +163,7 @@ class CheckpointSaver:
             architecture_digest=_required(fingerprint),
             metrics=dict(metrics),
             monitor=monitor,
-            versions=versions(),
+            versions=self._versions,
             metadata=self._metadata,
         )
         (directory / layout.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
@@ -215,12 +215,18 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def check_model(model: keras.Model, forms: Sequence[str], full_format: str) -> None:
-    """Try out on a built model what a save would do, so that nobody trains what cannot be saved.
+    """Try out what a save would do, so that nobody trains what cannot be saved.
+
+    Of a model that has no weights yet, only the architecture is tried.
 
     Raises:
         UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
     """
-    with snapshot.take(model, full_format=full_format if "full" in forms else None) as taken:
+    wanted = full_format if "full" in forms else None
+    if not model.built:
+        architecture.require_format(architecture.describe(model), wanted)
+        return
+    with snapshot.take(model, full_format=wanted) as taken:
         writing.require_complete(taken, forms, full_format)
 
 

@@ -101,7 +101,7 @@ def test_a_class_that_is_not_known_here(local_store: Store, tmp_path: Path) -> N
     )
 
     class Doubling(keras.layers.Layer):
-        def call(self, x):  # noqa: ANN001, ANN202
+        def call(self, x):
             return 2 * x
 
     run_id = save_run(keras.Sequential([keras.Input((2,)), Doubling(), keras.layers.Dense(1)]))

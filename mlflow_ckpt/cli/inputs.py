@@ -58,26 +58,35 @@ def match_inputs(model: keras.Model, inputs: Array | dict[str, Array]) -> Any:
                 f"The input file holds {len(inputs)} arrays and the model takes one. "
                 f"Choose one with --array: {', '.join(inputs)}"
             )
-        names = [tensor.name for tensor in wanted]
-        if set(names) - set(inputs):
+        by_key = _input_tensors(model)
+        if set(by_key) - set(inputs):
             raise InputMismatchError(
-                f"The model takes the inputs {', '.join(names)}. "
+                f"The model takes the inputs {', '.join(by_key)}. "
                 f"Received: {', '.join(inputs)}. Name the arrays of the .npz file like them."
             )
-        lengths = {len(inputs[name]) for name in names if inputs[name].ndim}
+        lengths = {len(inputs[key]) for key in by_key if inputs[key].ndim}
         if len(lengths) > 1:
             raise InputMismatchError(
                 f"The inputs have different numbers of samples: {sorted(lengths)}."
             )
-        return [
-            _checked(inputs[tensor.name], tensor, f"the input {tensor.name!r}") for tensor in wanted
-        ]
+        checked = {
+            key: _checked(inputs[key], tensor, f"the input {key!r}")
+            for key, tensor in by_key.items()
+        }
+        return checked if isinstance(model.input, dict) else list(checked.values())
     if wanted and len(wanted) > 1:
         raise InputMismatchError(
             f"The model takes {len(wanted)} inputs ({', '.join(t.name for t in wanted)}) and the "
             "file holds one array. Give an .npz file with an array of each name."
         )
     return _checked(inputs, wanted[0] if wanted else None, "the input")
+
+
+def _input_tensors(model: keras.Model) -> dict[str, Any]:
+    """Return the model's symbolic inputs by the names that people call them."""
+    if isinstance(model.input, dict):
+        return dict(model.input)
+    return {tensor.name: tensor for tensor in model.inputs}
 
 
 def _checked(array: Array, wanted: Any, what: str) -> Array:
@@ -104,6 +113,12 @@ def _checked(array: Array, wanted: Any, what: str) -> Array:
         hint = " Put a batch axis before it: x[None]." if array.ndim == len(shape) - 1 else ""
         raise InputMismatchError(
             f"Expected shape (samples, {expected}) for {what}. Received: {array.shape}.{hint}"
+        )
+    whole = str(wanted.dtype).startswith(("int", "uint"))
+    if whole and not np.array_equal(array, np.trunc(array)):
+        raise InputMismatchError(
+            f"Expected whole numbers for {what}, which is of type {wanted.dtype}. "
+            f"Received: numbers with fractions, of type {array.dtype}."
         )
     return array
 

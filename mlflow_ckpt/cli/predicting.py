@@ -66,10 +66,13 @@ def predict(
     given = match_inputs(model, inputs)
     try:
         raw = model.predict(given, batch_size=batch_size, verbose=0)
-    except (ValueError, TypeError) as error:
-        # A subclassed model tells what it takes by raising only.
+    except Exception as error:
+        # What the model makes of its input is its own matter, and each backend has errors of its
+        # own: a token that an embedding does not know, a shape that a subclassed model refuses.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        told = next((line for line in lines if not line.startswith("Exception enc")), "")
         raise InputMismatchError(
-            f"The model {model.name!r} cannot take the input: {str(error).splitlines()[0]}"
+            f"The model {model.name!r} cannot take the input: {type(error).__name__}: {told}"
         ) from error
     names = list(getattr(model, "output_names", None) or ["output"])
     if isinstance(raw, dict):

@@ -17,6 +17,7 @@ from mlflow_ckpt.errors import (
     FingerprintMismatchError,
     FormNotFoundError,
     InvalidArgumentError,
+    MlflowCkptError,
     OutputError,
     UnsupportedModelError,
 )
@@ -263,7 +264,8 @@ def _staging(target: Path) -> Iterator[Path]:
             dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
         ) as staging:
             yield Path(staging)
-    except OutputError:
+    except MlflowCkptError:
+        # Some of ours are OSErrors too.
         raise
     except OSError as error:
         raise OutputError(
@@ -272,8 +274,19 @@ def _staging(target: Path) -> Iterator[Path]:
 
 
 def _move(staging: Path, target: Path) -> None:
-    """Move everything into place; only renames are left to do, so nothing is half written."""
+    """Move everything into place; only renames are left to do, so nothing is half written.
+
+    Raises:
+        OutputError: If a directory stands where a file goes, or a file where a directory goes.
+    """
     target.mkdir(exist_ok=True)
+    for item in staging.iterdir():
+        place = target / item.name
+        if place.exists() and place.is_dir() != item.is_dir():
+            raise OutputError(
+                f"{place} is in the way: expected a {'directory' if item.is_dir() else 'file'}. "
+                "Move it away, or name another directory with --output. Nothing was restored."
+            )
     for item in sorted(staging.iterdir()):
         place = target / item.name
         if place.is_dir():

@@ -177,7 +177,7 @@ class Manifest:
             metrics={name: _number(value) for name, value in content["metrics"].items()},
             monitor=monitor and Monitor(str(monitor["name"]), monitor["mode"]),
             files=tuple(
-                FileEntry(_safe(path), int(entry["size"]), Digest.parse(entry["digest"]))
+                FileEntry(safe_path(path), int(entry["size"]), Digest.parse(entry["digest"]))
                 for path, entry in content["files"].items()
             ),
             versions=dict(content["versions"]),
@@ -206,9 +206,13 @@ def _number(value: float | str) -> float:
     return _NONFINITE[value] if isinstance(value, str) else float(value)
 
 
-def _safe(path: str) -> str:
-    # A manifest comes from a store that others may write to: it must not lead out of the directory.
+def safe_path(path: str) -> str:
+    """Return a relative POSIX path, from a store that others may write to.
+
+    Raises:
+        ManifestError: If it leads out of the checkpoint's directory.
+    """
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path:
-        raise ValueError(f"unsafe path {path!r}")
+        raise ManifestError(f"The checkpoint names a file outside its directory: {path!r}.")
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import keras
@@ -36,8 +36,31 @@ def describe(model: keras.Model) -> dict[str, Any]:
             f"The model {model.name!r} cannot be described: {first_line(error)} "
             "Give the class a get_config() that returns its constructor's arguments."
         ) from error
-    architecture.pop("compile_config", None)
+    _drop_compile_settings(architecture)
     return architecture
+
+
+def require_format(architecture: Mapping[str, Any], full_format: str | None) -> None:
+    """Raise if Keras could not rebuild a model from this format, known before it has weights.
+
+    Raises:
+        UnsupportedModelError: For a subclassed model in HDF5.
+    """
+    class_name = architecture["class_name"]
+    if full_format == "h5" and class_name not in ("Functional", "Sequential"):
+        raise UnsupportedModelError(
+            f"Keras cannot rebuild the subclassed model {class_name!r} from HDF5, which is for "
+            "sequential and functional models. Save with full_format='keras'."
+        )
+
+
+def _drop_compile_settings(value: Any) -> None:
+    """Remove compile settings in place: the model's own, and those of compiled submodels."""
+    if isinstance(value, dict):
+        value.pop("compile_config", None)
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, (dict, list)):
+            _drop_compile_settings(item)
 
 
 def to_json(architecture: Mapping[str, Any]) -> str:
@@ -84,11 +107,41 @@ def build(
         UnknownObjectError: If it names a class or function that this process does not know.
         ModelLoadError: If Keras cannot build it for another reason.
     """
+    known = known_objects(architecture, custom_objects)
     return guarded(
-        lambda: keras.models.model_from_json(
-            json.dumps(architecture), custom_objects=dict(custom_objects or {})
-        )
+        lambda: keras.models.model_from_json(json.dumps(architecture), custom_objects=known)
     )
+
+
+def known_objects(
+    architecture: Mapping[str, Any], custom_objects: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return custom objects under the names by which Keras looks for them.
+
+    An object that was registered is looked for as `package>name`; people pass it by its name.
+
+    Args:
+        architecture: Says which registered names there are.
+        custom_objects: Objects by name, as people pass them.
+    """
+    known = dict(custom_objects or {})
+    if known:
+        for registered in _registered_names(architecture):
+            name = registered.rpartition(">")[2]
+            if name in known:
+                known.setdefault(registered, known[name])
+    return known
+
+
+def _registered_names(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("registered_name"), str):
+            yield value["registered_name"]
+        for item in value.values():
+            yield from _registered_names(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _registered_names(item)
 
 
 def load_error(error: Exception) -> ModelLoadError:
@@ -113,8 +166,12 @@ def load_error(error: Exception) -> ModelLoadError:
             "safe mode refuses. Replace it by a registered layer, or, if you trust the run, call "
             "keras.config.enable_unsafe_deserialization() first."
         )
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        # Keras wraps what a constructor raised into pages of configuration.
+        cause = cause.__cause__
     return ModelLoadError(
-        f"Keras cannot rebuild the model: {type(error).__name__}: {first_line(error)}"
+        f"Keras cannot rebuild the model: {type(cause).__name__}: {first_line(cause)}"
     )
 
 
@@ -130,7 +187,7 @@ def guarded(action: Callable[[], T]) -> T:
         raise load_error(error) from error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first sentence-like line of an exception's text, ending in a full stop."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import h5py
 import keras
 
 from mlflow_ckpt.errors import WeightsMismatchError
-from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE
+from mlflow_ckpt.format.digest import Digest
+from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE, TensorFingerprint
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.model import snapshot
 from mlflow_ckpt.model.architecture import guarded
+from mlflow_ckpt.model.hdf5 import native
 from mlflow_ckpt.model.loading import weights_path
 from mlflow_ckpt.model.proof import check_fingerprint, read_fingerprint
+
+Tensors = Mapping[str, TensorFingerprint]
 
 
 @dataclass(frozen=True)
@@ -23,27 +29,29 @@ class LoadReport:
     """What `load_weights` did, tensor by tensor.
 
     Attributes:
-        loaded: Names of the model's tensors that now hold the checkpoint's values.
-        mismatched: Names of tensors that both have, with different shapes; left as they were.
-        missing: Names of the model's tensors that the checkpoint lacks; left as they were.
+        loaded: Names of the model's tensors that now hold the checkpoint's values (converted, where
+            the types differ).
+        skipped: Names of tensors that both have and that were not loaded, because their shape, or
+            that of another tensor of the same layer, differs.
+        missing: Names of the model's tensors that the checkpoint lacks.
         unused: Names of the checkpoint's tensors that the model has no place for.
     """
 
     loaded: tuple[str, ...]
-    mismatched: tuple[str, ...]
+    skipped: tuple[str, ...]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
 
     @property
     def complete(self) -> bool:
         """Whether every tensor of model and checkpoint found its twin."""
-        return not (self.mismatched or self.missing or self.unused)
+        return not (self.skipped or self.missing or self.unused)
 
     def __str__(self) -> str:
         """Return one line for people."""
         parts = [f"{len(self.loaded)} tensors loaded"]
         for what, names in (
-            ("left alone for their shape", self.mismatched),
+            ("skipped for their layer's shapes", self.skipped),
             ("not in the checkpoint", self.missing),
             ("unused", self.unused),
         ):
@@ -53,7 +61,12 @@ class LoadReport:
 
 
 def fill(
-    model: keras.Model, directory: Path, manifest: Manifest, *, skip_mismatch: bool
+    model: keras.Model,
+    directory: Path,
+    manifest: Manifest,
+    *,
+    skip_mismatch: bool,
+    custom_objects: Mapping[str, Any] | None = None,
 ) -> LoadReport:
     """Copy a checkpoint's weights into a model that the user built.
 
@@ -65,71 +78,75 @@ def fill(
         manifest: Its manifest.
         skip_mismatch: Load what fits and leave the rest; otherwise nothing is touched unless
             everything fits.
+        custom_objects: Needed where the checkpoint has nothing but legacy HDF5.
 
     Raises:
         WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.
     """
-    saved = read_fingerprint(directory)
-    theirs = {tensor.name: tensor.shape for tensor in saved.of_role(WEIGHTS_ROLE)}
-    now = snapshot.fingerprint_tensors(model)
-    mine = {tensor.name: tensor.shape for tensor in now.of_role(WEIGHTS_ROLE)}
-    mismatched = [name for name in mine if name in theirs and mine[name] != theirs[name]]
-    missing = [name for name in mine if name not in theirs]
-    unused = [name for name in theirs if name not in mine]
-    if (mismatched or missing or unused) and not skip_mismatch:
+    theirs = {t.name: t for t in read_fingerprint(directory).of_role(WEIGHTS_ROLE)}
+    mine = {t.name: t for t in snapshot.fingerprint_tensors(model).of_role(WEIGHTS_ROLE)}
+    problems = list(_problems(mine, theirs))
+    if problems and not skip_mismatch:
+        shown = "; ".join(text for _, text in problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise WeightsMismatchError(
-            _mismatch_message(manifest.name, mine, theirs, mismatched, missing, unused),
-            tensors=[*mismatched, *missing, *unused],
+            f"The weights of {manifest.name} do not fit the given model: {shown}{more}. "
+            "Nothing was loaded. Pass skip_mismatch=True to load what fits.",
+            tensors=[name for name, _ in problems],
         )
-    with weights_path(directory, manifest) as path:
-        if not skip_mismatch:
+    with weights_path(directory, manifest, custom_objects) as path, warnings.catch_warnings():
+        # The optimizer of the given model is left alone on purpose.
+        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+        if not problems:
             guarded(lambda: model.load_weights(path))
             check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,))
-            return LoadReport(tuple(mine), (), (), ())
-        return _fill_matching(model, directory, path, mine, unused)
-
-
-def _fill_matching(
-    model: keras.Model,
-    directory: Path,
-    path: Path,
-    mine: Mapping[str, tuple[int, ...]],
-    unused: list[str],
-) -> LoadReport:
-    """Load what fits, and report by hash what was loaded rather than what should have been."""
-    with warnings.catch_warnings():
+            return LoadReport(loaded=tuple(mine), skipped=(), missing=(), unused=())
         # Keras lists what it skipped; the report says it in full.
         warnings.filterwarnings("ignore", message=".*objects could not be loaded")
         warnings.filterwarnings("ignore", message="Skipping loading weights")
         guarded(lambda: model.load_weights(path, skip_mismatch=True))
-    saved = {tensor.name: tensor for tensor in read_fingerprint(directory).of_role(WEIGHTS_ROLE)}
+        return _report(model, path, mine, theirs)
+
+
+def _problems(mine: Tensors, theirs: Tensors) -> Iterator[tuple[str, str]]:
+    """Yield each tensor that does not fit, and why."""
+    for name, tensor in mine.items():
+        if name not in theirs:
+            yield name, f"the checkpoint lacks {name}"
+        elif (tensor.shape, tensor.dtype) != (theirs[name].shape, theirs[name].dtype):
+            yield name, f"{name} is {_kind(tensor)} in the model and {_kind(theirs[name])} in it"
+    for name in theirs:
+        if name not in mine:
+            yield name, f"the model has no {name}"
+
+
+def _report(model: keras.Model, path: Path, mine: Tensors, theirs: Tensors) -> LoadReport:
+    """Tell by hash what was loaded, rather than what should have been."""
     now = snapshot.fingerprint_tensors(model)
-    loaded = [name for name in mine if name in saved and now[name].digest == saved[name].digest]
+    expected = _expected_digests(path, mine, theirs)
+    loaded = {name for name in mine if expected.get(name) == now[name].digest}
     return LoadReport(
-        loaded=tuple(loaded),
-        mismatched=tuple(name for name in mine if name in saved and name not in set(loaded)),
-        missing=tuple(name for name in mine if name not in saved),
-        unused=tuple(unused),
+        loaded=tuple(name for name in mine if name in loaded),
+        skipped=tuple(name for name in mine if name in theirs and name not in loaded),
+        missing=tuple(name for name in mine if name not in theirs),
+        unused=tuple(name for name in theirs if name not in mine),
     )
 
 
-def _mismatch_message(
-    name: str,
-    mine: Mapping[str, tuple[int, ...]],
-    theirs: Mapping[str, tuple[int, ...]],
-    mismatched: list[str],
-    missing: list[str],
-    unused: list[str],
-) -> str:
-    problems = [
-        f"{t} is {list(mine[t])} in the model and {list(theirs[t])} in it" for t in mismatched
-    ]
-    problems += [f"it lacks {t}" for t in missing]
-    problems += [f"the model has no {t}" for t in unused]
-    shown = "; ".join(problems[:5]) + (
-        f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-    )
-    return (
-        f"The weights of {name} do not fit the given model: {shown}. "
-        "Nothing was loaded. Pass skip_mismatch=True to load what fits."
-    )
+def _expected_digests(path: Path, mine: Tensors, theirs: Tensors) -> dict[str, Digest]:
+    """Return what the model's tensors should hold now; Keras converts where types differ."""
+    expected = {}
+    with h5py.File(path, "r") as file:
+        for name, tensor in mine.items():
+            if name not in theirs or tensor.shape != theirs[name].shape:
+                continue
+            expected[name] = theirs[name].digest
+            if tensor.dtype != theirs[name].dtype:
+                array = keras.ops.convert_to_tensor(native(file[name]))
+                converted = keras.ops.convert_to_numpy(keras.ops.cast(array, tensor.dtype))
+                expected[name] = Digest.of_array(converted)
+    return expected
+
+
+def _kind(tensor: TensorFingerprint) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}"

@@ -21,12 +21,13 @@ from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE
 TESTED_WITH = "3.15"
 
 try:
+    from keras.src.legacy.saving import legacy_h5_format
     from keras.src.saving import saving_lib
 
     _StoreBase: Any = saving_lib.H5IOStore
     _IMPORT_PROBLEM: Exception | None = None
 except (ImportError, AttributeError) as _error:  # pragma: no cover - another Keras
-    saving_lib = None
+    saving_lib = legacy_h5_format = None
     _StoreBase = object
     _IMPORT_PROBLEM = _error
 
@@ -147,6 +148,18 @@ def capture(model: keras.Model, workspace: Path) -> CapturedState:
     finally:
         asset_store.close()
     return CapturedState(groups, config_json, metadata_json, kept)
+
+
+def save_legacy_h5(model: keras.Model, file: Any) -> None:
+    """Save a model to an open HDF5 file, as `model.save("x.h5")` does to a path.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    _require()
+    if not hasattr(legacy_h5_format, "save_model_to_hdf5"):
+        raise PrivateApiError("keras.src.legacy.saving.legacy_h5_format has no save_model_to_hdf5")
+    legacy_h5_format.save_model_to_hdf5(model, file)
 
 
 def variable_names(model: keras.Model) -> dict[str, str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import h5py
 import keras
@@ -15,35 +13,31 @@ from mlflow_ckpt.errors import ModelLoadError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.model.architecture import guarded
 
-CustomObjects = Mapping[str, Any] | None
 
+def fill(model: keras.Model, path: Path, directory: Path) -> None:
+    """Fill a model with the weights of a legacy `.h5` file, compile it, and fill its optimizer.
 
-def load(path: Path, directory: Path, custom_objects: CustomObjects) -> keras.Model:
-    """Load a legacy `.h5` model whole, which Keras 3.15 itself does not manage.
+    Keras brings the optimizer back without variables and does not find metrics given by name. So
+    the compile settings come from a file that the checkpoint keeps, and the optimizer's variables
+    are put back in the order in which they were saved.
 
-    Keras brings the optimizer back without variables and does not find metrics given by name, so
-    the model is loaded uncompiled, compiled from the settings that the checkpoint keeps in a file
-    of its own, and the optimizer's variables are put back in the order in which they were saved.
+    Args:
+        model: The architecture with fresh weights.
+        path: The `.h5` file.
+        directory: The checkpoint's files.
+
+    Raises:
+        ModelLoadError: If the file does not fit the model, or the settings cannot be rebuilt.
     """
-    model = guarded(
-        lambda: keras.saving.load_model(
-            path, custom_objects=dict(custom_objects or {}), compile=False
-        )
-    )
+    guarded(lambda: model.load_weights(path))
     state = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8"))
     config = state["compile_config"]
     if config is None:
-        return model
-
-    def compile_model() -> None:
-        with keras.saving.custom_object_scope(dict(custom_objects or {})):
-            model.compile_from_config(config)
-
-    guarded(compile_model)
+        return
+    guarded(lambda: model.compile_from_config(config))
     if state["step"] > 0:
         with h5py.File(path, "r") as file:
             _fill_optimizer(model, file)
-    return model
 
 
 def _fill_optimizer(model: keras.Model, file: h5py.File) -> None:

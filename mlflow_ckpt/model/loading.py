@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import h5py
 import keras
 import numpy as np
 
-from mlflow_ckpt.errors import (
-    FormNotFoundError,
-)
+from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
 from mlflow_ckpt.format.manifest import Manifest
@@ -24,7 +22,6 @@ from mlflow_ckpt.model import architecture, legacy_h5, snapshot
 from mlflow_ckpt.model.architecture import guarded
 from mlflow_ckpt.model.proof import check_fingerprint
 
-T = TypeVar("T")
 CustomObjects = Mapping[str, Any] | None
 
 
@@ -44,15 +41,16 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
         )
     path = directory / manifest.full_file
     if manifest.full_format == "h5":
-        model = legacy_h5.load(path, directory, custom_objects)
+        model = load_architecture(directory, custom_objects)
+        known = architecture.known_objects(_read_architecture(directory), custom_objects)
+        with keras.saving.custom_object_scope(known):
+            legacy_h5.fill(model, path, directory)
     else:
         with warnings.catch_warnings():
             # Keras says that it skipped a fresh optimizer; what it should not skip, the
             # fingerprint tells.
             warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
-            model = guarded(
-                lambda: keras.saving.load_model(path, custom_objects=dict(custom_objects or {}))
-            )
+            model = _load_archive(path, directory, custom_objects, compiled=True)
     _restore_seeds(model, directory)
     check_fingerprint(
         model,
@@ -72,15 +70,11 @@ def load_split(directory: Path, manifest: Manifest, custom_objects: CustomObject
     """
     if "split" not in manifest.forms and manifest.full_format == "keras":
         # The archive also holds what layers keep in files, such as an adapted vocabulary.
-        archive = directory / layout.FULL_KERAS
-        model = guarded(
-            lambda: keras.saving.load_model(
-                archive, custom_objects=dict(custom_objects or {}), compile=False
-            )
-        )
+        path = directory / layout.FULL_KERAS
+        model = _load_archive(path, directory, custom_objects, compiled=False)
     else:
         model = load_architecture(directory, custom_objects)
-        with weights_path(directory, manifest) as path:
+        with weights_path(directory, manifest, custom_objects) as path:
             guarded(lambda: model.load_weights(path))
     check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,))
     return model
@@ -92,47 +86,69 @@ def load_architecture(directory: Path, custom_objects: CustomObjects) -> keras.M
     Raises:
         ModelLoadError: If Keras cannot build it.
     """
-    text = (directory / layout.ARCHITECTURE_JSON).read_text("utf-8")
-    return architecture.build(architecture.from_json(text), custom_objects)
+    return architecture.build(_read_architecture(directory), custom_objects)
 
 
-def weights_path(directory: Path, manifest: Manifest) -> AbstractContextManager[Path]:
-    """Give a file that `Model.load_weights` takes, made from the full form if need be."""
+@contextmanager
+def weights_path(
+    directory: Path, manifest: Manifest, custom_objects: CustomObjects
+) -> Iterator[Path]:
+    """Give a `.weights.h5` file, made from the full form if need be, while the context lasts.
+
+    Raises:
+        ModelLoadError: If it must be made from legacy HDF5 and Keras cannot build the model.
+    """
     if "split" in manifest.forms:
-        return nullcontext(directory / layout.WEIGHTS)
-    if manifest.full_format == "h5":
-        return nullcontext(directory / layout.FULL_H5)
-    return _ExtractedWeights(directory / layout.FULL_KERAS)
+        yield directory / layout.WEIGHTS
+        return
+    with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
+        target = Path(temporary) / layout.WEIGHTS
+        if manifest.full_format == "keras":
+            _extract_weights(directory / layout.FULL_KERAS, target)
+        else:
+            # Legacy HDF5 knows tensors by position only; a twin puts names to them.
+            twin = load_architecture(directory, custom_objects)
+            guarded(lambda: twin.load_weights(directory / layout.FULL_H5))
+            twin.save_weights(target)
+        yield target
 
 
-class _ExtractedWeights(AbstractContextManager[Path]):
-    """The weights file inside a `.keras` archive, in a temporary directory."""
+def _load_archive(
+    path: Path, directory: Path, custom_objects: CustomObjects, *, compiled: bool
+) -> keras.Model:
+    known = architecture.known_objects(_read_architecture(directory), custom_objects)
+    return guarded(lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled))
 
-    def __init__(self, archive: Path) -> None:
-        self._archive = archive
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
-    def __enter__(self) -> Path:
-        self._temporary = tempfile.TemporaryDirectory(prefix="mlflow_ckpt_")
-        target = Path(self._temporary.name) / layout.WEIGHTS
-        with open_weights(self._archive) as source, h5py.File(target, "w") as file:
-            for name, value in source.attrs.items():
-                file.attrs[name] = value
-            for name in source:
-                if name != OPTIMIZER_ROLE:
-                    source.copy(name, file)
-        return target
+def _read_architecture(directory: Path) -> dict[str, Any]:
+    return architecture.from_json((directory / layout.ARCHITECTURE_JSON).read_text("utf-8"))
 
-    def __exit__(self, *_: object) -> None:
-        if self._temporary is not None:
-            self._temporary.cleanup()
+
+def _extract_weights(archive: Path, target: Path) -> None:
+    with open_weights(archive) as source, h5py.File(target, "w") as file:
+        for name in source:
+            if name != OPTIMIZER_ROLE:
+                source.copy(name, file)
 
 
 def _restore_seeds(model: keras.Model, directory: Path) -> None:
+    """Put back the states of seed generators, which Keras's own files leave out.
+
+    Raises:
+        ModelLoadError: If the model has others than were saved.
+    """
     path = directory / layout.TRAINING_ARRAYS
     if not path.is_file():
         return
+    variables = snapshot.seed_variables(model)
     with np.load(path, allow_pickle=False) as arrays:
-        for name, variable in snapshot.seed_variables(model).items():
-            if name in arrays and arrays[name].shape == tuple(variable.shape):
-                variable.assign(arrays[name])
+        saved = {name: arrays[name] for name in arrays if name.startswith(snapshot.SEEDS)}
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    if shapes != {name: array.shape for name, array in saved.items()}:
+        raise ModelLoadError(
+            f"The model has other seed generators than were saved: expected {len(saved)}. "
+            f"Received: {len(variables)}. A custom layer makes them elsewhere than in __init__ or "
+            "build; load with form='split' if only inference matters."
+        )
+    for name, variable in variables.items():
+        variable.assign(saved[name])

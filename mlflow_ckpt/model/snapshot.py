@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,9 +28,15 @@ from mlflow_ckpt.format.fingerprint import (
     architecture_digest,
     fingerprint_tensor,
 )
+from mlflow_ckpt.format.schema import ModelSchema
 from mlflow_ckpt.format.weights_file import open_weights
 from mlflow_ckpt.model import architecture, keras_private
+from mlflow_ckpt.model.hdf5 import native, written_to
 from mlflow_ckpt.model.keras_private import CapturedState, Group
+from mlflow_ckpt.model.schema import schema_of
+
+# How the arrays of training_state.npz that hold seed generators are called.
+SEEDS = "seed_generators/"
 
 
 @dataclass
@@ -44,6 +51,10 @@ class Snapshot:
         compile_config: What `model.compile_from_config` takes; None for an uncompiled model.
         captured: The content of the `.keras` archive; None if `prepared` holds that file itself.
         prepared: Files that only the live model could write, by their path in the checkpoint.
+        workspace: Directory of the temporary files.
+        schema: What the model takes and gives; None if it cannot tell.
+        created: When the snapshot was taken.
+        variable_names: What people call the tensors that the model stores without a name.
     """
 
     architecture: dict[str, Any]
@@ -54,6 +65,8 @@ class Snapshot:
     captured: CapturedState | None
     prepared: Mapping[str, Path]
     workspace: Path
+    schema: ModelSchema | None
+    created: datetime
     variable_names: Mapping[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Snapshot:
@@ -98,6 +111,7 @@ def take(model: keras.Model, *, full_format: str | None = "keras") -> Snapshot:
     workspace = Path(tempfile.mkdtemp(prefix="mlflow_ckpt_"))
     try:
         described = architecture.describe(model)
+        architecture.require_format(described, full_format)
         prepared: dict[str, Path] = {}
         captured: CapturedState | None = None
         try:
@@ -109,7 +123,7 @@ def take(model: keras.Model, *, full_format: str | None = "keras") -> Snapshot:
             groups = _read_groups(prepared[layout.FULL_KERAS])
         _mark_optimizers(model, groups)
         if full_format == "h5":
-            prepared[layout.FULL_H5] = save_stock(model, workspace / "model.h5")
+            prepared[layout.FULL_H5] = _save_h5(model, workspace / "model.h5")
         return Snapshot(
             architecture=described,
             groups=groups,
@@ -119,6 +133,8 @@ def take(model: keras.Model, *, full_format: str | None = "keras") -> Snapshot:
             captured=captured,
             prepared=prepared,
             workspace=workspace,
+            schema=schema_of(model),
+            created=datetime.now(UTC),
             variable_names=_readable(model),
         )
     except BaseException:
@@ -190,7 +206,7 @@ def seed_variables(model: keras.Model) -> dict[str, Any]:
     """
     weights = {id(weight) for weight in model.weights}
     others = [variable for variable in model.variables if id(variable) not in weights]
-    return {f"seed_generators/{index}": variable for index, variable in enumerate(others)}
+    return {f"{SEEDS}{index}": variable for index, variable in enumerate(others)}
 
 
 def seed_states(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
@@ -227,7 +243,9 @@ def _mark_optimizers(model: keras.Model, groups: Iterable[Group]) -> None:
             if isinstance(member, keras.optimizers.Optimizer):
                 owned.append(attribute)
     for group in groups:
-        if group.path.split("/")[0] in owned:
+        parts = group.path.split("/")
+        # Deeper down, a part called so is the optimizer of a compiled submodel.
+        if parts[0] in owned or "optimizer" in parts[1:]:
             group.role = OPTIMIZER_ROLE
 
 
@@ -240,6 +258,20 @@ def _warn_of_fallback(error: Exception) -> None:
     )
 
 
+def _save_h5(model: keras.Model, path: Path) -> Path:
+    try:
+        with written_to(path) as file:
+            keras_private.save_legacy_h5(model, file)
+    except keras_private.PrivateApiError as error:
+        _warn_of_fallback(error)
+        return save_stock(model, path)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise _unsupported(model, path, error) from error
+    finally:
+        keras_private.repair_compile_settings(model)
+    return path
+
+
 def save_stock(model: keras.Model, path: Path) -> Path:
     """Save a live model by Keras's own `save`, in the format that the suffix of `path` names.
 
@@ -250,13 +282,17 @@ def save_stock(model: keras.Model, path: Path) -> Path:
         with _quiet_about_hdf5():
             model.save(path)
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise UnsupportedModelError(
-            f"Keras cannot save the model {model.name!r} as {path.suffix}: "
-            f"{architecture.first_line(error)}"
-        ) from error
+        raise _unsupported(model, path, error) from error
     finally:
         keras_private.repair_compile_settings(model)
     return path
+
+
+def _unsupported(model: keras.Model, path: Path, error: Exception) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"Keras cannot save the model {model.name!r} as {path.suffix}: "
+        f"{architecture.first_line(error)}"
+    )
 
 
 @contextmanager
@@ -282,21 +318,12 @@ def _read_groups(archive: Path) -> list[Group]:
         if isinstance(item, h5py.Group) and path.rpartition("/")[2] == "vars":
             group = Group(path.rpartition("/vars")[0], item.attrs.get("name"))
             for key in sorted(item, key=lambda key: (len(key), key)):
-                group.arrays[key] = _native(item[key])
+                group.arrays[key] = native(item[key])
             groups.append(group)
 
     with open_weights(archive) as file:
         file.visititems(visit)
     return groups
-
-
-def _native(dataset: h5py.Dataset) -> np.ndarray[Any, Any]:
-    array = np.asarray(dataset)
-    if dataset.attrs.get("dtype") == "bfloat16":
-        import ml_dtypes
-
-        return array.view(ml_dtypes.bfloat16)
-    return array
 
 
 def _readable(model: keras.Model) -> dict[str, str]:

@@ -14,8 +14,9 @@ import numpy as np
 
 from mlflow_ckpt.errors import UnsupportedModelError
 from mlflow_ckpt.format import layout
-from mlflow_ckpt.format.fingerprint import Fingerprint
+from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, Fingerprint
 from mlflow_ckpt.model import architecture
+from mlflow_ckpt.model.hdf5 import in_memory, written_to
 from mlflow_ckpt.model.keras_private import CapturedState, Group
 from mlflow_ckpt.model.snapshot import Snapshot
 
@@ -50,7 +51,7 @@ def write(
     if "full" in forms:
         _write_full(snapshot, directory, full_format)
     if "split" in forms:
-        with h5py.File(directory / layout.WEIGHTS, "w") as file:
+        with written_to(directory / layout.WEIGHTS) as file:
             write_groups(file, snapshot.weights_only())
     _write_training_state(snapshot, directory, epoch)
     fingerprint = snapshot.fingerprint()
@@ -71,8 +72,23 @@ def require_complete(snapshot: Snapshot, forms: Collection[str], full_format: st
             f"vocabulary, which Keras's {lossy} does not hold. Give these layers their vocabulary "
             "as an argument, or save forms=('full',) with full_format='keras'."
         )
+    if "full" in forms and full_format == "h5":
+        _require_legacy_format_to_hold(snapshot)
+
+
+def _require_legacy_format_to_hold(snapshot: Snapshot) -> None:
+    nested = [
+        group.path
+        for group in snapshot.groups
+        if group.role == OPTIMIZER_ROLE and group.path.split("/")[0] != "optimizer"
+    ]
+    if nested:
+        raise UnsupportedModelError(
+            f"The model has optimizers besides its own, such as a submodel's ({nested[0]}), "
+            "which Keras's HDF5 format does not hold. Save with full_format='keras'."
+        )
     types = {array.dtype.name for group in snapshot.groups for array in group.arrays.values()}
-    if "full" in forms and full_format == "h5" and "bfloat16" in types:
+    if "bfloat16" in types:
         raise UnsupportedModelError(
             "The model has bfloat16 weights, which Keras cannot read back from HDF5. "
             "Save with full_format='keras'."
@@ -105,21 +121,17 @@ def _write_full(snapshot: Snapshot, directory: Path, full_format: str) -> None:
 
 
 def _write_archive(captured: CapturedState, target: Path) -> None:
-    weights = target.with_suffix(".weights.tmp")
-    try:
-        with h5py.File(weights, "w") as file:
-            write_groups(file, captured.groups)
-        with zipfile.ZipFile(target, "w") as archive:
-            archive.writestr("metadata.json", captured.metadata_json)
-            archive.writestr("config.json", captured.config_json)
-            archive.write(weights, layout.WEIGHTS_IN_ARCHIVE)
-            if captured.assets is not None:
-                for file_path in sorted(captured.assets.rglob("*")):
-                    if file_path.is_file():
-                        inside = file_path.relative_to(captured.assets.parent).as_posix()
-                        archive.write(file_path, inside)
-    finally:
-        weights.unlink(missing_ok=True)
+    with in_memory() as (file, buffer):
+        write_groups(file, captured.groups)
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("metadata.json", captured.metadata_json)
+        archive.writestr("config.json", captured.config_json)
+        archive.writestr(layout.WEIGHTS_IN_ARCHIVE, buffer.getbuffer())
+        if captured.assets is not None:
+            for file_path in sorted(captured.assets.rglob("*")):
+                if file_path.is_file():
+                    inside = file_path.relative_to(captured.assets.parent).as_posix()
+                    archive.write(file_path, inside)
 
 
 def _write_training_state(snapshot: Snapshot, directory: Path, epoch: int) -> None:

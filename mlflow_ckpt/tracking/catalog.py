@@ -18,7 +18,7 @@ from mlflow_ckpt.errors import (
 )
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.format.manifest import Manifest
+from mlflow_ckpt.format.manifest import Manifest, safe_path
 from mlflow_ckpt.format.monitor import MODES, Monitor, infer_mode
 from mlflow_ckpt.format.reference import Selector
 from mlflow_ckpt.format.verification import VerificationResult, verify_directory
@@ -77,11 +77,12 @@ class Catalog:
             for name, result in zip(names, results, strict=True)
             if isinstance(result, ManifestError)
         }
-        complete.sort(key=lambda checkpoint: (checkpoint.manifest.step, checkpoint.manifest.epoch))
+        # A new optimizer counts its steps from zero again; epochs go on.
+        complete.sort(key=lambda checkpoint: (checkpoint.manifest.epoch, checkpoint.manifest.step))
         return complete, damaged
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Return the complete checkpoints, oldest first (by step, then epoch).
+        """Return the complete checkpoints, oldest first (by epoch, then step).
 
         Raises:
             ManifestError: If one has a manifest that cannot be read.
@@ -90,7 +91,8 @@ class Catalog:
         for name, error in damaged.items():
             raise _restated(
                 error,
-                f"The checkpoint {name} of run {self._store.run_id} cannot be read: {error}",
+                f"The checkpoint {name} of run {self._store.run_id} cannot be read: {error} "
+                "Name another one by its epoch or step.",
             ) from error
         return complete
 
@@ -157,7 +159,9 @@ class Catalog:
         total = sum(item.size or 0 for item in items)
         done = 0
         for item in items:
-            target = directory / PurePosixPath(item.path).relative_to(checkpoint.artifact_path)
+            inside = PurePosixPath(item.path).relative_to(checkpoint.artifact_path)
+            # The store's listing is not ours: it must not lead out of the directory.
+            target = directory / safe_path(str(inside))
             target.parent.mkdir(parents=True, exist_ok=True)
             self._store.download(item.path, target)
             done += item.size or 0

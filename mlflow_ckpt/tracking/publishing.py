@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
-from mlflow_ckpt.errors import CheckpointExistsError
+from mlflow_ckpt.errors import CheckpointExistsError, TrackingError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.tracking.store import RunStore
@@ -31,6 +32,7 @@ def publish(store: RunStore, directory: Path, manifest: Manifest, *, best: bool)
     """
     target = layout.artifact_path(manifest.name)
     refuse_existing(store, manifest.name)
+    _clear_leftovers(store, target, {f"{target}/{entry.path}" for entry in manifest.files})
     for path in upload_order([entry.path for entry in manifest.files]):
         parent = PurePosixPath(target, path).parent
         store.upload(directory / path, str(parent))
@@ -44,6 +46,22 @@ def upload_order(paths: list[str]) -> list[str]:
     """Return the files of a checkpoint in the order of their upload, the manifest last."""
     data = sorted(path for path in paths if path not in _LAST)
     return [*data, *(path for path in _LAST if path in paths or path == layout.MANIFEST)]
+
+
+def _clear_leftovers(store: RunStore, target: str, wanted: Collection[str]) -> None:
+    """Delete what an upload that died left behind, which the new manifest does not know.
+
+    Raises:
+        TrackingError: If the store does not delete.
+    """
+    for path in [item.path for item in store.walk(target) if item.path not in wanted]:
+        store.delete(path)
+    remaining = [item.path for item in store.walk(target) if item.path not in wanted]
+    if remaining:
+        raise TrackingError(
+            f"An earlier upload that died left {remaining[0]} behind, and the artifact store does "
+            f"not delete it. Delete the directory {target} of run {store.run_id} by hand."
+        )
 
 
 def refuse_existing(store: RunStore, name: str) -> None:

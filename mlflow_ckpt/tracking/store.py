@@ -90,11 +90,6 @@ class RunStore:
         with self._translated("open the artifact store"):
             return get_artifact_repository(uri, tracking_uri=self.tracking_uri)
 
-    @property
-    def tags(self) -> Mapping[str, str]:
-        """The run's tags, as they were when the run was fetched."""
-        return dict(self.run.data.tags)
-
     def list(self, path: str = "") -> list[StoredFile]:
         """List the artifacts directly below `path` (empty if there is no such directory)."""
         with self._translated("list the run's artifacts"):
@@ -142,6 +137,11 @@ class RunStore:
         """Upload one file into the artifact directory `directory`."""
         with self._translated(f"upload {file.name}"):
             self._artifacts.log_artifact(str(file), directory)  # type: ignore[no-untyped-call]
+
+    def delete(self, path: str) -> None:
+        """Delete one file; a store that cannot may do nothing, so list again."""
+        with self._translated(f"delete {path}"):
+            self._artifacts.delete_artifacts(path)  # type: ignore[no-untyped-call]
 
     def log_metrics(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
         """Log metrics at one step, in one request.

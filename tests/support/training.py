@@ -27,8 +27,9 @@ def small_model(units: int = 3, outputs: int = 1, **settings: Any) -> keras.Mode
             keras.layers.Dense(outputs, name="head"),
         ]
     )
+    # Tracing a graph takes longer than these few steps.
     settings = {"loss": "mse", "metrics": ["mae"], "run_eagerly": True, **settings}
-    model.compile(keras.optimizers.Adam(0.01), **settings)
+    model.compile(**{"optimizer": keras.optimizers.SGD(0.05, momentum=0.5), **settings})
     return model
 
 
@@ -42,6 +43,7 @@ def fit(model: keras.Model, *callbacks: keras.callbacks.Callback, **settings: An
             "epochs": 2,
             "verbose": 0,
             "validation_data": (X, Y),
+            "validation_batch_size": len(X),
             "callbacks": list(callbacks),
             **settings,
         },

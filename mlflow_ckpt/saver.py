@@ -1,7 +1,7 @@
 """Saves checkpoints of a model into a run: snapshot, write, publish.
 
-A plain object that knows neither callbacks nor training loops: `MlflowCheckpoint` translates Keras's
-events into calls of it.
+A plain object that knows neither callbacks nor training loops: `MlflowCheckpoint` translates
+Keras's events into calls of it.
 """
 
 from __future__ import annotations

@@ -166,13 +166,10 @@ def load_error(error: Exception) -> ModelLoadError:
             "safe mode refuses. Replace it by a registered layer, or, if you trust the run, call "
             "keras.config.enable_unsafe_deserialization() first."
         )
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        # Keras wraps what a constructor raised into pages of configuration.
-        cause = cause.__cause__
-    return ModelLoadError(
-        f"Keras cannot rebuild the model: {type(cause).__name__}: {first_line(cause)}"
-    )
+    # Keras puts what a constructor said behind pages of configuration.
+    _, wrapped, said = text.rpartition("Exception encountered: ")
+    problem = first_line(said) if wrapped else f"{type(error).__name__}: {first_line(error)}"
+    return ModelLoadError(f"Keras cannot rebuild the model: {problem}")
 
 
 def guarded(action: Callable[[], T]) -> T:
@@ -187,7 +184,7 @@ def guarded(action: Callable[[], T]) -> T:
         raise load_error(error) from error
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: Exception | str) -> str:
     """Return the first sentence-like line of an exception's text, ending in a full stop."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__

@@ -1,0 +1,160 @@
+"""Fingerprints of live models: the same everywhere, whichever road Keras leaves open."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import mlflow_ckpt
+from mlflow_ckpt.errors import UnsupportedModelError
+from mlflow_ckpt.format.digest import Digest
+from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
+from mlflow_ckpt.model import keras_private, snapshot, writing
+from tests.support.training import fit, small_model
+from tests.support.zoo import ZOO
+
+ROOT = Path(__file__).parents[1]
+BOTH = (WEIGHTS_ROLE, OPTIMIZER_ROLE)
+KINDS = ["dropout", "mixed_float16", "several inputs and outputs", "subclassed", "nested models"]
+IN_ANOTHER_PROCESS = """
+import json, keras, mlflow_ckpt, sys
+from tests.support.zoo import ZOO
+found = {}
+for kind in json.loads(sys.argv[1]):
+    keras.utils.set_random_seed(5)
+    model = ZOO[kind].build()
+    x, y = ZOO[kind].data()
+    model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+    found[kind] = mlflow_ckpt.fingerprint(model).to_json()
+print(json.dumps(found))
+"""
+
+
+def fingerprints_in_another_process(hash_seed: str) -> dict[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(KINDS)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_a_fingerprint_is_the_same_in_every_process() -> None:
+    one, other = (fingerprints_in_another_process(seed) for seed in ("1", "2"))
+    assert one.keys() == set(KINDS)
+    assert one == other
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fingerprint_survives_a_reload_with_keras_alone(kind: str, tmp_path: Path) -> None:
+    model = ZOO[kind].build()
+    x, y = ZOO[kind].data()
+    model.fit(x, y, batch_size=16, verbose=0)
+    before = mlflow_ckpt.fingerprint(model)
+    model.save(tmp_path / "model.keras")
+    after = mlflow_ckpt.fingerprint(keras.models.load_model(tmp_path / "model.keras"))
+    assert before.differing(after, BOTH) == []
+    assert before.weights_digest == after.weights_digest
+    assert before.optimizer_digest == after.optimizer_digest
+    assert before.architecture_digest == after.architecture_digest
+
+
+def test_a_tensor_is_found_by_its_name_in_the_weights_file(tmp_path: Path) -> None:
+    model = small_model()
+    fit(model, epochs=1)
+    model.save_weights(tmp_path / "model.weights.h5")
+    found = mlflow_ckpt.fingerprint(model)
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        for tensor in found.tensors:
+            values = file[tensor.name][()]
+            assert tensor.digest == Digest.of_bytes(values.tobytes())
+            assert (tensor.shape, tensor.dtype) == (values.shape, values.dtype.name)
+
+
+def test_tensors_carry_names_for_people() -> None:
+    model = small_model()
+    fit(model, epochs=1)
+    labels = [tensor.label for tensor in mlflow_ckpt.fingerprint(model).of_role(WEIGHTS_ROLE)]
+    assert labels == ["hidden/kernel", "hidden/bias", "head/kernel", "head/bias"]
+    variables = [t.variable for t in mlflow_ckpt.fingerprint(model).of_role(OPTIMIZER_ROLE)]
+    assert variables[:2] == ["iteration", "learning_rate"]
+
+
+def test_one_changed_element_changes_the_fingerprint() -> None:
+    model = small_model()
+    before = mlflow_ckpt.fingerprint(model)
+    bias = model.get_layer("head").bias
+    bias.assign(bias.numpy() + np.float32(1e-7))
+    after = mlflow_ckpt.fingerprint(model)
+    assert before.differing(after, BOTH) == ["layers/dense_1/vars/1"]
+    assert before.weights_digest != after.weights_digest
+    assert before.optimizer_digest == after.optimizer_digest
+
+
+def test_a_changed_activation_changes_the_architecture_alone() -> None:
+    one, other = small_model(), small_model()
+    other.get_layer("hidden").activation = keras.activations.relu
+    mine, theirs = mlflow_ckpt.fingerprint(one), mlflow_ckpt.fingerprint(other)
+    assert mine.architecture_digest != theirs.architecture_digest
+    assert mine.weights_digest == theirs.weights_digest
+
+
+def test_a_model_without_weights_is_refused() -> None:
+    model = keras.Sequential([keras.layers.Dense(2)])
+    with pytest.raises(UnsupportedModelError, match="has no weights yet. Expected a built model"):
+        mlflow_ckpt.fingerprint(model)
+
+
+def test_a_snapshot_is_untouched_by_later_training(tmp_path: Path) -> None:
+    model = small_model()
+    fit(model, epochs=1)
+    expected = mlflow_ckpt.fingerprint(model)
+    with snapshot.take(model) as taken:
+        fit(model, epochs=2)
+        assert expected.differing(mlflow_ckpt.fingerprint(model), (WEIGHTS_ROLE,)) != []
+        writing.write(taken, tmp_path, epoch=1, forms=("full", "split"), full_format="keras")
+        assert taken.fingerprint() == expected
+    assert not taken.workspace.exists()
+    loaded = keras.models.load_model(tmp_path / "data" / "model.keras")
+    assert expected.differing(mlflow_ckpt.fingerprint(loaded), BOTH) == []
+
+
+@pytest.mark.parametrize("gone", ["_save_state", "_serialize_model_as_json", "DiskIOStore"])
+@pytest.mark.parametrize("kind", [*KINDS, "bfloat16", "text vectorization"])
+def test_without_keras_private_code_the_public_road_gives_the_same(
+    kind: str, gone: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if gone != "_save_state" and kind != "dropout":
+        pytest.skip("the road is the same")
+    model = ZOO[kind].build()
+    x, y = ZOO[kind].data()
+    model.fit(x, y, batch_size=16, verbose=0)
+    before = mlflow_ckpt.fingerprint(model)
+    with monkeypatch.context() as patch:
+        patch.delattr(keras_private.saving_lib, gone)
+        with pytest.warns(UserWarning, match=f"saves models in another way .*no {gone}"):
+            taken = snapshot.take(model)
+        # Keras itself needs what was taken away, so the files are written without it.
+    with taken:
+        after = taken.fingerprint()
+        assert before.differing(after, BOTH) == []
+        assert (before.weights_digest, before.optimizer_digest) == (
+            after.weights_digest,
+            after.optimizer_digest,
+        )
+        writing.write(taken, tmp_path, epoch=1, forms=("full",), full_format="keras")
+    loaded = keras.models.load_model(tmp_path / "data" / "model.keras")
+    assert before.differing(mlflow_ckpt.fingerprint(loaded), BOTH) == []

@@ -1,0 +1,100 @@
+"""Checkpoints inside an epoch: `save_freq` in batches."""
+
+from __future__ import annotations
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+
+import mlflow_ckpt
+from mlflow_ckpt.errors import CheckpointExistsError, InvalidArgumentError
+from tests.support.stores import Store
+
+X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+
+
+def regression(optimizer: keras.optimizers.Optimizer | str = "adam", **options: int) -> keras.Model:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(optimizer, "mse", **options)
+    return model
+
+
+def saved(run_id: str) -> list[tuple[str, int]]:
+    found = mlflow_ckpt.list_checkpoints(run_id)
+    return [(checkpoint.name, checkpoint.manifest.epoch) for checkpoint in found]
+
+
+def test_a_save_on_the_last_batch_counts_the_epoch_as_completed(local_store: Store) -> None:
+    callback = mlflow_ckpt.MlflowCheckpoint(monitor="loss", save_freq=2)
+    with mlflow.start_run() as run:
+        regression().fit(X, X[:, :1], batch_size=4, epochs=2, verbose=0, callbacks=[callback])
+    assert saved(run.info.run_id) == [
+        ("step_00000002", 0),
+        ("step_00000004", 1),
+        ("step_00000006", 1),
+        ("step_00000008", 2),
+    ]
+
+
+def test_accumulated_gradients_are_saved_when_they_make_a_step(local_store: Store) -> None:
+    model = regression(keras.optimizers.Adam(gradient_accumulation_steps=4))
+    callback = mlflow_ckpt.MlflowCheckpoint(monitor="loss", save_freq=2)
+    with mlflow.start_run() as run:
+        model.fit(X, X[:, :1], batch_size=2, verbose=0, callbacks=[callback])
+    assert saved(run.info.run_id) == [("step_00000001", 0), ("step_00000002", 1)]
+
+
+def test_a_model_that_counts_no_steps_is_told_so_once(local_store: Store) -> None:
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(1)
+
+        def build(self, shape):
+            self.dense.build(shape)
+
+        def call(self, x):
+            return self.dense(x)
+
+        def get_config(self):
+            return {}
+
+        def train_step(self, data):
+            x, y = data
+            return {"loss": keras.ops.mean((self(x) - y) ** 2)}
+
+    model = Own()
+    model.build((None, 4))
+    model.compile("adam")
+    callback = mlflow_ckpt.MlflowCheckpoint(monitor="loss", save_freq=1)
+    x = np.zeros((70, 4), "float32")
+    with mlflow.start_run() as run, pytest.warns(UserWarning, match="made no step in") as caught:
+        model.fit(x, x[:, :1], batch_size=1, verbose=0, callbacks=[callback])
+    assert saved(run.info.run_id) == []
+    assert len(caught) == 1
+
+
+def test_steps_that_the_run_holds_are_not_written_again(local_store: Store) -> None:
+    def callback() -> mlflow_ckpt.MlflowCheckpoint:
+        return mlflow_ckpt.MlflowCheckpoint(monitor="loss", save_freq=1)
+
+    with mlflow.start_run() as run:
+        regression().fit(X, X[:, :1], batch_size=8, verbose=0, callbacks=[callback()])
+        back = mlflow_ckpt.load_model(run.info.run_id, "step:1")
+        before = mlflow_ckpt.fingerprint(back).weights_digest
+        with pytest.raises(CheckpointExistsError, match="up to step 2, and this training starts"):
+            back.fit(X, X[:, :1], initial_epoch=1, epochs=2, verbose=0, callbacks=[callback()])
+    assert mlflow_ckpt.fingerprint(back).weights_digest == before, "refused before its first step"
+
+
+def test_save_best_only_by_validation_is_refused_where_there_is_none() -> None:
+    with pytest.raises(InvalidArgumentError, match="Inside an epoch there is no validation"):
+        mlflow_ckpt.MlflowCheckpoint(save_best_only=True, save_freq=10)
+
+
+def test_no_batch_hook_where_checkpoints_are_saved_by_epoch() -> None:
+    by_epoch = mlflow_ckpt.MlflowCheckpoint()
+    by_batch = mlflow_ckpt.MlflowCheckpoint(save_freq=5)
+    assert getattr(by_epoch.on_train_batch_end, "_is_default", False)
+    assert not getattr(by_batch.on_train_batch_end, "_is_default", False)

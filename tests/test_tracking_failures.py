@@ -1,0 +1,216 @@
+"""A tracking server or artifact store that fails: told in a sentence, nothing left half done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+import mlflow_ckpt
+from mlflow_ckpt.errors import (
+    CheckpointExistsError,
+    CheckpointNotFoundError,
+    InvalidArgumentError,
+    TrackingError,
+    TrackingUnavailableError,
+)
+from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.tracking.publishing import upload_order
+from mlflow_ckpt.tracking.store import RunStore
+from tests.support.stores import Store, free_port
+from tests.support.training import fit, names, small_model
+
+ROOT = Path(__file__).parents[1]
+RUN = "0" * 32
+CALLS: list[Callable[[str], Any]] = [
+    lambda uri: mlflow_ckpt.list_checkpoints(RUN, tracking_uri=uri),
+    lambda uri: mlflow_ckpt.load_model(RUN, tracking_uri=uri),
+    lambda uri: mlflow_ckpt.verify(RUN, 3, tracking_uri=uri),
+    lambda uri: mlflow_ckpt.load_weights(small_model(), RUN, tracking_uri=uri),
+]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """A server that takes connections and never answers."""
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            while True:
+                try:
+                    taken.append(listener.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for connection in taken:
+        connection.close()
+
+
+def unavailable(uri: str, doing: str) -> str:
+    return (
+        f"The tracking server at {uri} does not answer (tried to {doing}). "
+        "Check that it runs, and the URI (--tracking-uri, MLFLOW_TRACKING_URI)."
+    )
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_server_that_is_not_there(call: Callable[[str], Any]) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(TrackingUnavailableError) as caught:
+        call(uri)
+    assert str(caught.value) == unavailable(uri, "find the run")
+    assert isinstance(caught.value, ConnectionError)
+
+
+def test_a_server_that_never_answers(silent_server: str) -> None:
+    with pytest.raises(TrackingUnavailableError) as caught:
+        mlflow_ckpt.load_model(RUN, tracking_uri=silent_server)
+    assert str(caught.value) == unavailable(silent_server, "find the run")
+
+
+def test_a_host_that_does_not_exist() -> None:
+    with pytest.raises(TrackingUnavailableError, match=r"http://nowhere\.invalid does not answer"):
+        mlflow_ckpt.load_model(RUN, tracking_uri="http://nowhere.invalid")
+
+
+@pytest.mark.parametrize("uri", ["foo://somewhere", "sqlite:////nonexistent/directory/mlflow.db"])
+def test_a_tracking_uri_that_leads_nowhere(uri: str) -> None:
+    with pytest.raises(TrackingError) as caught:
+        mlflow_ckpt.load_model(RUN, tracking_uri=uri)
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
+
+
+def test_training_is_refused_before_it_starts_without_a_server() -> None:
+    model = small_model()
+    mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(TrackingUnavailableError):
+        fit(model, mlflow_ckpt.MlflowCheckpoint(run_id=RUN))
+    assert int(model.optimizer.iterations.numpy()) == 0
+
+
+@pytest.mark.usefixtures("local_store")
+def test_an_upload_that_fails_before_the_manifest_leaves_no_checkpoint(local_store: Store) -> None:
+    with mlflow.start_run() as run:
+        pass
+    run_id = run.info.run_id
+    saver = CheckpointSaver(RunStore(run_id))
+    model = small_model()
+    saver.save(model, "epoch_0001", epoch=1, metrics={})
+    checkpoints = local_store.checkpoint_directory(run_id, "epoch_0001").parent
+    # Something stands where the manifest should go.
+    (checkpoints / "epoch_0002" / "manifest.json" / "in the way").mkdir(parents=True)
+    with pytest.raises(TrackingError, match=r"MLflow could not upload manifest\.json"):
+        saver.save(model, "epoch_0002", epoch=2, metrics={})
+    assert (checkpoints / "epoch_0002" / "data" / "model.keras").is_file()
+    assert names(run_id) == ["epoch_0001"]
+    with pytest.raises(CheckpointNotFoundError):
+        mlflow_ckpt.load_model(run_id, 2)
+    assert MlflowClient().get_run(run_id).data.tags["mlflow_ckpt.latest"] == "epoch_0001"
+
+
+KILLED = """
+import os, signal, sys
+from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.tracking.store import RunStore
+from tests.support.training import small_model
+
+store = RunStore(sys.argv[1])
+upload = store.upload
+seen = []
+
+def die_before(file, directory):
+    seen.append(file.name)
+    if file.name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    upload(file, directory)
+
+store.upload = die_before
+CheckpointSaver(store).save(small_model(), "epoch_0001", epoch=1, metrics={})
+"""
+
+
+@pytest.mark.parametrize("dies_before", ["model.keras", "MLmodel", "manifest.json"])
+def test_a_process_that_is_killed_while_it_uploads_leaves_no_checkpoint(
+    dies_before: str, http_store: Store
+) -> None:
+    with mlflow.start_run() as run:
+        pass
+    run_id = run.info.run_id
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, run_id, dies_before],
+        cwd=ROOT,
+        env={**os.environ, "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    directory = http_store.checkpoint_directory(run_id, "epoch_0001")
+    assert (directory / "architecture.json").is_file()
+    assert not (directory / "manifest.json").exists()
+    assert mlflow_ckpt.list_checkpoints(run_id) == []
+    assert "mlflow_ckpt.latest" not in MlflowClient().get_run(run_id).data.tags
+    # The name is free: the training may be repeated.
+    CheckpointSaver(RunStore(run_id)).save(small_model(), "epoch_0001", epoch=1, metrics={})
+    assert mlflow_ckpt.load_model(run_id).built
+
+
+def test_the_manifest_is_uploaded_last() -> None:
+    paths = ["MLmodel", "zzz", "data/model.keras", "architecture.json"]
+    assert upload_order(paths) == [
+        *("architecture.json", "data/model.keras", "zzz", "MLmodel", "manifest.json"),
+    ]
+
+
+def test_a_checkpoint_is_never_overwritten(local_store: Store) -> None:
+    with mlflow.start_run() as run:
+        pass
+    run_id = run.info.run_id
+    saver = CheckpointSaver(RunStore(run_id))
+    saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
+    directory = local_store.checkpoint_directory(run_id, "epoch_0001")
+    before = {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+    other = small_model()
+    other.get_layer("head").bias.assign([5.0])
+    with pytest.raises(CheckpointExistsError) as caught:
+        saver.save(other, "epoch_0001", epoch=1, metrics={})
+    assert str(caught.value) == (
+        f"The run {run_id} has a checkpoint epoch_0001 already, which is never overwritten. "
+        "Train into another run, or go on from the run's last epoch (fit's initial_epoch)."
+    )
+    assert (caught.value.run_id, caught.value.name) == (run_id, "epoch_0001")
+    after = {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize("name", ["epoch_1", "last", "../epoch_0001", "", "step_5"])
+def test_a_name_that_no_reader_would_find_is_refused(name: str, local_store: Store) -> None:
+    with mlflow.start_run() as run:
+        pass
+    saver = CheckpointSaver(RunStore(run.info.run_id))
+    with pytest.raises(InvalidArgumentError, match="epoch_0003"):
+        saver.save(small_model(), name, epoch=1, metrics={})
+    assert MlflowClient().list_artifacts(run.info.run_id) == []

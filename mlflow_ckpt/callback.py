@@ -164,9 +164,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         step = snapshot.step_of(self.model)
         if step <= self._last_step:
             # Gradients are being accumulated, or a step overflowed: save with the next real step.
-            if self._batches_since_save > 2 * int(self.save_freq) + _LONGEST_ACCUMULATION:
+            patience = 2 * int(self.save_freq) + _LONGEST_ACCUMULATION
+            if self._batches_since_save > patience:
                 self._warn_once(
-                    f"The model's optimizer made no step in {self._batches_since_save} batches, so "
+                    f"The model's optimizer made no step in {patience} batches, so "
                     "there is no step to name a checkpoint by. A model that trains with optimizers "
                     "of its own counts no steps: use save_freq='epoch'."
                 )

@@ -72,7 +72,7 @@ def test_a_model_that_counts_no_steps_is_told_so_once(local_store: Store) -> Non
     with mlflow.start_run() as run, pytest.warns(UserWarning, match="made no step in") as caught:
         model.fit(x, x[:, :1], batch_size=1, verbose=0, callbacks=[callback])
     assert saved(run.info.run_id) == []
-    assert len(caught) == 1
+    assert sum("made no step" in str(warning.message) for warning in caught) == 1
 
 
 def test_steps_that_the_run_holds_are_not_written_again(local_store: Store) -> None:

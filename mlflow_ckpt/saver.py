@@ -97,11 +97,17 @@ class CheckpointSaver:
             best: Whether this one is the best so far.
 
         Raises:
+            InvalidArgumentError: If `name` is not how a checkpoint is named.
             UnsupportedModelError: If Keras cannot save the model in the forms asked for.
             CheckpointExistsError: If the run has a checkpoint of that name.
             OutputError: If the local disk is full or cannot be written.
             TrackingError: If the tracking server fails.
         """
+        if CheckpointName.parse(str(name)) is None:
+            raise InvalidArgumentError(
+                "Expected a checkpoint's name, such as 'epoch_0003' or 'step_00001500'. "
+                f"Received: {str(name)!r}"
+            )
         full_format = self._full_format if "full" in self._forms else None
         try:
             with (

@@ -19,7 +19,6 @@ from mlflow.tracking import MlflowClient
 import mlflow_ckpt
 from mlflow_ckpt.errors import (
     CheckpointExistsError,
-    CheckpointNotFoundError,
     InvalidArgumentError,
     TrackingError,
     TrackingUnavailableError,
@@ -28,7 +27,7 @@ from mlflow_ckpt.saver import CheckpointSaver
 from mlflow_ckpt.tracking.publishing import upload_order
 from mlflow_ckpt.tracking.store import RunStore
 from tests.support.stores import Store, free_port
-from tests.support.training import fit, names, small_model
+from tests.support.training import fit, small_model
 
 ROOT = Path(__file__).parents[1]
 RUN = "0" * 32
@@ -109,26 +108,6 @@ def test_training_is_refused_before_it_starts_without_a_server() -> None:
     with pytest.raises(TrackingUnavailableError):
         fit(model, mlflow_ckpt.MlflowCheckpoint(run_id=RUN))
     assert int(model.optimizer.iterations.numpy()) == 0
-
-
-@pytest.mark.usefixtures("local_store")
-def test_an_upload_that_fails_before_the_manifest_leaves_no_checkpoint(local_store: Store) -> None:
-    with mlflow.start_run() as run:
-        pass
-    run_id = run.info.run_id
-    saver = CheckpointSaver(RunStore(run_id))
-    model = small_model()
-    saver.save(model, "epoch_0001", epoch=1, metrics={})
-    checkpoints = local_store.checkpoint_directory(run_id, "epoch_0001").parent
-    # Something stands where the manifest should go.
-    (checkpoints / "epoch_0002" / "manifest.json" / "in the way").mkdir(parents=True)
-    with pytest.raises(TrackingError, match=r"MLflow could not upload manifest\.json"):
-        saver.save(model, "epoch_0002", epoch=2, metrics={})
-    assert (checkpoints / "epoch_0002" / "data" / "model.keras").is_file()
-    assert names(run_id) == ["epoch_0001"]
-    with pytest.raises(CheckpointNotFoundError):
-        mlflow_ckpt.load_model(run_id, 2)
-    assert MlflowClient().get_run(run_id).data.tags["mlflow_ckpt.latest"] == "epoch_0001"
 
 
 KILLED = """

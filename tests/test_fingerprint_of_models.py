@@ -40,22 +40,27 @@ print(json.dumps(found))
 """
 
 
-def fingerprints_in_another_process(hash_seed: str) -> dict[str, str]:
-    done = subprocess.run(
+def start_fingerprinting(hash_seed: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(KINDS)],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+
+
+def fingerprints_of(process: subprocess.Popen[str]) -> dict[str, str]:
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    found: dict[str, str] = json.loads(output.splitlines()[-1])
     return found
 
 
 def test_a_fingerprint_is_the_same_in_every_process() -> None:
-    one, other = (fingerprints_in_another_process(seed) for seed in ("1", "2"))
+    processes = [start_fingerprinting(seed) for seed in ("1", "2")]
+    one, other = (fingerprints_of(process) for process in processes)
     assert one.keys() == set(KINDS)
     assert one == other
 

@@ -19,7 +19,7 @@ VERSIONS = sorted(path.name for path in DATA.glob("schema_v*"))
 def test_there_is_a_fixture_of_every_schema_version() -> None:
     from mlflow_ckpt.format.manifest import SCHEMA_VERSION
 
-    assert VERSIONS == [f"schema_v{number}" for number in range(1, SCHEMA_VERSION + 1)]
+    assert [f"schema_v{number}" for number in range(1, SCHEMA_VERSION + 1)] == VERSIONS
 
 
 @pytest.fixture(params=VERSIONS)

@@ -131,7 +131,7 @@ CheckpointSaver(store).save(small_model(), "epoch_0001", epoch=1, metrics={})
 """
 
 
-@pytest.mark.parametrize("dies_before", ["model.keras", "MLmodel", "manifest.json"])
+@pytest.mark.parametrize("dies_before", ["model.keras", "manifest.json"])
 def test_a_process_that_is_killed_while_it_uploads_leaves_no_checkpoint(
     dies_before: str, http_store: Store
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from operator import index
+from typing import SupportsIndex
 
 from mlflow_ckpt.errors import SelectorError
 from mlflow_ckpt.format.layout import CheckpointName
@@ -47,13 +49,14 @@ class Selector:
         Raises:
             SelectorError: If it is none of these.
         """
-        if isinstance(text, bool) or not isinstance(text, (str, int)):
+        # NumPy's integers are meant as well, so not `int`.
+        if isinstance(text, bool) or not isinstance(text, (str, SupportsIndex)):
             raise SelectorError(
                 f"The checkpoint selector is not text or a number. {_EXPECTED}. Received: {text!r}",
                 received=repr(text),
             )
         # Python refuses to print an int of thousands of digits.
-        given = text if isinstance(text, str) else str(min(text, 10**18))
+        given = text if isinstance(text, str) else str(min(index(text), 10**18))
         cleaned = given.strip()
         if cleaned in ("latest", "best"):
             return cls(cleaned)

@@ -81,21 +81,12 @@ def from_json(text: str) -> dict[str, Any]:
         ModelLoadError: If it is not a JSON object.
     """
     try:
-        return _mapping(json.loads(text), "architecture.json")
+        content = json.loads(text)
     except ValueError as error:
         raise ModelLoadError(f"architecture.json is not JSON: {error}.") from error
-
-
-def from_yaml(text: str) -> dict[str, Any]:
-    """Read `architecture.yaml` with a loader that cannot run code.
-
-    Raises:
-        ModelLoadError: If it is not a YAML mapping of plain values.
-    """
-    try:
-        return _mapping(yaml.safe_load(text), "architecture.yaml")
-    except yaml.YAMLError as error:
-        raise ModelLoadError(f"architecture.yaml is not plain YAML: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ModelLoadError("architecture.json holds no architecture. Expected an object.")
+    return content
 
 
 def build(
@@ -189,9 +180,3 @@ def first_line(error: Exception | str) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
     return line if line.endswith((".", "!", "?")) else f"{line.rstrip(':')}."
-
-
-def _mapping(content: Any, name: str) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise ModelLoadError(f"{name} does not hold an architecture: expected a mapping.")
-    return content

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from threading import Thread
 
 from mlflow_ckpt.errors import (
     CheckpointNotFoundError,
@@ -26,6 +27,8 @@ from mlflow_ckpt.tracking.store import RunStore
 
 # Requests under way at once: enough to hide a round trip, few enough for a small server.
 _PARALLEL = 8
+# Stores give no progress within a file; the file that grows does.
+_WATCH_SECONDS = 0.1
 Progress = Callable[[int, int], None]
 
 
@@ -150,10 +153,10 @@ class Catalog:
             return
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             directory = Path(temporary)
-            self._download(checkpoint, directory, progress)
+            self._download(checkpoint, directory, progress or _silent)
             yield directory
 
-    def _download(self, checkpoint: Checkpoint, directory: Path, progress: Progress | None) -> None:
+    def _download(self, checkpoint: Checkpoint, directory: Path, progress: Progress) -> None:
         """Download all that the store has in the checkpoint's directory, listed or not."""
         items = list(self._store.walk(checkpoint.artifact_path))
         total = sum(item.size or 0 for item in items)
@@ -163,10 +166,29 @@ class Catalog:
             # The store's listing is not ours: it must not lead out of the directory.
             target = directory / safe_path(str(inside))
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._store.download(item.path, target)
+            for size in self._downloading(item.path, target):
+                progress(done + size, total)
             done += item.size or 0
-            if progress is not None:
-                progress(done, total)
+            progress(done, total)
+
+    def _downloading(self, path: str, target: Path) -> Iterator[int]:
+        """Download one file, and yield how much of it is there while it grows."""
+        failures: list[Exception] = []
+
+        def download() -> None:
+            try:
+                self._store.download(path, target)
+            except Exception as error:
+                failures.append(error)
+
+        # A daemon: Ctrl-C need not wait for the rest of a large file.
+        thread = Thread(target=download, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(_WATCH_SECONDS)
+            yield target.stat().st_size if target.exists() else 0
+        if failures:
+            raise failures[0]
 
     def _names(self) -> list[str]:
         entries = self._store.list(layout.CHECKPOINTS_DIR)
@@ -201,6 +223,10 @@ class Catalog:
                 available=available,
             )
         return result
+
+
+def _silent(done: int, total: int) -> None:
+    """Take progress and show nothing."""
 
 
 def no_checkpoints(run_id: str) -> CheckpointNotFoundError:

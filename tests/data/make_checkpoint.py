@@ -1,4 +1,4 @@
-"""Makes the fixture of the current schema version: `python -m tests.data.make_checkpoint DIRECTORY`.
+"""Makes the fixture of the current schema: `python -m tests.data.make_checkpoint DIRECTORY`.
 
 Run once for each schema version, when it is released; the fixture is never made again.
 """

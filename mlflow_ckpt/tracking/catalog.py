@@ -178,7 +178,7 @@ class Catalog:
         def download() -> None:
             try:
                 self._store.download(path, target)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised again below, for the caller
                 failures.append(error)
 
         # A daemon: Ctrl-C need not wait for the rest of a large file.

@@ -24,7 +24,9 @@ from tests.support.stores import Store
 from tests.support.training import BATCHES, Metrics, X, Y, fit, names, small_model, trained
 from tests.support.zoo import Regressor, compiled, string_lookup, words
 
-pytestmark = pytest.mark.usefixtures("store")
+# What touches the server runs on both kinds of store, what is decided before it on the quicker one.
+both_stores = pytest.mark.usefixtures("store")
+one_store = pytest.mark.usefixtures("local_store")
 
 
 def tags(run_id: str) -> dict[str, str]:
@@ -37,6 +39,7 @@ def history(run_id: str, metric: str) -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in MlflowClient().get_metric_history(run_id, metric)]
 
 
+@both_stores
 def test_every_epoch_is_a_checkpoint_and_a_point_of_each_curve() -> None:
     model = small_model()
     with mlflow.start_run() as run:
@@ -56,6 +59,7 @@ def test_every_epoch_is_a_checkpoint_and_a_point_of_each_curve() -> None:
     assert MlflowClient().get_run(run_id).info.status == "FINISHED"
 
 
+@both_stores
 def test_a_manifest_says_where_a_checkpoint_comes_from(store: Store) -> None:
     run_id = trained(epochs=1, metadata={"class_names": ["猫", "b"], "scale": 0.5})
     manifest = mlflow_ckpt.get_checkpoint(run_id).manifest
@@ -77,12 +81,14 @@ def test_metadata_that_cannot_be_written_is_refused_at_once(value: Any) -> None:
         MlflowCheckpoint(metadata={"value": value})
 
 
+@one_store
 def test_metadata_with_number_keys_survives() -> None:
     run_id = trained(epochs=1, metadata={"names": {10: "ten", 9: "nine"}, "pair": (1, 2)})
     metadata = mlflow_ckpt.get_checkpoint(run_id).manifest.metadata
     assert metadata == {"names": {"10": "ten", "9": "nine"}, "pair": [1, 2]}
 
 
+@both_stores
 def test_save_best_only_saves_what_improved() -> None:
     with mlflow.start_run() as run:
         fit(
@@ -96,6 +102,7 @@ def test_save_best_only_saves_what_improved() -> None:
     assert len(history(run.info.run_id, "loss")) == 6
 
 
+@one_store
 @pytest.mark.parametrize(
     ("mode", "values", "best"),
     [
@@ -117,6 +124,7 @@ def test_the_best_tag_follows_the_mode(mode: str, values: list[float], best: str
     assert mlflow_ckpt.get_checkpoint(run.info.run_id, "best").name == best
 
 
+@both_stores
 def test_a_metric_of_infinite_value_is_kept() -> None:
     with mlflow.start_run() as run:
         fit(
@@ -129,6 +137,7 @@ def test_a_metric_of_infinite_value_is_kept() -> None:
     assert mlflow_ckpt.get_checkpoint(run.info.run_id, "best").name == "epoch_0001"
 
 
+@one_store
 def test_the_initial_threshold_must_be_beaten() -> None:
     with mlflow.start_run() as run:
         fit(
@@ -140,6 +149,7 @@ def test_the_initial_threshold_must_be_beaten() -> None:
     assert names(run.info.run_id) == ["epoch_0003"]
 
 
+@one_store
 def test_a_metric_object_tells_its_own_direction() -> None:
     model = small_model(metrics=[keras.metrics.R2Score(name="fit")])
     with mlflow.start_run() as run:
@@ -149,6 +159,7 @@ def test_a_metric_object_tells_its_own_direction() -> None:
     assert (monitor.name, monitor.mode) == ("val_fit", "max")
 
 
+@one_store
 def test_a_metric_of_unknown_direction_marks_nothing_as_best() -> None:
     with (
         mlflow.start_run() as run,
@@ -159,6 +170,7 @@ def test_a_metric_of_unknown_direction_marks_nothing_as_best() -> None:
     assert tags(run.info.run_id) == {"latest": "epoch_0002"}
 
 
+@one_store
 def test_save_best_only_needs_a_direction() -> None:
     with (
         mlflow.start_run(),
@@ -171,6 +183,7 @@ def test_save_best_only_needs_a_direction() -> None:
         )
 
 
+@one_store
 def test_a_missing_monitor_is_warned_of_once() -> None:
     with mlflow.start_run() as run, pytest.warns(UserWarning, match="'val_loss' was not") as caught:
         fit(small_model(), MlflowCheckpoint(), validation_data=None)
@@ -183,6 +196,7 @@ def test_a_missing_monitor_is_warned_of_once() -> None:
     assert tags(run.info.run_id) == {"latest": "epoch_0002"}
 
 
+@both_stores
 @pytest.mark.parametrize(
     ("save_freq", "per_execution", "steps"),
     [
@@ -205,10 +219,11 @@ def test_a_number_of_batches_between_saves(
     found = mlflow_ckpt.list_checkpoints(run.info.run_id)
     assert [c.manifest.step for c in found] == steps
     assert [c.name for c in found] == [f"step_{step:08d}" for step in steps]
-    assert [c.manifest.epoch for c in found] == [(step - 1) // BATCHES for step in steps]
+    assert [c.manifest.epoch for c in found] == [step // BATCHES for step in steps]
     assert len(history(run.info.run_id, "loss")) == 2
 
 
+@one_store
 def test_a_save_inside_an_epoch_holds_that_moment() -> None:
     seen: dict[int, np.ndarray[Any, Any]] = {}
 
@@ -224,6 +239,7 @@ def test_a_save_inside_an_epoch_holds_that_moment() -> None:
         assert np.array_equal(loaded.get_layer("head").kernel.numpy(), seen[step])
 
 
+@both_stores
 def test_a_given_run_is_used() -> None:
     client = MlflowClient()
     experiment = mlflow.get_experiment(mlflow.tracking.fluent._get_experiment_id())
@@ -235,6 +251,7 @@ def test_a_given_run_is_used() -> None:
     assert client.get_run(run_id).info.status == "RUNNING"
 
 
+@both_stores
 def test_without_a_run_one_is_started_and_ended() -> None:
     callback = MlflowCheckpoint()
     before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
@@ -247,6 +264,7 @@ def test_without_a_run_one_is_started_and_ended() -> None:
     assert names(new.info.run_id) == ["epoch_0001"]
 
 
+@one_store
 def test_the_active_run_goes_on_after_training() -> None:
     with mlflow.start_run() as run:
         fit(small_model(), MlflowCheckpoint(), epochs=1)
@@ -255,6 +273,7 @@ def test_the_active_run_goes_on_after_training() -> None:
         assert active.info.run_id == run.info.run_id
 
 
+@both_stores
 def test_an_unknown_run_is_told_before_training() -> None:
     model = small_model()
     with pytest.raises(RunNotFoundError, match="There is no run 'feedbeef'"):
@@ -262,12 +281,14 @@ def test_an_unknown_run_is_told_before_training() -> None:
     assert int(model.optimizer.iterations.numpy()) == 0
 
 
+@both_stores
 def test_metrics_can_be_left_to_others() -> None:
     run_id = trained(epochs=1, log_metrics=False)
     assert MlflowClient().get_run(run_id).data.metrics == {}
     assert "val_loss" in mlflow_ckpt.get_checkpoint(run_id).manifest.metrics
 
 
+@both_stores
 def test_training_the_same_run_again_is_refused_before_any_training() -> None:
     run_id = trained()
     digests = [c.manifest.weights_digest for c in mlflow_ckpt.list_checkpoints(run_id)]
@@ -284,6 +305,7 @@ def test_training_the_same_run_again_is_refused_before_any_training() -> None:
     assert [c.manifest.weights_digest for c in mlflow_ckpt.list_checkpoints(run_id)] == digests
 
 
+@both_stores
 def test_training_goes_on_in_the_same_run() -> None:
     run_id = trained()
     model = mlflow_ckpt.load_model(run_id)
@@ -294,6 +316,7 @@ def test_training_goes_on_in_the_same_run() -> None:
     assert steps == [BATCHES * i for i in (1, 2, 3, 4)]
 
 
+@one_store
 def test_the_best_of_an_earlier_training_is_remembered() -> None:
     with mlflow.start_run() as run:
         fit(small_model(), Metrics("val_loss", [0.2, 0.3]), MlflowCheckpoint())
@@ -308,6 +331,7 @@ def test_the_best_of_an_earlier_training_is_remembered() -> None:
     assert tags(run_id) == {"latest": "epoch_0003", "best": "epoch_0001"}
 
 
+@one_store
 def test_an_optimizer_that_starts_anew_does_not_confuse_latest() -> None:
     run_id = trained(epochs=2)
     model = mlflow_ckpt.load_model(run_id, form="split")
@@ -317,6 +341,7 @@ def test_an_optimizer_that_starts_anew_does_not_confuse_latest() -> None:
     assert mlflow_ckpt.get_checkpoint(run_id, "latest").name == "epoch_0003"
 
 
+@both_stores
 def test_weights_that_went_nan_are_said_loudly() -> None:
     class Poison(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -337,6 +362,7 @@ def test_weights_that_went_nan_are_said_loudly() -> None:
     assert np.isnan(loaded.get_layer("head").kernel.numpy()).all()
 
 
+@one_store
 def test_verbose_prints_one_line_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     run_id = trained(verbose=1)
     lines = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line]
@@ -348,6 +374,7 @@ def test_verbose_prints_one_line_a_checkpoint(capsys: pytest.CaptureFixture[str]
     )
 
 
+@one_store
 def test_silent_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     trained(epochs=1)
     assert "checkpoint" not in capsys.readouterr().out
@@ -378,6 +405,7 @@ def refused(model: keras.Model, **arguments: Any) -> str:
     return str(caught.value)
 
 
+@one_store
 def test_a_model_that_cannot_describe_itself_is_refused_before_training() -> None:
     model = NoConfig(1)
     model.compile("adam", "mse", run_eagerly=True)
@@ -386,6 +414,7 @@ def test_a_model_that_cannot_describe_itself_is_refused_before_training() -> Non
     assert "get_config()" in message
 
 
+@one_store
 def test_hdf5_of_a_subclassed_model_is_refused_before_training() -> None:
     model = compiled(Regressor(2))
     assert refused(model, full_format="h5") == (
@@ -394,6 +423,7 @@ def test_hdf5_of_a_subclassed_model_is_refused_before_training() -> None:
     )
 
 
+@one_store
 @pytest.mark.parametrize(
     "arguments", [{"forms": ("full", "split")}, {"forms": "split"}, {"full_format": "h5"}]
 )
@@ -406,6 +436,7 @@ def test_a_vocabulary_that_a_form_would_lose_is_refused_before_training(
     assert int(model.optimizer.iterations.numpy()) == 0
 
 
+@one_store
 def test_hdf5_of_bfloat16_weights_is_refused_before_training() -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, dtype="bfloat16")])
     model.compile("sgd", "mse", run_eagerly=True)
@@ -449,6 +480,7 @@ def test_a_wrong_argument_is_refused_at_once(arguments: dict[str, Any], message:
     assert str(caught.value) == message
 
 
+@one_store
 def test_saving_as_hdf5_elsewhere_does_not_cost_the_optimizer(tmp_path: Any) -> None:
     """Keras's own `model.save("x.h5")` takes the optimizer out of the compile settings."""
 

@@ -40,7 +40,9 @@ from tests.support.stores import Store
 from tests.support.training import Metrics, X, fit, names, small_model
 from tests.support.zoo import Shift
 
-pytestmark = pytest.mark.usefixtures("store")
+# What touches the server runs on both kinds of store, what comes after it on the quicker one.
+both_stores = pytest.mark.usefixtures("store")
+one_store = pytest.mark.usefixtures("local_store")
 MISSING = "0" * 32
 
 
@@ -91,6 +93,7 @@ def models_of_different_weights(count: int) -> list[keras.Model]:
 # Selectors
 
 
+@both_stores
 def test_selectors_and_uris_find_their_checkpoints(run_id: str, save: Save) -> None:
     with mlflow.start_run(run_id=run_id):
         fit(
@@ -119,6 +122,7 @@ def test_selectors_and_uris_find_their_checkpoints(run_id: str, save: Save) -> N
     )
 
 
+@one_store
 def test_best_by_another_metric(run_id: str, save: Save) -> None:
     loss = Monitor("loss", "min")
     values = [
@@ -155,6 +159,7 @@ def test_best_by_another_metric(run_id: str, save: Save) -> None:
         best(mode="upwards")
 
 
+@one_store
 def test_best_without_a_recorded_monitor(run_id: str, save: Save) -> None:
     save(1, metrics={"loss": math.nan})
     with pytest.raises(MetricNotFoundError) as caught:
@@ -168,6 +173,7 @@ def test_best_without_a_recorded_monitor(run_id: str, save: Save) -> None:
     assert str(nan.value) == "The metric 'loss' is NaN in every checkpoint of the run."
 
 
+@both_stores
 @pytest.mark.parametrize(
     "load",
     [
@@ -190,6 +196,7 @@ def test_an_unknown_run(load: Callable[[str], Any], store_uri: str) -> None:
     assert caught.value.run_id == MISSING
 
 
+@both_stores
 def test_a_run_without_checkpoints(run_id: str) -> None:
     assert mlflow_ckpt.list_checkpoints(run_id) == []
     for selector in ("latest", "best"):
@@ -204,6 +211,7 @@ def test_a_run_without_checkpoints(run_id: str) -> None:
     assert str(caught.value) == f"The run {run_id} has no checkpoint epoch_0001. It has: none."
 
 
+@both_stores
 def test_an_unknown_epoch(run_id: str, save: Save) -> None:
     for epoch in (1, 2):
         save(epoch)
@@ -228,6 +236,7 @@ def test_what_does_not_parse_never_reaches_the_server() -> None:
 # Forms
 
 
+@both_stores
 def test_the_split_form_alone_serves_inference_only(run_id: str, save: Save) -> None:
     model = save(forms=("split",))
     manifest = mlflow_ckpt.get_checkpoint(run_id).manifest
@@ -244,6 +253,7 @@ def test_the_split_form_alone_serves_inference_only(run_id: str, save: Save) -> 
     assert caught.value.available == ("split",)
 
 
+@one_store
 def test_the_architecture_alone_has_fresh_weights(run_id: str, save: Save) -> None:
     model = save()
     built = mlflow_ckpt.load_architecture(run_id)
@@ -253,6 +263,7 @@ def test_the_architecture_alone_has_fresh_weights(run_id: str, save: Save) -> No
     assert mine.architecture_digest == theirs.architecture_digest
 
 
+@both_stores
 def test_mlflow_itself_loads_a_checkpoint(run_id: str, save: Save) -> None:
     model = small_model()
     fit(model, epochs=1)
@@ -270,6 +281,7 @@ def test_mlflow_itself_loads_a_checkpoint(run_id: str, save: Save) -> None:
     assert served.metadata.metadata == {"epoch": 1, "step": 4}
 
 
+@one_store
 def test_mlflow_itself_loads_a_checkpoint_in_hdf5(run_id: str, save: Save) -> None:
     model = save(full_format="h5")
     expected = model.predict(X, verbose=0)
@@ -285,6 +297,7 @@ def directory_of(store: Store, run_id: str, name: str = "epoch_0001") -> Path:
     return store.checkpoint_directory(run_id, name)
 
 
+@both_stores
 @pytest.mark.parametrize("form", ["full", "split"])
 def test_an_altered_tensor_is_named_before_anything_is_loaded(
     form: str, run_id: str, save: Save, store: Store
@@ -308,6 +321,7 @@ def test_an_altered_tensor_is_named_before_anything_is_loaded(
     assert mlflow_ckpt.verify(run_id) == result
 
 
+@both_stores
 def test_missing_truncated_and_extra_files_are_named(run_id: str, save: Save, store: Store) -> None:
     save()
     directory = directory_of(store, run_id)
@@ -322,9 +336,10 @@ def test_missing_truncated_and_extra_files_are_named(run_id: str, save: Save, st
     assert [m.expected.path for m in result.mismatched] == ["MLmodel"]
 
 
-def test_damage_leaves_a_given_model_as_it_was(run_id: str, save: Save, store: Store) -> None:
+@one_store
+def test_damage_leaves_a_given_model_as_it_was(run_id: str, save: Save, local_store: Store) -> None:
     save(1, models_of_different_weights(2)[1])
-    file = directory_of(store, run_id) / "fingerprint.json"
+    file = directory_of(local_store, run_id) / "fingerprint.json"
     file.write_text(file.read_text().replace("hidden", "hidxxx"))
     model = small_model()
     before = digest(model)
@@ -333,6 +348,7 @@ def test_damage_leaves_a_given_model_as_it_was(run_id: str, save: Save, store: S
     assert digest(model) == before
 
 
+@both_stores
 def test_a_directory_without_a_manifest_is_no_checkpoint(
     run_id: str, save: Save, store: Store
 ) -> None:
@@ -345,6 +361,7 @@ def test_a_directory_without_a_manifest_is_no_checkpoint(
         mlflow_ckpt.load_model(run_id, 2)
 
 
+@both_stores
 def test_other_directories_among_the_artifacts_are_no_checkpoints(
     run_id: str, save: Save, store: Store
 ) -> None:
@@ -356,15 +373,19 @@ def test_other_directories_among_the_artifacts_are_no_checkpoints(
     assert names(run_id) == ["epoch_0001"]
 
 
-def test_a_manifest_that_cannot_be_read_is_told(run_id: str, save: Save, store: Store) -> None:
+@one_store
+def test_a_manifest_that_cannot_be_read_is_told(
+    run_id: str, save: Save, local_store: Store
+) -> None:
     save(1)
-    file = directory_of(store, run_id) / "manifest.json"
+    file = directory_of(local_store, run_id) / "manifest.json"
     file.write_text(file.read_text().replace('"epoch": 1', '"epoch": 2'))
     for load in (mlflow_ckpt.list_checkpoints, mlflow_ckpt.load_model):
         with pytest.raises(ManifestError, match=f"epoch_0001 of run {run_id}.*was altered"):
             load(run_id)
 
 
+@both_stores
 def test_a_manifest_of_a_newer_schema_is_told(run_id: str, save: Save, store: Store) -> None:
     save(1)
     file = directory_of(store, run_id) / "manifest.json"
@@ -375,22 +396,26 @@ def test_a_manifest_of_a_newer_schema_is_told(run_id: str, save: Save, store: St
         assert (caught.value.found, caught.value.supported) == (3, 1)
 
 
-def test_a_checkpoint_under_another_name_is_told(run_id: str, save: Save, store: Store) -> None:
+@one_store
+def test_a_checkpoint_under_another_name_is_told(
+    run_id: str, save: Save, local_store: Store
+) -> None:
     save(1)
-    directory = directory_of(store, run_id)
+    directory = directory_of(local_store, run_id)
     shutil.copytree(directory, directory.with_name("epoch_0002"))
     with pytest.raises(ManifestError, match="epoch_0002"):
         mlflow_ckpt.load_model(run_id, 2)
 
 
+@one_store
 def test_files_that_were_replaced_together_with_their_manifest_are_found(
-    run_id: str, save: Save, store: Store
+    run_id: str, save: Save, local_store: Store
 ) -> None:
     """A checksum of files alone would not notice weights of another model."""
     one, other = models_of_different_weights(2)
     save(1, one, forms=("full", "split"))
     save(2, other, forms=("full", "split"))
-    directory = directory_of(store, run_id)
+    directory = directory_of(local_store, run_id)
     path = "model.weights.h5"
     shutil.copy(directory.with_name("epoch_0002") / path, directory / path)
     manifest = Manifest.from_json((directory / "manifest.json").read_text())
@@ -414,6 +439,7 @@ def shifted() -> keras.Model:
     return model
 
 
+@one_store
 @pytest.mark.parametrize("full_format", ["keras", "h5"])
 @pytest.mark.parametrize("form", ["full", "split"])
 def test_an_unknown_class_is_named_and_can_be_given(
@@ -435,6 +461,7 @@ def my_loss(y_true: Any, y_pred: Any) -> Any:
     return keras.ops.mean(keras.ops.abs(y_true - y_pred))
 
 
+@one_store
 @pytest.mark.parametrize("full_format", ["keras", "h5"])
 def test_an_unknown_loss_is_named_and_can_be_given(
     full_format: str, run_id: str, save: Save
@@ -448,6 +475,7 @@ def test_an_unknown_loss_is_named_and_can_be_given(
     assert mlflow_ckpt.load_model(run_id, form="split").built
 
 
+@one_store
 def test_a_lambda_layer_is_refused_by_safe_mode(run_id: str, save: Save) -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: 2 * x)])
     model.compile("sgd", "mse", run_eagerly=True)
@@ -459,6 +487,7 @@ def test_a_lambda_layer_is_refused_by_safe_mode(run_id: str, save: Save) -> None
         assert "safe mode refuses" in str(caught.value)
 
 
+@one_store
 def test_a_constructor_that_fails_is_told(run_id: str, save: Save) -> None:
     class Picky(Shift):
         def __init__(self, **kwargs: Any) -> None:
@@ -472,6 +501,7 @@ def test_a_constructor_that_fails_is_told(run_id: str, save: Save) -> None:
 # Weights into a model of one's own
 
 
+@one_store
 @pytest.mark.parametrize(
     "settings",
     [
@@ -497,6 +527,7 @@ def test_weights_are_copied_into_a_twin(settings: dict[str, Any], run_id: str, s
     fit(twin, epochs=1)
 
 
+@one_store
 def test_weights_that_do_not_fit_touch_nothing(run_id: str, save: Save) -> None:
     save(1)
     other = small_model(outputs=2)
@@ -513,6 +544,7 @@ def test_weights_that_do_not_fit_touch_nothing(run_id: str, save: Save) -> None:
     assert digest(other) == before
 
 
+@one_store
 @pytest.mark.parametrize("full_format", ["keras", "h5"])
 def test_transfer_learning_loads_what_fits_and_reports_the_rest(
     full_format: str, run_id: str, save: Save
@@ -534,6 +566,7 @@ def test_transfer_learning_loads_what_fits_and_reports_the_rest(
     fit(other, epochs=1, validation_data=None)
 
 
+@one_store
 def test_weights_of_another_type_are_converted_on_request(run_id: str, save: Save) -> None:
     model = save(1)
     half = keras.Sequential(
@@ -553,6 +586,7 @@ def test_weights_of_another_type_are_converted_on_request(run_id: str, save: Sav
         assert np.array_equal(saved.numpy().astype("float16"), loaded.numpy())
 
 
+@one_store
 def test_a_deeper_model_reports_what_the_checkpoint_lacks(run_id: str, save: Save) -> None:
     save(1)
     deeper = keras.Sequential(
@@ -573,6 +607,7 @@ def test_a_deeper_model_reports_what_the_checkpoint_lacks(run_id: str, save: Sav
     assert "2 not in the checkpoint (layers/dense_2/vars/0, layers/dense_2/vars/1)" in str(report)
 
 
+@one_store
 def test_a_shallower_model_reports_what_it_has_no_place_for(run_id: str, save: Save) -> None:
     save(1)
     trunk = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
@@ -583,6 +618,7 @@ def test_a_shallower_model_reports_what_it_has_no_place_for(run_id: str, save: S
     assert report.unused == ("layers/dense_1/vars/0", "layers/dense_1/vars/1")
 
 
+@both_stores
 def test_progress_is_told_in_bytes(run_id: str, save: Save, store: Store) -> None:
     save(1)
     told: list[tuple[int, int]] = []
@@ -595,6 +631,7 @@ def test_progress_is_told_in_bytes(run_id: str, save: Save, store: Store) -> Non
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
+@both_stores
 def test_another_server_can_be_named(run_id: str, save: Save, store_uri: str) -> None:
     save(1)
     before = mlflow.get_tracking_uri()
@@ -607,6 +644,7 @@ def test_another_server_can_be_named(run_id: str, save: Save, store_uri: str) ->
         mlflow.set_tracking_uri(before)
 
 
+@both_stores
 def test_loading_leaves_the_store_as_it_was(run_id: str, save: Save, store: Store) -> None:
     save(1, forms=("full", "split"))
     directory = directory_of(store, run_id)

@@ -27,6 +27,8 @@ from tests.support.zoo import ZOO, Entry
 BOTH = (WEIGHTS_ROLE, OPTIMIZER_ROLE)
 CASES = [(name, fmt) for name, entry in ZOO.items() for fmt in entry.formats]
 EPOCHS = 2
+# All rows at once: two epochs are two steps.
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,15 @@ class Case:
 
 
 def predict(model: keras.Model, x: Any) -> Any:
-    return model.predict(x, verbose=0, batch_size=16)
+    return model.predict(x, verbose=0, batch_size=BATCH)
 
 
 def evaluate(model: keras.Model, x: Any, y: Any) -> Any:
-    return model.evaluate(x, y, verbose=0, batch_size=16, return_dict=True)
+    return model.evaluate(x, y, verbose=0, batch_size=BATCH, return_dict=True)
 
 
 def fit(model: keras.Model, x: Any, y: Any) -> None:
-    model.fit(x, y, epochs=2, batch_size=16, shuffle=False, verbose=0)
+    model.fit(x, y, epochs=2, batch_size=BATCH, shuffle=False, verbose=0)
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}, {case[1]}", scope="module")
@@ -96,7 +98,7 @@ def train(entry: Entry, full_format: str, store: Store, archive: Path) -> Case:
     with mlflow.start_run() as run:
         if entry.compiled:
             callback = mlflow_ckpt.MlflowCheckpoint("loss", full_format=full_format)
-            model.fit(x, y, epochs=EPOCHS, batch_size=16, verbose=0, callbacks=[callback])
+            model.fit(x, y, epochs=EPOCHS, batch_size=BATCH, verbose=0, callbacks=[callback])
         run_store = RunStore(run.info.run_id)
         for name, forms in (("epoch_0003", entry.forms), ("epoch_0004", ("full",))):
             saver = CheckpointSaver(run_store, forms=forms, full_format=full_format)

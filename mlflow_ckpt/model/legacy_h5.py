@@ -35,15 +35,16 @@ def fill(model: keras.Model, path: Path, directory: Path) -> None:
     if config is None:
         return
     guarded(lambda: model.compile_from_config(config))
-    if state["step"] > 0:
-        with h5py.File(path, "r") as file:
-            _fill_optimizer(model, file)
+    with h5py.File(path, "r") as file:
+        _fill_optimizer(model, file, fresh=state["step"] == 0)
 
 
-def _fill_optimizer(model: keras.Model, file: h5py.File) -> None:
+def _fill_optimizer(model: keras.Model, file: h5py.File, *, fresh: bool) -> None:
     group = file.get("optimizer_weights")
     variables = model.optimizer.variables
     names = [] if group is None else _attribute_list(group, "weight_names")
+    if fresh and len(names) < len(variables):
+        return  # saved before it had its variables
     if len(names) != len(variables):
         raise ModelLoadError(
             f"The optimizer's state does not fit: the file holds {len(names)} variables, "

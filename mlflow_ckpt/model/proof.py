@@ -30,9 +30,10 @@ def check_fingerprint(
     saved = read_fingerprint(directory)
     rebuilt = snapshot.fingerprint_tensors(model)
     differing = saved.differing(rebuilt, roles)
-    if fresh_optimizer:
-        differing = [name for name in differing if not name.startswith("optimizer/")]
     lost = {tensor.name for tensor in saved.of_role(OPTIMIZER_ROLE)}
+    if fresh_optimizer:
+        new = {tensor.name for tensor in rebuilt.of_role(OPTIMIZER_ROLE)} - lost
+        differing = [name for name in differing if name not in new]
     lost -= {tensor.name for tensor in rebuilt.tensors}
     if differing and lost.issuperset(differing):
         raise ModelLoadError(

@@ -311,10 +311,10 @@ ZOO = {
     ),
     "moving average": Entry(averaged, vectors),
     "moving average, overwriting": Entry(
-        lambda: averaged(ema_overwrite_frequency=2), vectors, formats=("keras",)
+        lambda: averaged(ema_overwrite_frequency=3), vectors, formats=("keras",)
     ),
     "gradient accumulation": Entry(
-        lambda: compiled(perceptron(), optimizers.Adam(0.01, gradient_accumulation_steps=2)),
+        lambda: compiled(perceptron(), optimizers.Adam(0.01, gradient_accumulation_steps=3)),
         vectors,
     ),
     "momentum": Entry(

@@ -202,6 +202,11 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             and value is not None
             and (is_better(value, self.best, monitor.mode))
         )
+        if value is not None and math.isnan(value):
+            self._warn_once(
+                f"{self.monitor} is NaN: the model diverged. "
+                + ("Nothing more is saved." if self.save_best_only else "It is never the best.")
+            )
         if self.save_best_only and monitor is not None and not improved:
             if self.verbose:
                 self._print(f"{name}: {self.monitor} did not improve from {self.best}, not saved")

@@ -211,7 +211,8 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         InvalidArgumentError: Unless JSON can hold it.
     """
     try:
-        checked: dict[str, Any] = json.loads(json.dumps(dict(metadata or {}), allow_nan=False))
+        text = json.dumps(dict(metadata or {}), allow_nan=False, ensure_ascii=False)
+        checked: dict[str, Any] = json.loads(text.encode())
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(
             "The metadata cannot be written as JSON. Expected a mapping of text, finite numbers, "

@@ -121,7 +121,33 @@ def test_custom_objects_of_a_module_that_is_not_there(local_store: Store, tmp_pa
     run_id = save_run()
     result = run("restore", run_id, "--custom-objects", "nowhere", "--output", tmp_path / "out")
     assert result.exit_code == 2
-    assert result.output.startswith("Error: There is no module 'nowhere' to take custom objects")
+    assert result.output.startswith(
+        "Error: The module 'nowhere' cannot be imported to take custom objects from: "
+        "ModuleNotFoundError: No module named 'nowhere'."
+    )
+
+
+@pytest.mark.parametrize("run_id", ['x"y; drop', "ünïcödé", "a\nb", "-"])
+def test_a_run_id_with_characters_that_none_has(store: Store, run_id: str) -> None:
+    result = run("list", "--", run_id)
+    assert result.exit_code == 3
+    assert result.output.startswith("Error: There is no run ")
+
+
+def test_output_to_a_full_disk(local_store: Store) -> None:
+    run_id = save_run()
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "mlflow_ckpt.cli", "list", run_id],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert result.returncode == 6
+    assert result.stderr.startswith("Error: The output cannot be written: ")
+    assert "Traceback" not in result.stderr
 
 
 @pytest.fixture

@@ -155,8 +155,36 @@ def test_flat_rows_take_the_shape_of_the_input_again(local_store: Store, tmp_pat
         ),
         ("x.npy", b"no array", "The input file {path} cannot be read as .npy: "),
         ("x.npz", b"PK no archive", "The input file {path} cannot be read as .npz: "),
-        ("x.csv", b"", "The input file {path} cannot be read as .csv: it is empty."),
-        ("x.csv", b"1,2\n3,dog\n", "The input file {path} cannot be read as .csv: "),
+        ("x.csv", b"", "The input file {path} cannot be read as .csv: it holds no numbers."),
+        ("x.csv", b"a,b\n", "The input file {path} cannot be read as .csv: it holds no numbers."),
+        (
+            "x.csv",
+            b"1,2\n3,dog\n",
+            "The input file {path} cannot be read as .csv: line 2, column 2 holds 'dog', which is "
+            "not a number.",
+        ),
+        (
+            "x.csv",
+            b",2\n3,4\n",
+            "The input file {path} cannot be read as .csv: line 1, column 1 holds '', which is "
+            "not a number.",
+        ),
+        (
+            "x.csv",
+            b"1,2\n3\n",
+            "The input file {path} cannot be read as .csv: line 2 has 1 cells, the first 2.",
+        ),
+        (
+            "x.csv",
+            b"1;2\n3;4\n",
+            "The input file {path} cannot be read as .csv: its cells are separated by semicolons; "
+            "expected commas.",
+        ),
+        (
+            "x.csv",
+            b"1," + b"2" * 200_000 + b"\n",
+            "The input file {path} cannot be read as .csv: field larger than field limit",
+        ),
         ("x.txt", b"1", "Expected an input file of type .npy, .npz or .csv. Received: {path}"),
     ],
 )
@@ -228,3 +256,40 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(
     result = predict(trained_run, x_npy, "--output", tmp_path / output)
     assert result.exit_code == code
     assert result.output.startswith(f"Error: {message}")
+
+
+def test_blank_lines_quotes_and_comments_lose_no_sample(
+    trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    numbers = ",".join(f'"{value}"' for value in range(8))
+    (tmp_path / "x.csv").write_text(f"\n{numbers}\n\n{numbers}\n")
+    assert len(predict(trained_run, tmp_path / "x.csv", "--json").output.splitlines()) == 2
+    (tmp_path / "y.csv").write_text(f"{numbers}\n0,1,2,3,4,5,6,7 # mine\n")
+    refused = predict(trained_run, tmp_path / "y.csv")
+    assert refused.exit_code == 5
+    assert "line 2, column 8 holds '7 # mine', which is not a number." in refused.output
+
+
+def test_a_sample_that_gives_nan_leaves_the_others_their_classes(
+    trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    x = trained_run.x[:3].copy()
+    x[1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    rows = [
+        json.loads(line)
+        for line in predict(trained_run, tmp_path / "x.npy", "--json").output.splitlines()
+    ]
+    assert rows[1] == {"index": 1, "class": None, "probability": None}
+    assert rows[0]["class"] in CLASS_NAMES and rows[2]["class"] in CLASS_NAMES
+
+
+def test_a_file_that_declares_more_than_memory_holds(
+    trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    with (tmp_path / "x.npy").open("wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (10**12, 8)}
+        np.lib.format.write_array_header_1_0(file, header)
+    result = predict(trained_run, tmp_path / "x.npy")
+    assert result.exit_code == 5
+    assert result.output.count("\n") == 1

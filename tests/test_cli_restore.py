@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -232,3 +234,59 @@ def test_the_command_works_in_a_process_of_its_own(trained_run: TrainedRun, tmp_
     )
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "model.keras").is_file()
+
+
+def test_overwrite_never_deletes_what_it_does_not_replace(
+    trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "saved_model").mkdir(parents=True)
+    precious = tmp_path / "out" / "saved_model" / "precious.txt"
+    precious.write_text("mine")
+    arguments = (
+        *("restore", trained_run.run_id, "--output", tmp_path / "out", "--overwrite"),
+        *("--format", "saved_model", "--tracking-uri", trained_run.store.uri),
+    )
+    refused = run(*arguments)
+    assert refused.exit_code == 6
+    assert f"{precious} is in the way." in refused.output
+    assert precious.read_text() == "mine"
+    assert [item.name for item in (tmp_path / "out").iterdir()] == ["saved_model"]
+    precious.unlink()
+    assert run(*arguments).exit_code == 0
+    assert run(*arguments).exit_code == 0, "its own output is replaced"
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_signal_to_end_leaves_nothing_behind(local_store: Store, tmp_path: Path) -> None:
+    run_id = save_run()
+    script = (
+        "import os, signal, sys\n"
+        "from mlflow_ckpt.cli import main, restoring\n"
+        # The moment of the signal is fixed: between the staging and the move.
+        "restoring._move = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"main(['restore', {run_id!r}, '--output', 'out'])\n"
+    )
+    (tmp_path / "temporary").mkdir()
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 128 + signal.SIGTERM, result.stderr
+    assert not list(tmp_path.glob("**/*mlflow_ckpt*"))
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["temporary"]
+
+
+def test_a_backend_that_is_not_installed_is_named(
+    local_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = save_run()
+    monkeypatch.setenv("KERAS_BACKEND", "nonsense")
+    result = run_process("restore", run_id, "--output", "out", cwd=tmp_path)
+    assert result.returncode == 5
+    assert result.stderr.startswith("Error: Keras cannot start its backend 'nonsense': ")
+    assert list(tmp_path.iterdir()) == []

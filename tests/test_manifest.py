@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_ckpt.errors import IntegrityError, ManifestError, NewerSchemaError
+from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.digest import Digest
 from mlflow_ckpt.format.manifest import FileEntry, Manifest, _seal, hash_files
 from mlflow_ckpt.format.monitor import Monitor
@@ -30,6 +31,7 @@ MANIFEST = Manifest(
     files=(
         FileEntry("MLmodel", 700, Digest.of_bytes(b"MLmodel")),
         FileEntry("data/model.keras", 123456, Digest.of_bytes(b"model")),
+        *(FileEntry(path, 10, Digest.of_bytes(path.encode())) for path in layout.ALWAYS),
     ),
     weights_digest=Digest.of_bytes(b"weights"),
     architecture_digest=Digest.of_bytes(b"architecture"),
@@ -180,7 +182,7 @@ def test_files_are_measured_and_hashed(tmp_path: Path) -> None:
 
 
 def test_size_is_that_of_all_files() -> None:
-    assert MANIFEST.size == 124156
+    assert MANIFEST.size == 124196
     assert MANIFEST.full_file == "data/model.keras"
     assert replace(MANIFEST, full_format=None).full_file is None
 
@@ -189,3 +191,41 @@ def resealed(content: dict[str, Any]) -> str:
     """A manifest that somebody altered on purpose, seal and all."""
     rest = {key: value for key, value in content.items() if key != "manifest_digest"}
     return json.dumps({**rest, "manifest_digest": str(_seal(rest))})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": 4},
+        {"epoch": -1},
+        {"epoch": True},
+        {"epoch": 2.5},
+        {"step": 2**63},
+        {"forms": "full"},
+        {"forms": []},
+        {"forms": ["weird"]},
+        {"forms": ["full", "split"]},
+        {"full_format": None},
+        {"full_format": "h5"},
+        {"created": "yesterday"},
+        {"created": "2026-01-01T00:00:00"},
+        {"files": {}},
+        {"name": "epoch_3"},
+        {"monitor": {"name": ["x"], "mode": "min"}},
+        {"metadata": {"x": "\ud800"}},
+        {"schema_version": -1},
+        {"schema_version": "1"},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_contradicts_itself_is_refused_though_it_is_sealed(
+    change: dict[str, object],
+) -> None:
+    content = {**MANIFEST.to_dict(), **change}
+    try:
+        seal = _seal(content)
+    except UnicodeEncodeError:
+        seal = Digest.of_bytes(b"")
+    text = json.dumps({**content, "manifest_digest": str(seal)})
+    with pytest.raises(ManifestError):
+        Manifest.from_json(text)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,9 +54,34 @@ class _Group(click.Group):
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
-            return super().invoke(ctx)
+            with _ending_cleanly():
+                return super().invoke(ctx)
         except errors.MlflowCkptError as error:
             raise _Failure(error) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # Whatever else may fill up, the code that writes it tells; this is standard output.
+            raise _Failure(errors.OutputError(f"The output cannot be written: {error}.")) from error
+
+
+@contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """Let a signal to end the process unwind it, so that temporary files are removed."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, end) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tracking_uri(function: F) -> F:
@@ -148,6 +177,8 @@ def verify(
     as_json: bool,
 ) -> None:
     """Compare every file of a checkpoint of RUN with its manifest."""
+    if every and checkpoint != "latest":
+        raise click.UsageError("--all and --checkpoint contradict each other. Leave one out.")
     from mlflow_ckpt.cli import listing
     from mlflow_ckpt.cli.progress import download_bar
 

@@ -17,7 +17,7 @@ def load_modules(names: Iterable[str]) -> dict[str, Any]:
     The current directory counts as a place to import from, as for `python -m`.
 
     Raises:
-        InvalidArgumentError: If there is no such module.
+        InvalidArgumentError: If there is no such module, or it cannot be imported.
     """
     found: dict[str, Any] = {}
     for name in names:
@@ -26,11 +26,12 @@ def load_modules(names: Iterable[str]) -> dict[str, Any]:
             sys.path.insert(0, here)
         try:
             module = import_module(name)
-        except ModuleNotFoundError as error:
+        except (Exception, SystemExit) as error:
+            # A user's module may raise anything while it is imported.
             raise InvalidArgumentError(
-                f"There is no module {error.name!r} to take custom objects from. Expected a "
-                "module that Python can import from here, such as 'mypackage.layers'. "
-                f"Received: {name!r}"
+                f"The module {name!r} cannot be imported to take custom objects from: "
+                f"{type(error).__name__}: {error}. Expected a module that Python can import from "
+                "here, such as 'mypackage.layers'."
             ) from error
         found.update(
             {

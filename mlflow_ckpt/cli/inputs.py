@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     import keras
 
 Array = np.ndarray[Any, Any]
+# What files that are not what their name says make their readers raise.
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, MemoryError, OverflowError, RuntimeError),
+    *(NotImplementedError, csv.Error, zipfile.BadZipFile, zlib.error),
+)
 
 
 def read_inputs(path: Path, array: str | None = None) -> Array | dict[str, Array]:
@@ -32,7 +38,11 @@ def read_inputs(path: Path, array: str | None = None) -> Array | dict[str, Array
     Raises:
         InputMismatchError: If the file is missing or holds no such thing.
     """
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except OSError as error:
+        raise InputMismatchError(f"The input file {path} cannot be read: {error}.") from error
+    if not exists:
         raise InputMismatchError(f"There is no input file {path}.")
     readers = {".npy": _read_npy, ".npz": lambda p: _read_npz(p, array), ".csv": _read_csv}
     if path.suffix not in readers:
@@ -43,9 +53,10 @@ def read_inputs(path: Path, array: str | None = None) -> Array | dict[str, Array
         raise InvalidArgumentError(f"--array names an array of an .npz file. Received: {path}")
     try:
         return readers[path.suffix](path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
+        told = str(error).rstrip(".") or type(error).__name__
         raise InputMismatchError(
-            f"The input file {path} cannot be read as {path.suffix}: {error}."
+            f"The input file {path} cannot be read as {path.suffix}: {told}."
         ) from error
 
 
@@ -145,15 +156,32 @@ def _read_npz(path: Path, name: str | None) -> Array | dict[str, Array]:
 
 
 def _read_csv(path: Path) -> Array:
+    """Read a table of numbers; a first row without a single number is a header."""
+    rows: list[list[float]] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
-        first = next(csv.reader(file), None)
-    if not first:
-        raise ValueError("it is empty")
+        reader = csv.reader(file, strict=True)
+        lines = ((reader.line_num, cells) for cells in reader if any(map(str.strip, cells)))
+        for index, (line, cells) in enumerate(lines):
+            if len(cells) == 1 and ";" in cells[0]:
+                raise ValueError("its cells are separated by semicolons; expected commas")
+            if index == 0 and all(cell.strip() and not _is_number(cell) for cell in cells):
+                continue
+            for column, cell in enumerate(cells, 1):
+                if not _is_number(cell):
+                    raise ValueError(
+                        f"line {line}, column {column} holds {cell!r}, which is not a number"
+                    )
+            rows.append([float(cell) for cell in cells])
+            if len(cells) != len(rows[0]):
+                raise ValueError(f"line {line} has {len(cells)} cells, the first {len(rows[0])}")
+    if not rows:
+        raise ValueError("it holds no numbers")
+    return np.array(rows, np.float32)
+
+
+def _is_number(cell: str) -> bool:
     try:
-        [float(cell) for cell in first]
-        header = 0
+        float(cell)
     except ValueError:
-        header = 1
-    return np.loadtxt(
-        path, delimiter=",", skiprows=header, ndmin=2, encoding="utf-8-sig", dtype=np.float32
-    )
+        return False
+    return True

@@ -203,7 +203,7 @@ def describe(run: str, checkpoint: str, tracking_uri: str | None) -> Description
             f"{layout.FINGERPRINT} of {found.name} is missing or was altered. "
             f"See what else is: mlflow-ckpt verify ckpt:/{found.run_id}/{found.name}"
         )
-    return Description(found, Fingerprint.from_json(text.decode()))
+    return Description(found, Fingerprint.from_json(text))
 
 
 def verify(
@@ -249,13 +249,13 @@ def _render(table: Table) -> str:
     terminal = Console()
     width = terminal.width if terminal.is_terminal else _PIPE_WIDTH
     buffer = io.StringIO()
-    Console(file=buffer, width=max(width, _needed(table))).print(table)
+    Console(file=buffer, width=max(width, _needed(table)), markup=False).print(table)
     return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
 
 
 def _needed(table: Table) -> int:
     # Rich cuts off what does not fit; a terminal that wraps a long line loses nothing.
-    console = Console(width=10_000)
+    console = Console(width=10_000, markup=False)
     return console.measure(table).maximum
 
 

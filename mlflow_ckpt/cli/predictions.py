@@ -59,6 +59,8 @@ class Predictions:
         return lambda index: {f"{prefix}values": array[index].tolist()}
 
     def _class(self, probabilities: Array, prefix: str) -> dict[str, Any]:
+        if not np.isfinite(probabilities).all():
+            return {f"{prefix}class": None, f"{prefix}probability": None}
         index = int(probabilities.argmax())
         names = self.class_names
         known = names is not None and len(names) == len(probabilities)
@@ -72,17 +74,19 @@ Writer = Callable[[Predictions], None]
 
 
 def is_probabilities(array: Array) -> bool:
-    """Whether each row is a distribution over classes, as a softmax output gives it.
+    """Whether each finite row is a distribution over classes, as a softmax output gives it.
 
     Args:
         array: Shape (samples, ...).
     """
+    if array.ndim != 2 or array.shape[1] < 2:
+        return False
+    # A sample that gave NaN must not change what the others are taken for.
+    finite = array[np.isfinite(array).all(axis=1)]
     return bool(
-        array.ndim == 2
-        and array.shape[1] > 1
-        and np.isfinite(array).all()
-        and (array >= 0).all()
-        and np.allclose(array.sum(axis=1, dtype=np.float64), 1, atol=_SUM_TOLERANCE)
+        len(finite)
+        and (finite >= 0).all()
+        and np.allclose(finite.sum(axis=1, dtype=np.float64), 1, atol=_SUM_TOLERANCE)
     )
 
 
@@ -113,9 +117,13 @@ def writer_for(output: Path | None, *, as_json: bool, overwrite: bool) -> Writer
         raise InvalidArgumentError(
             f"--json prints JSON lines; the file's type says otherwise. Received: {output}"
         )
-    if output.exists() and not overwrite:
+    try:
+        exists, parent = os.path.lexists(output), output.parent.is_dir()
+    except OSError as error:
+        raise OutputError(f"The output file {output} cannot be written: {error}.") from error
+    if exists and not overwrite:
         raise OutputError(f"The output file {output} exists. Pass --overwrite to replace it.")
-    if not output.parent.is_dir():
+    if not parent:
         raise OutputError(f"There is no directory {output.parent} to write {output.name} to.")
 
     def write(predictions: Predictions) -> None:

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mlflow_ckpt.errors import ModelError
+
 
 def start_backend() -> None:
     """Import Keras and let its backend find its devices, quietly.
@@ -15,10 +17,17 @@ def start_backend() -> None:
     TensorFlow writes "could not find cuda drivers" and the like straight to the process's standard
     error, before any setting of its own could stop it. They are not about the user's command.
     """
-    with _without_native_messages():
-        import keras
+    try:
+        with _without_native_messages():
+            import keras
 
-        keras.ops.zeros(())
+            keras.ops.zeros(())
+    except (ImportError, ValueError) as error:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        raise ModelError(
+            f"Keras cannot start its backend {backend!r}: {error}. Install it, or name another: "
+            "KERAS_BACKEND=tensorflow, jax or torch."
+        ) from error
 
 
 @contextmanager

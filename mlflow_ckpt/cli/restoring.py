@@ -186,7 +186,7 @@ def _restore_full(
     # Rebuilding proves that the file works here and now, not only that its bytes are right.
     model = loading.load_full(directory, manifest, custom_objects)
     path = staging / FILES[file_format]
-    fingerprint = Fingerprint.from_json((directory / layout.FINGERPRINT).read_text("utf-8"))
+    fingerprint = Fingerprint.from_json((directory / layout.FINGERPRINT).read_bytes())
     if file_format == manifest.full_format:
         shutil.copyfile(directory / str(manifest.full_file), path)
     elif file_format == "saved_model":
@@ -205,18 +205,18 @@ def _restore_split(
 ) -> int:
     from mlflow_ckpt.model import loading
 
+    model = loading.load_split(directory, manifest, custom_objects)
     if manifest.full_format == "keras" and has_assets(directory / layout.FULL_KERAS):
         raise UnsupportedModelError(
             "The model has layers that keep files beside their weights, such as an adapted "
             "vocabulary, which the split form does not hold. Restore it with --form full."
         )
-    model = loading.load_split(directory, manifest, custom_objects)
     path = staging / layout.WEIGHTS
     if "split" in manifest.forms:
         shutil.copyfile(directory / layout.WEIGHTS, path)
     else:
         model.save_weights(path)
-    fingerprint = Fingerprint.from_json((directory / layout.FINGERPRINT).read_text("utf-8"))
+    fingerprint = Fingerprint.from_json((directory / layout.FINGERPRINT).read_bytes())
     _prove(path, Fingerprint(fingerprint.of_role(WEIGHTS_ROLE)))
     return len(fingerprint.of_role(WEIGHTS_ROLE))
 
@@ -244,11 +244,15 @@ def _prove(path: Path, fingerprint: Fingerprint) -> None:
 
 
 def _refuse_occupied(target: Path, *, overwrite: bool) -> None:
-    if target.is_file():
+    try:
+        is_file, occupied = target.is_file(), target.is_dir() and any(target.iterdir())
+    except OSError as error:
+        raise OutputError(f"The output directory {target} cannot be used: {error}.") from error
+    if is_file:
         raise OutputError(
             f"The output {target} is a file. Expected a directory, or a path that does not exist."
         )
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
+    if occupied and not overwrite:
         raise OutputError(
             f"The output directory {target} exists and is not empty. "
             "Name another with --output, or pass --overwrite to replace files of the same names."
@@ -277,18 +281,34 @@ def _move(staging: Path, target: Path) -> None:
     """Move everything into place; only renames are left to do, so nothing is half written.
 
     Raises:
-        OutputError: If a directory stands where a file goes, or a file where a directory goes.
+        OutputError: If something else than what is replaced stands in the way.
     """
     target.mkdir(exist_ok=True)
     for item in staging.iterdir():
         place = target / item.name
         if place.exists() and place.is_dir() != item.is_dir():
-            raise OutputError(
-                f"{place} is in the way: expected a {'directory' if item.is_dir() else 'file'}. "
-                "Move it away, or name another directory with --output. Nothing was restored."
-            )
+            raise _in_the_way(place, "a directory" if item.is_dir() else "a file")
+        if strangers := _files_below(place) - _files_below(item):
+            raise _in_the_way(place / min(strangers), "only files that are replaced")
     for item in sorted(staging.iterdir()):
         place = target / item.name
         if place.is_dir():
-            shutil.rmtree(place)
+            # Aside first: at every moment the old directory or the new one is there.
+            place.rename(staging.with_name(f"{staging.name}.{place.name}.old"))
         item.replace(place)
+        shutil.rmtree(staging.with_name(f"{staging.name}.{place.name}.old"), ignore_errors=True)
+
+
+def _files_below(directory: Path) -> set[Path]:
+    if not directory.is_dir():
+        return set()
+    found = {item.relative_to(directory) for item in directory.rglob("*") if item.is_file()}
+    # A SavedModel's data comes in shards, numbered anew by each export.
+    return {path for path in found if not path.name.startswith("variables.data-")}
+
+
+def _in_the_way(place: Path, expected: str) -> OutputError:
+    return OutputError(
+        f"{place} is in the way. Expected {expected} there. Move it away, or name another "
+        "directory with --output. Nothing was restored."
+    )

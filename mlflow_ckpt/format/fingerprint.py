@@ -194,7 +194,7 @@ class Fingerprint:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Fingerprint:
+    def from_json(cls, text: str | bytes) -> Fingerprint:
         """Read the text of `fingerprint.json`.
 
         Raises:

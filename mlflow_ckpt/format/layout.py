@@ -23,6 +23,9 @@ WEIGHTS_IN_ARCHIVE = "model.weights.h5"
 
 MLMODEL = "MLmodel"
 
+# Files that every checkpoint has besides its manifest.
+ALWAYS = (ARCHITECTURE_JSON, ARCHITECTURE_YAML, FINGERPRINT, TRAINING_STATE)
+
 FORMS = ("full", "split")
 FULL_FORMATS = ("keras", "h5")
 FULL_FILES = {"keras": FULL_KERAS, "h5": FULL_H5}

@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow_ckpt.errors import ManifestError, NewerSchemaError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.digest import Digest
+from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.monitor import MODES, Monitor
 
 SCHEMA_VERSION = 1
@@ -129,7 +131,7 @@ class Manifest:
         try:
             content = json.loads(text)
             version = content["schema_version"]
-            if isinstance(version, int) and version > SCHEMA_VERSION:
+            if _count(version) > SCHEMA_VERSION:
                 raise NewerSchemaError(
                     f"The manifest has schema version {version}; this mlflow_ckpt reads up to "
                     f"{SCHEMA_VERSION}. Install a newer mlflow-ckpt.",
@@ -137,7 +139,12 @@ class Manifest:
                     supported=SCHEMA_VERSION,
                 )
             sealed = content.pop("manifest_digest")
-            manifest = cls._from_dict(content)
+            if sealed != str(_seal(content)):
+                raise ManifestError(
+                    "manifest.json was altered after it was written: its content does not have "
+                    f"the digest it states ({sealed})."
+                )
+            return cls._from_dict(content)
         except (
             ArithmeticError,
             AttributeError,
@@ -149,41 +156,48 @@ class Manifest:
             raise ManifestError(
                 f"manifest.json is not a manifest as docs/format.md describes it ({error!r})."
             ) from error
-        if sealed != str(_seal(content)):
-            raise ManifestError(
-                "manifest.json was altered after it was written: its content does not have the "
-                f"digest it states ({sealed})."
-            )
-        return manifest
 
     @classmethod
     def _from_dict(cls, content: Mapping[str, Any]) -> Manifest:
         monitor = content["monitor"]
-        if monitor and monitor["mode"] not in MODES:
-            raise ValueError(f"unknown mode {monitor['mode']!r}")
-        full_format = content["full_format"]
-        if full_format is not None and full_format not in layout.FULL_FORMATS:
-            raise ValueError(f"unknown full_format {full_format!r}")
-        return cls(
-            run_id=str(content["run_id"]),
-            name=str(content["name"]),
-            epoch=int(content["epoch"]),
-            step=int(content["step"]),
-            created=str(content["created"]),
-            forms=tuple(str(form) for form in content["forms"]),
-            full_format=full_format,
+        manifest = cls(
+            run_id=_text(content["run_id"]),
+            name=_text(content["name"]),
+            epoch=_count(content["epoch"]),
+            step=_count(content["step"]),
+            created=_moment(content["created"]),
+            forms=tuple(_text(form) for form in content["forms"]),
+            full_format=content["full_format"],
             weights_digest=Digest.parse(content["weights_digest"]),
             architecture_digest=Digest.parse(content["architecture_digest"]),
             metrics={name: _number(value) for name, value in content["metrics"].items()},
-            monitor=monitor and Monitor(str(monitor["name"]), monitor["mode"]),
+            monitor=monitor and Monitor(_text(monitor["name"]), monitor["mode"]),
             files=tuple(
-                FileEntry(safe_path(path), int(entry["size"]), Digest.parse(entry["digest"]))
+                FileEntry(safe_path(path), _count(entry["size"]), Digest.parse(entry["digest"]))
                 for path, entry in content["files"].items()
             ),
             versions=dict(content["versions"]),
             lineage=dict(content["lineage"]),
             metadata=dict(content["metadata"]),
         )
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        """Raise ValueError where the parts contradict each other."""
+        name = CheckpointName.parse(self.name)
+        if name is None or (name.unit == "epoch" and name.number != self.epoch):
+            raise ValueError(f"name {self.name!r} is not that of epoch {self.epoch}")
+        if not self.forms or not set(self.forms) <= set(layout.FORMS):
+            raise ValueError(f"unknown forms {self.forms!r}")
+        if self.full_format not in (layout.FULL_FORMATS if "full" in self.forms else (None,)):
+            raise ValueError(f"full_format {self.full_format!r} for the forms {self.forms!r}")
+        if self.monitor and self.monitor.mode not in MODES:
+            raise ValueError(f"unknown mode {self.monitor.mode!r}")
+        needed = {*layout.ALWAYS, *([layout.WEIGHTS] if "split" in self.forms else [])}
+        needed |= {self.full_file, layout.MLMODEL} if self.full_file else set()
+        if lacking := needed - {entry.path for entry in self.files}:
+            raise ValueError(f"it does not list {', '.join(sorted(lacking))}")
 
 
 def hash_files(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
@@ -204,6 +218,24 @@ def _jsonable(value: float) -> float | str:
 
 def _number(value: float | str) -> float:
     return _NONFINITE[value] if isinstance(value, str) else float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, received {value!r}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"expected a count, received {value!r}")
+    return value
+
+
+def _moment(value: Any) -> str:
+    if datetime.fromisoformat(_text(value)).tzinfo is None:
+        raise ValueError(f"expected a time with its zone, received {value!r}")
+    return _text(value)
 
 
 def safe_path(path: str) -> str:

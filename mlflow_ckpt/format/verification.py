@@ -175,6 +175,8 @@ def _files(directory: Path) -> list[str]:
         (Path(root) / name).relative_to(directory).as_posix()
         for root, _, names in os.walk(directory)
         for name in names
+        # A link to nowhere is a file that is missing.
+        if (Path(root) / name).is_file()
     ]
 
 
@@ -195,7 +197,7 @@ def _name_tensors(
     if not altered & weights_files or layout.FINGERPRINT in altered:
         return tuple(mismatches), None
     try:
-        fingerprint = Fingerprint.from_json((directory / layout.FINGERPRINT).read_text("utf-8"))
+        fingerprint = Fingerprint.from_json((directory / layout.FINGERPRINT).read_bytes())
     except FileNotFoundError:
         return tuple(mismatches), None
     except IntegrityError as error:

@@ -74,7 +74,7 @@ def to_yaml(architecture: Mapping[str, Any]) -> str:
     return text
 
 
-def from_json(text: str) -> dict[str, Any]:
+def from_json(text: bytes) -> dict[str, Any]:
     """Read `architecture.json`.
 
     Raises:
@@ -82,7 +82,7 @@ def from_json(text: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ModelLoadError(f"architecture.json is not JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ModelLoadError("architecture.json holds no architecture. Expected an object.")

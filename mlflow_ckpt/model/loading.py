@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,7 +122,7 @@ def _load_archive(
 
 
 def _read_architecture(directory: Path) -> dict[str, Any]:
-    return architecture.from_json((directory / layout.ARCHITECTURE_JSON).read_text("utf-8"))
+    return architecture.from_json((directory / layout.ARCHITECTURE_JSON).read_bytes())
 
 
 def _extract_weights(archive: Path, target: Path) -> None:
@@ -141,8 +142,11 @@ def _restore_seeds(model: keras.Model, directory: Path) -> None:
     if not path.is_file():
         return
     variables = snapshot.seed_variables(model)
-    with np.load(path, allow_pickle=False) as arrays:
-        saved = {name: arrays[name] for name in arrays if name.startswith(snapshot.SEEDS)}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            saved = {name: arrays[name] for name in arrays if name.startswith(snapshot.SEEDS)}
+    except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelLoadError(f"{path.name} cannot be read: {error}.") from error
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     if shapes != {name: array.shape for name, array in saved.items()}:
         raise ModelLoadError(

@@ -53,4 +53,4 @@ def check_fingerprint(
 
 def read_fingerprint(directory: Path) -> Fingerprint:
     """Read `fingerprint.json` of a checkpoint's directory."""
-    return Fingerprint.from_json((directory / layout.FINGERPRINT).read_text("utf-8"))
+    return Fingerprint.from_json((directory / layout.FINGERPRINT).read_bytes())

@@ -75,7 +75,8 @@ class RunStore:
             try:
                 return self._client.get_run(self.run_id)
             except MlflowException as error:
-                if error.error_code != _MISSING:
+                # MLflow refuses a run id with characters that no run id has as a bad parameter.
+                if error.error_code != _MISSING and "'run_id'" not in str(error):
                     raise
                 raise RunNotFoundError(
                     f"There is no run {self.run_id!r} at {self.tracking_uri}. Expected a run id as "

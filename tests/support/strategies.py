@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 import ml_dtypes
@@ -9,7 +10,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.digest import Digest
+from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.manifest import FileEntry, Manifest
 from mlflow_ckpt.format.monitor import Monitor
 
@@ -59,15 +62,24 @@ paths = st.lists(_parts, min_size=1, max_size=3).map("/".join)
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
     """Manifests with every field in use."""
-    found = draw(st.dictionaries(paths, st.integers(0, 10**15), max_size=4))
+    forms = draw(st.sampled_from([("full",), ("split",), ("full", "split")]))
+    full_format = draw(st.sampled_from(["keras", "h5"])) if "full" in forms else None
+    needed = {*layout.ALWAYS, *([layout.WEIGHTS] if "split" in forms else [])}
+    if full_format is not None:
+        needed |= {layout.MLMODEL, layout.FULL_FILES[full_format]}
+    sizes = st.integers(0, 10**15)
+    found = draw(st.dictionaries(paths, sizes, max_size=4))
+    found |= {path: draw(sizes) for path in sorted(needed)}
+    epoch, step = draw(st.integers(0, 10**6)), draw(st.integers(0, 10**12))
+    name = draw(st.sampled_from([CheckpointName("epoch", epoch), CheckpointName("step", step)]))
     return Manifest(
         run_id=draw(texts),
-        name=draw(texts),
-        epoch=draw(st.integers(0, 10**6)),
-        step=draw(st.integers(0, 10**12)),
-        created=draw(st.datetimes()).isoformat(),
-        forms=draw(st.sampled_from([("full",), ("split",), ("full", "split")])),
-        full_format=draw(st.sampled_from([None, "keras", "h5"])),
+        name=str(name),
+        epoch=epoch,
+        step=step,
+        created=draw(st.datetimes(timezones=st.just(UTC))).isoformat(),
+        forms=forms,
+        full_format=full_format,
         files=tuple(FileEntry(path, found[path], draw(digests)) for path in sorted(found)),
         weights_digest=draw(digests),
         architecture_digest=draw(digests),

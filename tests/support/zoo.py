@@ -26,7 +26,7 @@ class Entry:
         build: Returns a model, compiled if it can be trained.
         data: Returns what it is trained on: inputs and targets.
         custom_objects: What a loader must be given.
-        formats: The full formats to save it in.
+        formats: The full formats to save it in; HDF5 where its own road is put to the test.
         forms: The forms that can hold it.
         compiled: Whether it can be trained.
     """
@@ -292,7 +292,7 @@ ZOO = {
     "sequential": Entry(
         lambda: compiled(perceptron(), metrics=["mae"], jit_compile=False), vectors
     ),
-    "sequential without Input": Entry(lazy_sequential, vectors),
+    "sequential without Input": Entry(lazy_sequential, vectors, formats=("keras",)),
     "several inputs and outputs": Entry(several_inputs_and_outputs, pairs),
     "subclassed": Entry(lambda: compiled(Regressor(5)), vectors, formats=("keras",)),
     "registered layer": Entry(lambda: with_layer(Scale(0.5)), vectors),
@@ -302,7 +302,9 @@ ZOO = {
     "augmentation": Entry(augmented_images, images, formats=("keras",)),
     "recurrent": Entry(recurrent, sequences, formats=("keras",)),
     "mixed_float16": Entry(loss_scaled, vectors),
-    "mixed_bfloat16": Entry(lambda: compiled(perceptron(dtype="mixed_bfloat16")), vectors),
+    "mixed_bfloat16": Entry(
+        lambda: compiled(perceptron(dtype="mixed_bfloat16")), vectors, formats=("keras",)
+    ),
     # Adam stands still in bfloat16, which rounds its beta_2 up to 1.
     "bfloat16": Entry(
         lambda: compiled(perceptron(dtype="bfloat16"), optimizers.SGD(0.1, momentum=0.5)),
@@ -322,7 +324,7 @@ ZOO = {
     ),
     "plain sgd": Entry(lambda: compiled(perceptron(), "sgd"), vectors, formats=("keras",)),
     "schedule": Entry(decayed_adamw, vectors),
-    "shared layers": Entry(shared_layers, pairs),
+    "shared layers": Entry(shared_layers, pairs, formats=("keras",)),
     "frozen layers": Entry(frozen, vectors),
     "uncompiled": Entry(perceptron, vectors, compiled=False),
     "string lookup": Entry(string_lookup, words, formats=("keras",), forms=("full",)),

@@ -47,8 +47,11 @@ def _expand(path: Path) -> list[Path]:
         )
     if not path.is_dir():
         return [path]
-    suffixes = Image.registered_extensions()
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
+    # What Pillow reads: it also knows formats, such as PDF, that it only writes.
+    suffixes = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN}
+    files = sorted(
+        file for file in path.iterdir() if file.is_file() and file.suffix.lower() in suffixes
+    )
     if not files:
         raise UserError(
             f"The folder {path.absolute()} holds no image: expected files such as .png or .jpg."
@@ -93,7 +96,16 @@ def _read(file: Path, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring 16-bit grey to 8 bits; Pillow's own conversion would clip it to white."""
+    """Bring 16-bit grey to 8 bits; Pillow's own conversion would clip it to white.
+
+    Raises:
+        ValueError: The pixels are wider numbers, whose range nothing tells.
+    """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"its pixels are 32-bit {'floats' if image.mode == 'F' else 'integers'}, whose range "
+            "is unknown; expected 8 or 16 bits a channel"
+        )
     return image

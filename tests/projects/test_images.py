@@ -100,3 +100,18 @@ def test_a_truncated_image_is_one_sentence(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:5000])
     assert refused(str(path)).startswith(f"The image {path} cannot be read: ")
+
+
+@pytest.mark.parametrize(("mode", "told"), [("F", "32-bit floats"), ("I", "32-bit integers")])
+def test_pixels_of_unknown_range_are_refused(mode: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "deep.tiff"
+    Image.new(mode, (4, 4)).save(file)
+    with pytest.raises(UserError, match=told):
+        read_images([file], (4, 4, 3))
+
+
+def test_a_folder_gives_its_image_files_only(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "directory.png").mkdir()
+    (tmp_path / "paper.pdf").write_bytes(b"%PDF-1.4")
+    assert [file.name for file in find_images(str(tmp_path))] == ["a.png"]

@@ -205,7 +205,11 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if value is not None and math.isnan(value):
             self._warn_once(
                 f"{self.monitor} is NaN: the model diverged. "
-                + ("Nothing more is saved." if self.save_best_only else "It is never the best.")
+                + (
+                    "Such an epoch is not saved."
+                    if self.save_best_only
+                    else "It is never the best."
+                )
             )
         if self.save_best_only and monitor is not None and not improved:
             if self.verbose:

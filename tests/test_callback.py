@@ -93,13 +93,13 @@ def test_save_best_only_saves_what_improved() -> None:
     with mlflow.start_run() as run:
         fit(
             small_model(),
-            Metrics("score", [1.0, 3.0, 2.0, 3.0, math.nan, 4.0]),
+            Metrics("score", [1.0, 3.0, 2.0, 3.0, 4.0]),
             MlflowCheckpoint("score", mode="max", save_best_only=True),
-            epochs=6,
+            epochs=5,
         )
-    assert names(run.info.run_id) == ["epoch_0001", "epoch_0002", "epoch_0006"]
-    assert tags(run.info.run_id) == {"latest": "epoch_0006", "best": "epoch_0006"}
-    assert len(history(run.info.run_id, "loss")) == 6
+    assert names(run.info.run_id) == ["epoch_0001", "epoch_0002", "epoch_0005"]
+    assert tags(run.info.run_id) == {"latest": "epoch_0005", "best": "epoch_0005"}
+    assert len(history(run.info.run_id, "loss")) == 5
 
 
 @one_store
@@ -109,7 +109,6 @@ def test_save_best_only_saves_what_improved() -> None:
         ("min", [2.0, 1.0, 3.0], "epoch_0002"),
         ("max", [2.0, 1.0, 3.0], "epoch_0003"),
         ("max", [3.0, 3.0, 3.0], "epoch_0001"),
-        ("min", [math.nan, 5.0, math.nan], "epoch_0002"),
     ],
 )
 def test_the_best_tag_follows_the_mode(mode: str, values: list[float], best: str) -> None:
@@ -122,6 +121,21 @@ def test_the_best_tag_follows_the_mode(mode: str, values: list[float], best: str
         )
     assert tags(run.info.run_id) == {"latest": "epoch_0003", "best": best}
     assert mlflow_ckpt.get_checkpoint(run.info.run_id, "best").name == best
+
+
+@one_store
+def test_a_metric_that_is_nan_is_warned_of_once_and_never_the_best() -> None:
+    with mlflow.start_run() as run, pytest.warns(UserWarning, match="score is NaN") as caught:
+        fit(
+            small_model(),
+            Metrics("score", [math.nan, 5.0, math.nan]),
+            MlflowCheckpoint("score", mode="min"),
+            epochs=3,
+        )
+    (message,) = [str(w.message) for w in caught if w.category is UserWarning]
+    assert message == "score is NaN: the model diverged. It is never the best."
+    assert tags(run.info.run_id) == {"latest": "epoch_0003", "best": "epoch_0002"}
+    assert mlflow_ckpt.get_checkpoint(run.info.run_id, "best").name == "epoch_0002"
 
 
 @both_stores
@@ -348,9 +362,11 @@ def test_weights_that_went_nan_are_said_loudly() -> None:
             kernel = self.model.get_layer("head").kernel
             kernel.assign(np.full(kernel.shape, np.nan, "float32"))
 
-    with mlflow.start_run() as run, pytest.warns(UserWarning, match="DIVERGED") as caught:
+    with mlflow.start_run() as run, pytest.warns(UserWarning) as caught:
         fit(small_model(), Poison(), MlflowCheckpoint(), epochs=1)
-    message = next(str(w.message) for w in caught if "DIVERGED" in str(w.message))
+    told = [str(w.message) for w in caught if w.category is UserWarning]
+    assert told[0] == "val_loss is NaN: the model diverged. It is never the best."
+    (message,) = told[1:]
     assert message.startswith(
         "THE MODEL DIVERGED: checkpoint epoch_0001 holds NaN or infinite values in "
     )
@@ -496,3 +512,17 @@ def test_saving_as_hdf5_elsewhere_does_not_cost_the_optimizer(tmp_path: Any) -> 
     before = loaded.evaluate(X, Y, verbose=0)[0]
     fit(loaded, epochs=3)
     assert loaded.evaluate(X, Y, verbose=0)[0] < before
+
+
+@one_store
+def test_save_best_only_goes_on_after_an_epoch_of_nan() -> None:
+    with mlflow.start_run() as run, pytest.warns(UserWarning) as caught:
+        fit(
+            small_model(),
+            Metrics("score", [1.0, math.nan, 2.0]),
+            MlflowCheckpoint("score", mode="max", save_best_only=True),
+            epochs=3,
+        )
+    (message,) = [str(w.message) for w in caught if w.category is UserWarning]
+    assert message == "score is NaN: the model diverged. Such an epoch is not saved."
+    assert names(run.info.run_id) == ["epoch_0001", "epoch_0003"]

@@ -70,7 +70,7 @@ def test_show_prints_manifest_files_and_fingerprint(trained_run: TrainedRun) -> 
         "val_loss (min)",
         "data/model.keras",
         "layers/dense/vars/0",
-        "dense/kernel",
+        f"{trained_run.model.layers[0].name}/kernel",
         "8x16",
     ):
         assert expected in text

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorflow.python.framework import config
 
 from tests.support.stores import Store, current, open_sqlite
 
@@ -52,6 +53,14 @@ def run_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         timeout=300,
         check=False,
     )
+
+
+@pytest.fixture(autouse=True)
+def determinism_ends_with_the_test() -> Iterator[None]:
+    """Training asks TensorFlow for deterministic operations, which also rules out XLA."""
+    yield
+    # TensorFlow makes public only the way in.
+    config.disable_op_determinism()
 
 
 @dataclass(frozen=True)

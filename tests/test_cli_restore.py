@@ -137,12 +137,13 @@ def test_restore_takes_the_split_form_where_there_is_no_other(
     run_id = save_run(forms=("split",))
     told = json.loads(run("restore", run_id, "--output", tmp_path / "out", "--json").output)
     assert told["form"] == "split"
-    result = run("restore", run_id, "--output", tmp_path / "other", "--form", "full")
-    assert (result.exit_code, result.output) == (
-        3,
-        "Error: The checkpoint epoch_0001 holds the split form only. "
-        "Restore it with --form split.\n",
-    )
+    for arguments in (("--form", "full"), ("--format", "h5")):
+        result = run("restore", run_id, "--output", tmp_path / "other", *arguments)
+        assert (result.exit_code, result.output) == (
+            3,
+            "Error: The checkpoint epoch_0001 holds the split form only. "
+            "Restore it with --form split.\n",
+        )
 
 
 def test_a_directory_in_the_way_is_left_alone(local_store: Store, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def restore(
     catalog = Catalog(RunStore(reference.run_id, tracking_uri))
     found = catalog.find(reference.selector, monitor=monitor, mode=mode)
     manifest = found.manifest
-    form = form or ("full" if "full" in manifest.forms else "split")
+    form = form or ("full" if file_format or "full" in manifest.forms else "split")
     if form == "full" and manifest.full_format is None:
         raise FormNotFoundError(
             f"The checkpoint {found.name} holds the split form only. Restore it with --form split.",

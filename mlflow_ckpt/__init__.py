@@ -19,6 +19,7 @@ from mlflow_ckpt._version import __version__
 if TYPE_CHECKING:
     from mlflow_ckpt.callback import MlflowCheckpoint
     from mlflow_ckpt.format.fingerprint import Fingerprint
+    from mlflow_ckpt.format.retention import AnyOf, BestN, EveryN, LatestN, RetentionPolicy
     from mlflow_ckpt.format.verification import VerificationResult
     from mlflow_ckpt.loaders import (
         fingerprint,
@@ -30,13 +31,21 @@ if TYPE_CHECKING:
         verify,
     )
     from mlflow_ckpt.model.filling import LoadReport
+    from mlflow_ckpt.retention import prune
     from mlflow_ckpt.tracking.catalog import Checkpoint
+    from mlflow_ckpt.tracking.pruning import Pruned
 
 __all__ = [
+    "AnyOf",
+    "BestN",
     "Checkpoint",
+    "EveryN",
     "Fingerprint",
+    "LatestN",
     "LoadReport",
     "MlflowCheckpoint",
+    "Pruned",
+    "RetentionPolicy",
     "VerificationResult",
     "__version__",
     "errors",
@@ -46,15 +55,23 @@ __all__ = [
     "load_architecture",
     "load_model",
     "load_weights",
+    "prune",
     "verify",
 ]
 
 _HOME = {
+    "AnyOf": "mlflow_ckpt.format.retention",
+    "BestN": "mlflow_ckpt.format.retention",
     "Checkpoint": "mlflow_ckpt.tracking.catalog",
+    "EveryN": "mlflow_ckpt.format.retention",
     "Fingerprint": "mlflow_ckpt.format.fingerprint",
+    "LatestN": "mlflow_ckpt.format.retention",
     "LoadReport": "mlflow_ckpt.model.filling",
     "MlflowCheckpoint": "mlflow_ckpt.callback",
+    "Pruned": "mlflow_ckpt.tracking.pruning",
+    "RetentionPolicy": "mlflow_ckpt.format.retention",
     "VerificationResult": "mlflow_ckpt.format.verification",
+    "prune": "mlflow_ckpt.retention",
 }
 
 

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import math
-import time
-import warnings
+import atexit
+import os
+import sys
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import keras
-import mlflow
 
-from mlflow_ckpt.errors import CheckpointExistsError, InvalidArgumentError
+from mlflow_ckpt.errors import InvalidArgumentError, MlflowCkptError, TrackingUnavailableError
 from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.format.monitor import MODES, Monitor, infer_mode, is_better
-from mlflow_ckpt.model import keras_private, snapshot
-from mlflow_ckpt.saver import (
-    CheckpointSaver,
-    Saved,
-    check_forms,
-    check_full_format,
-    check_metadata,
-    check_model,
-)
-from mlflow_ckpt.tracking.catalog import Catalog
+from mlflow_ckpt.format.monitor import MODES
+from mlflow_ckpt.format.retention import LatestN, RetentionPolicy, check_policy
+from mlflow_ckpt.guards import require_to_go_forward
+from mlflow_ckpt.improvement import Improvement
+from mlflow_ckpt.interruption import Interruption, is_whole
+from mlflow_ckpt.messages import Messages
+from mlflow_ckpt.model import snapshot
+from mlflow_ckpt.own_run import OwnRun
+from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.settings import check_forms, check_full_format, check_metadata
+from mlflow_ckpt.tracking.spool import Entry
 from mlflow_ckpt.tracking.store import RunStore
 
 # Batches in which even a patient optimizer, accumulating gradients, has made a step.
 _LONGEST_ACCUMULATION = 64
+INTERRUPTED_TAG = "mlflow_ckpt.interrupted"
 
 
 class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -35,11 +37,17 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     Takes the place of `keras.callbacks.ModelCheckpoint`, with the same words:
 
-        with mlflow.start_run():
-            model.fit(x, y, epochs=5, callbacks=[mlflow_ckpt.MlflowCheckpoint()])
+        with mlflow.start_run(), mlflow_ckpt.MlflowCheckpoint() as checkpoints:
+            model.fit(x, y, epochs=5, callbacks=[checkpoints])
 
     Each checkpoint is a directory of run artifacts, `checkpoints/epoch_0003` at the end of an
     epoch or `checkpoints/step_00001500` inside one, complete or invisible (docs/format.md).
+
+    Training waits only while its state is copied in memory. Everything else happens in threads: a
+    checkpoint is written to disk, then sent, and what the server has not confirmed stays in a spool
+    on this machine (docs/saving.md). When `fit` returns, all is done; when training breaks off, the
+    last whole state is saved, at once where the callback is used as a context manager, else when
+    the process ends.
 
     Args:
         monitor: The metric that tells which checkpoint is best.
@@ -48,6 +56,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         mode: `"min"`, `"max"`, or `"auto"` to tell from the metric.
         save_freq: `"epoch"`, or a number of batches.
         initial_value_threshold: Value that the metric must beat to be the best.
+        max_to_keep: How many checkpoints the run keeps, the newest and always the best: short for
+            `retention=LatestN(max_to_keep)`.
         forms: `"full"` (architecture, weights, optimizer and compile settings in one file),
             `"split"` (architecture and weights apart), or both.
         full_format: `"keras"`, or `"h5"` for the legacy HDF5 format.
@@ -55,6 +65,11 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             one, and ends it when training ends.
         log_metrics: Log the epoch's metrics to the run, at step = completed epochs.
         metadata: Plain values to keep in every checkpoint, such as class names.
+        retention: Which checkpoints the run keeps: `LatestN`, `BestN`, `EveryN`, `AnyOf`.
+        on_error: What to do where a checkpoint cannot be saved or sent: `"warn"`, and go on
+            training, or `"raise"` at the end of the batch or epoch.
+        drain_timeout: Seconds to wait, when training ends, for a server that does not answer; after
+            a signal, seconds to wait in all. What is left then stays in the spool.
 
     Raises:
         InvalidArgumentError: If an argument is none of these.
@@ -68,94 +83,258 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         mode: str = "auto",
         save_freq: str | int = "epoch",
         initial_value_threshold: float | None = None,
+        max_to_keep: int | None = None,
         *,
         forms: Sequence[str] = ("full",),
         full_format: str = "keras",
         run_id: str | None = None,
         log_metrics: bool = True,
         metadata: Mapping[str, Any] | None = None,
+        retention: RetentionPolicy | None = None,
+        on_error: str = "warn",
+        drain_timeout: float = 30.0,
     ) -> None:
         super().__init__()
-        if mode not in ("auto", *MODES):
-            raise InvalidArgumentError(
-                f"Unrecognized mode. Expected 'auto', 'min' or 'max'. Received: mode={mode!r}"
-            )
-        if save_freq != "epoch" and (
-            isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1
-        ):
-            raise InvalidArgumentError(
-                "Unrecognized save_freq. Expected 'epoch' or a number of batches, 1 or more. "
-                f"Received: save_freq={save_freq!r}"
-            )
-        if save_best_only and save_freq != "epoch" and monitor.startswith("val_"):
-            raise InvalidArgumentError(
-                "Inside an epoch there is no validation. Expected, with save_best_only and "
-                "save_freq in batches, a monitor of the training such as 'loss'. "
-                f"Received: monitor={monitor!r}"
-            )
+        _check_arguments(mode, save_freq, save_best_only, monitor, on_error, drain_timeout)
         self.monitor = monitor
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.mode = mode
         self.save_freq = save_freq
-        self.best = initial_value_threshold
         self.run_id = run_id
         self.log_metrics = log_metrics
+        self.drain_timeout = drain_timeout
+        # Keras may call the end of a batch late, from another thread, where nothing is saved there.
+        self.async_safe = save_freq == "epoch"
         self._forms = check_forms(forms)
         self._full_format = check_full_format(full_format)
         self._metadata = check_metadata(metadata)
-        self._initial_best = initial_value_threshold
+        self._retention = _check_retention(max_to_keep, retention)
+        self._improvement = Improvement(
+            monitor,
+            mode,
+            initial_value_threshold,
+            save_best_only=save_best_only,
+            inside_epochs=save_freq != "epoch",
+        )
+        self._messages = Messages(verbose=bool(verbose), raising=on_error == "raise")
+        self._interruption = Interruption(self)
         self._saver: CheckpointSaver | None = None
         self._store: RunStore | None = None
-        self._own_run: str | None = None
-        self._previous: list[Mapping[str, float]] = []
+        self._own_run = OwnRun()
+        self._training = False
+        self._process = 0
+        self._thread: threading.Thread | None = None
+        self._history: Any = None
         self._epoch = 0
         self._first_epoch_checked = False
-        self._warned: set[str] = set()
         self._batches_since_save = 0
+        self._begun = self._ended = -1
         self._last_batch = -1
         self._last_step = -1
-        if save_freq != "epoch":
-            # Not a method of the class: where one exists, Keras's loop waits for it at each batch.
-            self.on_train_batch_end = self._save_inside_epoch
+
+    @property
+    def best(self) -> float | None:
+        """The best value of the monitored metric so far; None before the first."""
+        return self._improvement.best
+
+    def __enter__(self) -> Self:
+        """Return the callback itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Save and send what is left of a training that broke off."""
+        if self._training:
+            self._break_off(exc)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Find or start the run, and refuse what could not be saved, before any training."""
-        check_model(self.model, self._forms, self._full_format)
-        run_id = self.run_id or self._active_or_own_run()
-        if self._store is None or self._store.run_id != run_id:
-            self.best = self._initial_best
-        self._store = RunStore(run_id)
-        self._saver = CheckpointSaver(
-            self._store,
-            forms=self._forms,
-            full_format=self._full_format,
-            metadata=self._metadata,
-        )
+        if self._training:
+            # An exception left the last training, and whoever caught it went on.
+            self._end_training("FAILED", quietly=True)
+        try:
+            self._prepare(self.run_id or self._own_run.active_or_new())
+        except BaseException:
+            self._own_run.end("FAILED")
+            raise
         self._first_epoch_checked = False
+        self._last_step = -1
+        self._process, self._thread = os.getpid(), threading.current_thread()
+        self._history = getattr(self.model, "history", None)
+        self._training = True
+        self._interruption.install()
+        atexit.register(self._at_exit)
+
+    def _prepare(self, run_id: str) -> None:
+        saver = self._saver
+        if saver is None or saver.run_id != run_id:
+            self._improvement.reset()
+            self._store = RunStore(run_id)
+            saver = self._saver = CheckpointSaver(
+                self._store,
+                forms=self._forms,
+                full_format=self._full_format,
+                metadata=self._metadata,
+                retention=self._retention,
+            )
+        saver.check(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the epoch; before the first, make sure that nothing would be overwritten."""
         self._epoch = epoch
-        self._last_batch = -1
+        self._last_batch = self._begun = self._ended = -1
         if not self._first_epoch_checked:
-            self._refuse_to_go_back(epoch)
+            try:
+                self._look_at_run(epoch)
+            except BaseException:
+                # Refused before its first step: there is nothing to save when the process ends.
+                self._end_training("FAILED", limit=0.0, quietly=True)
+                raise
             self._first_epoch_checked = True
+        self._pause()
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Between two batches the model is whole: end here if a signal asked for it."""
+        self._pause()
+        self._begun = batch
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Save inside an epoch, if that is asked for."""
+        self._ended = max(self._ended, batch)
+        if self.save_freq != "epoch":
+            self._save_inside_epoch(batch, logs)
+
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Note that no step is under way: data of unknown length ends with one that began."""
+        self._begun = self._ended
+
+    def on_test_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """End here if a signal asked for it."""
+        if self._training:
+            self._pause()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch's metrics and save its checkpoint."""
         completed = epoch + 1
         metrics = _scalars(logs)
+        saver = self._require_saver()
+        self._epoch = completed
+        self._begun = self._ended = -1
         if self.log_metrics and metrics:
-            self._require_store().log_metrics(metrics, completed, int(time.time() * 1000))
+            saver.log_metrics(self._messages.loggable(metrics), completed)
         if self.save_freq == "epoch":
             self._save(CheckpointName("epoch", completed), completed, metrics)
+        self._tell()
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """End the run that this callback started."""
-        self._end_own_run("FINISHED")
+        """Wait until everything is sent, and end the run that this callback started."""
+        self._end_training("FINISHED")
+        self._interruption.raise_received()
 
-    def _save_inside_epoch(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def _pause(self) -> None:
+        """End the training between two batches if a signal asked for it."""
+        if self._interruption.received is None:
+            return
+        reason = str(self._interruption.reason)
+        self._messages.tell_interrupted(reason, self.drain_timeout)
+        try:
+            self._save_interrupted(reason)
+        finally:
+            self._end_training("KILLED", limit=self.drain_timeout, quietly=True)
+        self._interruption.raise_received()
+
+    def _break_off(self, exc: BaseException | None) -> None:
+        """Save the last whole state of a training that an exception ended."""
+        interrupted = isinstance(exc, KeyboardInterrupt)
+        reason = "exit" if exc is None else type(exc).__name__
+        try:
+            if not isinstance(exc, MlflowCkptError):
+                self._save_if_whole(exc, reason)
+        finally:
+            limit = self.drain_timeout if interrupted else None
+            self._end_training("KILLED" if interrupted else "FAILED", limit=limit, quietly=True)
+
+    def _save_if_whole(self, exc: BaseException | None, reason: str) -> None:
+        if getattr(self.model, "history", None) is not self._history:
+            why = f"({reason}), and the model has been trained further since"
+        elif not is_whole(self.model, exc, in_step=self._begun > self._ended):
+            why = f"inside a step ({reason}), which may have left the model half updated"
+        else:
+            self._save_interrupted(reason)
+            return
+        self._messages.warn(
+            f"The training broke off {why}, so its state was not saved. The checkpoints are whole."
+        )
+
+    def _at_exit(self) -> None:
+        # A forked child inherits this, but not the threads, nor the training.
+        if not self._training or self._process != os.getpid():
+            return
+        if self._thread is threading.current_thread():
+            self._break_off(getattr(sys, "last_value", None))
+        else:
+            # That thread may be in the middle of a step.
+            self._end_training("FAILED", quietly=True)
+
+    def _end_training(
+        self, status: str, *, limit: float | None = None, quietly: bool = False
+    ) -> None:
+        """Wait until everything is sent, tell what is not, and end a run of our own."""
+        self._training = False
+        atexit.unregister(self._at_exit)
+        saver = self._saver
+        try:
+            if saver is not None:
+                if self._own_run.is_active:
+                    saver.end_run(status)
+                left = self._finish(saver, limit)
+                self._messages.tell(saver.reports(), self.params, quietly=quietly)
+                self._messages.tell_left(left, saver, quietly=quietly)
+        except BaseException:
+            status = "FAILED" if status == "FINISHED" else status
+            raise
+        finally:
+            self._interruption.restore()
+            self._own_run.end(status)
+
+    def _finish(self, saver: CheckpointSaver, limit: float | None) -> list[Entry]:
+        """Wait until everything is sent; once a signal comes, only so long."""
+        patience, known = self.drain_timeout, self._interruption.received
+
+        def signalled() -> bool:
+            return self._interruption.received != known
+
+        left = saver.finish(patience=patience, limit=limit, unless=signalled)
+        return saver.finish(patience=patience, limit=patience) if left and signalled() else left
+
+    def _save_interrupted(self, reason: str) -> None:
+        """Save the state between two checkpoints, unless it is that of the last one."""
+        saver = self._saver
+        if saver is None or not self.model.built:
+            return
+        try:
+            step = snapshot.step_of(self.model)
+            if step > self._last_step:
+                name = CheckpointName("step", step)
+                saver.save(self.model, name, epoch=self._epoch, metrics={}, interrupted=reason)
+                self._last_step = step
+            elif step == 0 and self._ended >= 0:
+                self._messages.warn(
+                    "The model's optimizer counts no steps, so there is no step to name the state "
+                    "of the interrupted training by: it was not saved."
+                )
+            saver.set_tags({INTERRUPTED_TAG: f"{reason} at step {step}"})
+        except Exception as error:  # noqa: BLE001 - another exception is on its way already
+            self._messages.warn(
+                f"The interrupted training's state was not saved: {type(error).__name__}: {error}"
+            )
+
+    def _save_inside_epoch(self, batch: int, logs: Mapping[str, Any] | None) -> None:
         # With steps_per_execution, this is called for the last batch of several.
         self._batches_since_save += batch - self._last_batch
         self._last_batch = batch
@@ -166,150 +345,111 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             # Gradients are being accumulated, or a step overflowed: save with the next real step.
             patience = 2 * int(self.save_freq) + _LONGEST_ACCUMULATION
             if self._batches_since_save > patience:
-                self._warn_once(
+                self._messages.warn_once(
                     f"The model's optimizer made no step in {patience} batches, so "
                     "there is no step to name a checkpoint by. A model that trains with optimizers "
                     "of its own counts no steps: use save_freq='epoch'."
                 )
             return
         self._batches_since_save = 0
-        self._last_step = step
         completed = self._epoch + (1 if batch + 1 == self.params.get("steps") else 0)
         self._save(CheckpointName("step", step), completed, _scalars(logs))
-
-    def _active_or_own_run(self) -> str:
-        # A training that raised never came to on_train_end.
-        self._end_own_run("FAILED")
-        active = mlflow.active_run()
-        if active is None:
-            active = mlflow.start_run()
-            self._own_run = active.info.run_id
-        return str(active.info.run_id)
-
-    def _end_own_run(self, status: str) -> None:
-        active = mlflow.active_run()
-        if self._own_run is not None and active and active.info.run_id == self._own_run:
-            mlflow.end_run(status)
-        self._own_run = None
+        self._tell()
 
     def _save(self, name: CheckpointName, epoch: int, metrics: Mapping[str, float]) -> None:
-        monitor = self._resolve_monitor(metrics)
-        if monitor is not None:
-            self._recall_best(monitor)
-        value = metrics.get(monitor.name) if monitor else None
-        improved = (
-            monitor is not None
-            and value is not None
-            and (is_better(value, self.best, monitor.mode))
-        )
-        if value is not None and math.isnan(value):
-            self._warn_once(
-                f"{self.monitor} is NaN: the model diverged. "
-                + (
-                    "Such an epoch is not saved."
-                    if self.save_best_only
-                    else "It is never the best."
-                )
-            )
+        monitor, improved = self._improvement.judge(self.model, metrics)
         if self.save_best_only and monitor is not None and not improved:
-            if self.verbose:
-                self._print(f"{name}: {self.monitor} did not improve from {self.best}, not saved")
+            self._messages.say(
+                f"{name}: {self.monitor} did not improve from {self.best}, not saved", self.params
+            )
             return
-        saver = self._saver
-        if saver is None:
-            raise RuntimeError("MlflowCheckpoint saves during fit only")
-        saved = saver.save(
-            self.model, name, epoch=epoch, metrics=metrics, monitor=monitor, best=improved
-        )
-        if improved:
-            self.best = value
-        if self.verbose:
-            self._print(_describe(saved, saver.run_id, self.monitor, improved))
+        saver = self._require_saver()
+        try:
+            self._last_step = saver.save(
+                self.model, name, epoch=epoch, metrics=metrics, monitor=monitor, best=improved
+            )
+        except (MlflowCkptError, OSError, MemoryError) as error:
+            self._messages.tell_unsaved(name, error)
+            return
+        if improved and monitor is not None:
+            self._improvement.best = metrics[monitor.name]
 
-    def _resolve_monitor(self, metrics: Mapping[str, float]) -> Monitor | None:
-        """Return the monitor, or None where it cannot tell which checkpoint is best."""
-        if self.monitor not in metrics:
-            advice = (
-                "Pass monitor=… or validation data."
-                if self.save_freq == "epoch"
-                else "Inside an epoch there is no validation: pass monitor='loss' or the like."
-            )
-            self._warn_once(
-                f"The monitored metric {self.monitor!r} was not reported "
-                f"(reported: {', '.join(metrics) or 'none'}), so every checkpoint is saved and "
-                f"none is marked as best. {advice}"
-            )
-            return None
-        mode: str | None = self.mode
-        if mode == "auto":
-            mode = keras_private.metric_direction(self.model, self.monitor) or infer_mode(
-                self.monitor
-            )
-        if mode is not None:
-            return Monitor(self.monitor, mode)
-        if self.save_best_only:
-            raise InvalidArgumentError(
-                f"Whether a high or a low {self.monitor!r} is better cannot be told from the "
-                "metric. Pass mode='min' or mode='max'."
-            )
-        self._warn_once(
-            f"Whether a high or a low {self.monitor!r} is better cannot be told from the metric, "
-            "so no checkpoint is marked as best. Pass mode='min' or mode='max'."
-        )
-        return None
-
-    def _recall_best(self, monitor: Monitor) -> None:
-        """Take up the best value of the checkpoints that the run held before this training."""
-        values = [metrics[monitor.name] for metrics in self._previous if monitor.name in metrics]
-        position = monitor.best(values)
-        if position is not None and is_better(values[position], self.best, monitor.mode):
-            self.best = values[position]
-        self._previous = []
-
-    def _refuse_to_go_back(self, epoch: int) -> None:
-        """Raise if this training would repeat epochs that the run already holds."""
-        store = self._require_store()
-        existing, damaged = Catalog(store).scan()
-        self._previous = [checkpoint.manifest.metrics for checkpoint in existing]
-        # A damaged checkpoint is not overwritten either.
-        names = [CheckpointName.parse(name) for name in [*(c.name for c in existing), *damaged]]
-        epochs = [checkpoint.manifest.epoch for checkpoint in existing]
-        epochs += [name.number for name in names if name and name.unit == "epoch"]
-        newest = max(epochs, default=0)
-        if epoch < newest:
-            raise CheckpointExistsError(
-                f"The run {store.run_id} has checkpoints up to epoch {newest}, and this training "
-                f"starts at epoch {epoch}: it would write some of them again. Pass "
-                f"initial_epoch={newest} to fit to go on, or train into another run.",
-                run_id=store.run_id,
-                name=str(CheckpointName("epoch", newest)),
-            )
-        steps = [name.number for name in names if name and name.unit == "step"]
+    def _look_at_run(self, epoch: int) -> None:
+        """Refuse to repeat what the run holds; go on without a look if its server is away."""
+        saver, store = self._require_saver(), self._store
+        waiting = saver.adopt()
         step = snapshot.step_of(self.model)
         self._last_step = step
-        if self.save_freq != "epoch" and step < max(steps, default=0):
-            raise CheckpointExistsError(
-                f"The run {store.run_id} has checkpoints up to step {max(steps)}, and this "
-                f"training starts at step {step}: it would write some of them again. Go on from "
-                "the newest, or train into another run.",
-                run_id=store.run_id,
-                name=str(CheckpointName("step", max(steps))),
+        if store is None:
+            return
+        try:
+            store.require_answer()
+            previous = require_to_go_forward(
+                store, waiting, epoch, None if self.save_freq == "epoch" else step
             )
+        except TrackingUnavailableError as error:
+            self._messages.tell_unavailable(error)
+        else:
+            self._improvement.recall(previous)
 
-    def _require_store(self) -> RunStore:
-        if self._store is None:
-            raise RuntimeError("MlflowCheckpoint logs during fit only")
-        return self._store
+    def _tell(self) -> None:
+        self._messages.tell(self._require_saver().reports(), self.params)
 
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            warnings.warn(message, stacklevel=2)
-            self._warned.add(message)
+    def _require_saver(self) -> CheckpointSaver:
+        if self._saver is None:
+            raise RuntimeError("MlflowCheckpoint saves during fit only")
+        return self._saver
 
-    def _print(self, line: str) -> None:
-        # Keras's progress bar leaves the cursor behind itself.
-        start = "\n" if self.params.get("verbose") == 1 else ""
-        print(f"{start}{line}", flush=True)  # noqa: T201
+
+def _check_retention(
+    max_to_keep: int | None, retention: RetentionPolicy | None
+) -> RetentionPolicy | None:
+    if max_to_keep is not None and retention is not None:
+        raise InvalidArgumentError(
+            "max_to_keep and retention contradict each other. Expected one of them. "
+            f"Received: max_to_keep={max_to_keep!r}, retention={retention!r}"
+        )
+    if max_to_keep is not None:
+        return LatestN(max_to_keep)
+    if retention is not None:
+        check_policy(retention)
+    return retention
+
+
+def _check_arguments(
+    mode: str,
+    save_freq: str | int,
+    save_best_only: bool,
+    monitor: str,
+    on_error: str,
+    drain_timeout: float,
+) -> None:
+    if mode not in ("auto", *MODES):
+        raise InvalidArgumentError(
+            f"Unrecognized mode. Expected 'auto', 'min' or 'max'. Received: mode={mode!r}"
+        )
+    if save_freq != "epoch" and (
+        isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1
+    ):
+        raise InvalidArgumentError(
+            "Unrecognized save_freq. Expected 'epoch' or a number of batches, 1 or more. "
+            f"Received: save_freq={save_freq!r}"
+        )
+    if save_best_only and save_freq != "epoch" and monitor.startswith("val_"):
+        raise InvalidArgumentError(
+            "Inside an epoch there is no validation. Expected, with save_best_only and "
+            "save_freq in batches, a monitor of the training such as 'loss'. "
+            f"Received: monitor={monitor!r}"
+        )
+    if on_error not in ("warn", "raise"):
+        raise InvalidArgumentError(
+            f"Unrecognized on_error. Expected 'warn' or 'raise'. Received: on_error={on_error!r}"
+        )
+    if isinstance(drain_timeout, bool) or not drain_timeout >= 0:
+        raise InvalidArgumentError(
+            "Unrecognized drain_timeout. Expected a number of seconds, 0 or more. "
+            f"Received: drain_timeout={drain_timeout!r}"
+        )
 
 
 def _scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:
@@ -320,13 +460,3 @@ def _scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:
         if array.size == 1 and array.dtype.kind in "biuf":
             scalars[name] = float(array.reshape(()))
     return scalars
-
-
-def _describe(saved: Saved, run_id: str, monitor: str, improved: bool) -> str:
-    manifest = saved.manifest
-    value = manifest.metrics.get(monitor, math.nan)
-    best = f", {monitor}={value:.4f} is the best so far" if improved else ""
-    return (
-        f"Saved checkpoint {manifest.name} of run {run_id}: {manifest.size / 1e6:.1f} MB, "
-        f"weights {str(manifest.weights_digest)[:19]}…{best}"
-    )

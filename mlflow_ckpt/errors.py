@@ -24,6 +24,8 @@ Every message is one sentence or two: the problem, what was expected, what was r
     │   └── InputMismatchError                  data to predict on does not fit the model
     ├── OutputError (OSError)                   an output file or directory cannot be written
     └── TrackingError                           the tracking server or artifact store failed
+        ├── RequestRefusedError                 ... says no, and will say it again
+        ├── CheckpointBusyError                 ... because another process saves that checkpoint
         └── TrackingUnavailableError (ConnectionError)
 """
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from mlflow_ckpt.format.verification import VerificationResult
 
 __all__ = [
+    "CheckpointBusyError",
     "CheckpointExistsError",
     "CheckpointNotFoundError",
     "FingerprintMismatchError",
@@ -52,6 +55,7 @@ __all__ = [
     "NewerSchemaError",
     "NotFoundError",
     "OutputError",
+    "RequestRefusedError",
     "RunNotFoundError",
     "SelectorError",
     "TrackingError",
@@ -245,6 +249,24 @@ class OutputError(MlflowCkptError, OSError):
 
 class TrackingError(MlflowCkptError):
     """The tracking server or its artifact store failed or refused."""
+
+
+class RequestRefusedError(TrackingError):
+    """The tracking server says no to a request, and would say so again."""
+
+
+class CheckpointBusyError(TrackingError):
+    """Another process is uploading a checkpoint of that name.
+
+    Attributes:
+        run_id: The run that both save to.
+        name: The checkpoint's name.
+    """
+
+    def __init__(self, message: str, *, run_id: str, name: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.name = name
 
 
 class TrackingUnavailableError(TrackingError, ConnectionError):

@@ -1,4 +1,6 @@
-"""Saves checkpoints of a model into a run: snapshot, write, publish.
+"""Saves checkpoints of a model into a run, behind the back of whoever trains it.
+
+    snapshot (caller's thread) -> write into the spool (writer) -> send (uploader)
 
 A plain object that knows neither callbacks nor training loops: `MlflowCheckpoint` translates
 Keras's events into calls of it.
@@ -6,42 +8,53 @@ Keras's events into calls of it.
 
 from __future__ import annotations
 
-import json
-import math
-import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from platform import python_version
+from queue import LifoQueue, SimpleQueue
+from types import TracebackType
 from typing import Any
 
 import keras
 
-from mlflow_ckpt._version import __version__
-from mlflow_ckpt.errors import InvalidArgumentError, MlflowCkptError, OutputError
+from mlflow_ckpt.composing import Composer, Job, Saved
+from mlflow_ckpt.errors import InvalidArgumentError, OutputError
 from mlflow_ckpt.format import layout
-from mlflow_ckpt.format.fingerprint import Fingerprint
 from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.format.manifest import Manifest, hash_files
+from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.monitor import Monitor
-from mlflow_ckpt.model import architecture, snapshot, writing
-from mlflow_ckpt.tracking import mlmodel, publishing
+from mlflow_ckpt.format.retention import RetentionPolicy
+from mlflow_ckpt.model.buffers import Buffers
+from mlflow_ckpt.settings import check_forms, check_full_format, check_metadata
+from mlflow_ckpt.tracking import pruning, sending, spool
+from mlflow_ckpt.tracking.spool import Entry, Spool
 from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt.tracking.uploader import Uploader
+from mlflow_ckpt.worker import Worker
+
+# Snapshots that may wait to be written. A third waits for the first: memory stays bounded.
+IN_FLIGHT = 2
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A checkpoint that was saved.
+class Report:
+    """Something that happened behind the caller's back.
 
     Attributes:
-        manifest: What it contains.
-        fingerprint: Digests and statistics of its tensors.
+        saved: The checkpoint that it happened to; None for metrics, and for what was never saved.
+        published: Whether the run has it now.
+        error: What went wrong; None if nothing did.
+        final: Whether what went wrong is not tried again.
+        kept: Where in the spool it stays; None if it does not.
     """
 
-    manifest: Manifest
-    fingerprint: Fingerprint
+    saved: Saved | None = None
+    published: bool = False
+    error: Exception | None = None
+    final: bool = True
+    kept: Path | None = None
 
 
 class CheckpointSaver:
@@ -52,6 +65,7 @@ class CheckpointSaver:
         forms: `"full"`, `"split"` or both.
         full_format: `"keras"` or `"h5"`.
         metadata: Plain values to keep in every checkpoint, such as class names.
+        retention: Which checkpoints the run keeps; all if None.
 
     Raises:
         InvalidArgumentError: If an argument is none of these.
@@ -64,17 +78,85 @@ class CheckpointSaver:
         forms: Sequence[str] = ("full",),
         full_format: str = "keras",
         metadata: Mapping[str, Any] | None = None,
+        retention: RetentionPolicy | None = None,
     ) -> None:
         self._store = store
-        self._forms = check_forms(forms)
-        self._full_format = check_full_format(full_format)
-        self._metadata = check_metadata(metadata)
-        self._versions = versions()
+        self._composer = Composer(
+            store.run_id,
+            forms=check_forms(forms),
+            full_format=check_full_format(full_format),
+            metadata=check_metadata(metadata),
+        )
+        self._retention = retention
+        self._spool, spool_problem = Spool.usable()
+        self._uploader = Uploader(
+            self._spool, store, after=None if retention is None else self._retain
+        )
+        self._writer = Worker("mlflow_ckpt writer", self._report_error)
+        # The last one used first: the second takes memory only if it is needed.
+        self._buffers: LifoQueue[Buffers] = LifoQueue()
+        for _ in range(IN_FLIGHT):
+            self._buffers.put(Buffers())
+        self._reports: SimpleQueue[Report] = SimpleQueue()
+        self._unpublished: dict[str, Saved] = {}
+        if spool_problem is not None:
+            self._report(error=_spool_error(spool_problem, self._spool))
 
     @property
     def run_id(self) -> str:
         """The run that checkpoints go to."""
         return self._store.run_id
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the last attempt to send something failed; None if it did not."""
+        return self._uploader.failure
+
+    @property
+    def spool(self) -> Spool:
+        """Where checkpoints are until the run has them."""
+        return self._spool
+
+    def adopt(self) -> list[Entry]:
+        """Take on what earlier processes left in the spool for this run, and return it."""
+        self._spool.sweep(self.run_id)
+        found = []
+        for entry in self._spool.entries(self.run_id):
+            if entry.tracking_uri != self._store.tracking_uri:
+                continue
+            if entry.kind == spool.STATUS:
+                self._forget(entry)
+            else:
+                found.append(entry)
+                self._uploader.add(entry)
+        return found
+
+    def _forget(self, entry: Entry) -> None:
+        """Drop how an earlier training ended: the run goes on."""
+        with self._spool.locked(entry) as held:
+            if held:
+                self._spool.remove(entry)
+
+    def check(self, model: keras.Model) -> None:
+        """Try out what a save would do, so that nobody trains what cannot be saved.
+
+        Of a model that has no weights yet, only the architecture is tried.
+
+        Raises:
+            UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
+        """
+        shapes = self._composer.check(model)
+        buffers = self._buffers.get()
+
+        def reserve() -> None:
+            try:
+                with suppress(MemoryError):  # then the first snapshot tells, if it has none either
+                    buffers.reserve(shapes)
+            finally:
+                self._buffers.put(buffers)
+
+        # Meanwhile training begins: it is slow to get so much memory for the first time.
+        self._writer.submit(reserve)
 
     def save(
         self,
@@ -85,8 +167,11 @@ class CheckpointSaver:
         metrics: Mapping[str, float],
         monitor: Monitor | None = None,
         best: bool = False,
-    ) -> Saved:
-        """Save a checkpoint, whole or not at all.
+        interrupted: str | None = None,
+    ) -> int:
+        """Save a checkpoint, whole or not at all. Returns once the state is copied.
+
+        Waits if two checkpoints are still to be written to disk.
 
         Args:
             model: A built model.
@@ -95,179 +180,217 @@ class CheckpointSaver:
             metrics: Values that belong to this moment.
             monitor: The metric that tells which checkpoint is best.
             best: Whether this one is the best so far.
+            interrupted: What breaks the training off, such as `"SIGTERM"`; None for nothing.
+
+        Returns:
+            The optimizer's step.
 
         Raises:
             InvalidArgumentError: If `name` is not how a checkpoint is named.
             UnsupportedModelError: If Keras cannot save the model in the forms asked for.
-            CheckpointExistsError: If the run has a checkpoint of that name.
-            OutputError: If the local disk is full or cannot be written.
-            TrackingError: If the tracking server fails.
         """
         if CheckpointName.parse(str(name)) is None:
             raise InvalidArgumentError(
                 "Expected a checkpoint's name, such as 'epoch_0003' or 'step_00001500'. "
                 f"Received: {str(name)!r}"
             )
-        full_format = self._full_format if "full" in self._forms else None
+        buffers = self._buffers.get()
         try:
-            with (
-                snapshot.take(model, full_format=full_format) as taken,
-                tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary,
-            ):
-                writing.require_complete(taken, self._forms, self._full_format)
-                directory = Path(temporary)
-                saved = self._write(taken, directory, str(name), epoch, metrics, monitor)
-                publishing.publish(self._store, directory, saved.manifest, best=best)
-        except MlflowCkptError:
+            taken = self._composer.take(model, buffers)
+        except BaseException:
+            self._buffers.put(buffers)
             raise
-        except OSError as error:
-            raise OutputError(
-                f"The checkpoint {name} could not be written to {tempfile.gettempdir()}: {error}. "
-                "Nothing was uploaded; free some space, or set TMPDIR to another disk."
-            ) from error
-        warn_of_nonfinite(saved)
-        return saved
+        job = Job(taken, str(name), epoch, dict(metrics), monitor, best, interrupted)
 
-    def _write(
+        def write() -> None:
+            try:
+                self._keep(job)
+            finally:
+                taken.close()
+                self._buffers.put(buffers)
+
+        self._writer.submit(write)
+        return taken.step
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log metrics at one step of MLflow's charts. Returns at once."""
+        timestamp = int(time.time() * 1000)
+        self._submit_record(
+            kind=spool.METRICS, metrics=dict(metrics), step=step, timestamp=timestamp
+        )
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run. Returns at once."""
+        self._submit_record(kind=spool.TAGS, tags=dict(tags))
+
+    def end_run(self, status: str) -> None:
+        """Set the status of the run to `"FINISHED"` or the like. Returns at once."""
+        timestamp = int(time.time() * 1000)
+        self._submit_record(kind=spool.STATUS, status=status, timestamp=timestamp)
+
+    def _submit_record(self, **values: Any) -> None:
+        self._writer.submit(lambda: self._record(values))
+
+    def reports(self) -> list[Report]:
+        """Return what happened since the last call."""
+        for outcome in self._uploader.outcomes():
+            name = outcome.entry.name
+            if outcome.error is not None:
+                self._reports.put(
+                    Report(
+                        self._unpublished.get(name),
+                        error=outcome.error,
+                        final=outcome.final,
+                        kept=outcome.entry.path,
+                    )
+                )
+            elif outcome.entry.kind in spool.RECORDS:
+                continue
+            else:
+                self._report(self._unpublished.pop(name, None), published=True)
+        found = []
+        while not self._reports.empty():
+            found.append(self._reports.get())
+        return found
+
+    def finish(
         self,
-        taken: snapshot.Snapshot,
-        directory: Path,
-        name: str,
-        epoch: int,
-        metrics: Mapping[str, float],
-        monitor: Monitor | None,
-    ) -> Saved:
-        fingerprint = writing.write(
-            taken, directory, epoch=epoch, forms=self._forms, full_format=self._full_format
-        )
-        if "full" in self._forms:
-            mlmodel.write(
-                directory,
-                run_id=self.run_id,
-                name=name,
-                full_format=self._full_format,
-                keras_version=self._versions["keras"],
-                backend=self._versions["keras_backend"],
-                schema=taken.schema,
-                metadata={**self._metadata, "epoch": epoch, "step": taken.step},
-            )
-        files = [
-            path.relative_to(directory).as_posix()
-            for path in directory.rglob("*")
-            if path.is_file()
-        ]
-        manifest = Manifest(
-            run_id=self.run_id,
-            name=name,
-            epoch=epoch,
-            step=taken.step,
-            created=taken.created.isoformat(timespec="seconds"),
-            forms=self._forms,
-            full_format=self._full_format if "full" in self._forms else None,
-            files=hash_files(directory, files),
-            weights_digest=fingerprint.weights_digest,
-            architecture_digest=_required(fingerprint),
-            metrics=dict(metrics),
-            monitor=monitor,
-            versions=self._versions,
-            metadata=self._metadata,
-        )
-        (directory / layout.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        return Saved(manifest, fingerprint)
+        *,
+        patience: float,
+        limit: float | None = None,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> list[Entry]:
+        """Wait until everything is written and sent.
 
+        Args:
+            patience: Seconds to wait for a server that does not answer.
+            limit: Seconds to wait for uploads in all; as long as there is progress if None. What
+                has not been written to this machine's disk is waited for.
+            unless: Tells, asked again and again, that there is a reason to wait no longer.
 
-def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
-    """Return the forms in canonical order.
+        Returns:
+            What is left, and stays in the spool.
+        """
+        started = time.monotonic()
+        self._writer.join()
+        if limit is not None:
+            limit = max(0.0, limit - (time.monotonic() - started))
+        self._uploader.drain(patience=patience, limit=limit, unless=unless)
+        self._writer.close()
+        self._uploader.close()
+        self._release_memory()
+        return self._uploader.pending()
 
-    Raises:
-        InvalidArgumentError: Unless they are one or both of `"full"` and `"split"`.
-    """
-    given = [forms] if isinstance(forms, str) else list(forms)
-    if not given or not set(given) <= set(layout.FORMS):
-        raise InvalidArgumentError(
-            "Unrecognized forms. Expected ('full',), ('split',) or ('full', 'split'). "
-            f"Received: forms={forms!r}"
-        )
-    return tuple(form for form in layout.FORMS if form in given)
+    def _release_memory(self) -> None:
+        """Give back the buffers' memory; those that are still being written keep theirs."""
+        free = []
+        while not self._buffers.empty():
+            free.append(self._buffers.get())
+        for _ in free:
+            self._buffers.put(Buffers())
 
+    def __enter__(self) -> CheckpointSaver:
+        """Return the saver itself."""
+        return self
 
-def check_full_format(full_format: str) -> str:
-    """Return the format.
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Wait until everything is sent, and raise the first thing that went wrong."""
+        self.finish(patience=30.0)
+        failures = [report.error for report in self.reports() if report.error is not None]
+        if failures and exc is None:
+            raise failures[0]
 
-    Raises:
-        InvalidArgumentError: Unless it is `"keras"` or `"h5"`.
-    """
-    if full_format not in layout.FULL_FORMATS:
-        raise InvalidArgumentError(
-            f"Unrecognized full_format. Expected 'keras' or 'h5'. Received: {full_format!r}"
-        )
-    return full_format
-
-
-def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the metadata as a plain mapping.
-
-    Raises:
-        InvalidArgumentError: Unless JSON can hold it.
-    """
-    try:
-        text = json.dumps(dict(metadata or {}), allow_nan=False, ensure_ascii=False)
-        checked: dict[str, Any] = json.loads(text.encode())
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(
-            "The metadata cannot be written as JSON. Expected a mapping of text, finite numbers, "
-            f"booleans, lists and mappings. Received: {metadata!r} ({error})"
-        ) from error
-    return checked
-
-
-def check_model(model: keras.Model, forms: Sequence[str], full_format: str) -> None:
-    """Try out what a save would do, so that nobody trains what cannot be saved.
-
-    Of a model that has no weights yet, only the architecture is tried.
-
-    Raises:
-        UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
-    """
-    wanted = full_format if "full" in forms else None
-    if not model.built:
-        architecture.require_format(architecture.describe(model), wanted)
-        return
-    with snapshot.take(model, full_format=wanted) as taken:
-        writing.require_complete(taken, forms, full_format)
-
-
-def warn_of_nonfinite(saved: Saved) -> None:
-    """Warn if tensors of the checkpoint hold NaN or infinite elements."""
-    broken = saved.fingerprint.nonfinite()
-    if not broken:
-        return
-    listed = ", ".join(
-        f"{tensor.label} ({tensor.statistics.nan_count} NaN, {tensor.statistics.inf_count} Inf of "
-        f"{math.prod(tensor.shape)})"
-        for tensor in broken[:3]
-    )
-    more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-    warnings.warn(
-        f"THE MODEL DIVERGED: checkpoint {saved.manifest.name} holds NaN or infinite values in "
-        f"{len(broken)} tensors: {listed}{more}. Resume from an earlier checkpoint.",
-        stacklevel=2,
-    )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what writes a checkpoint, and the Keras backend's name."""
-    backend = keras.config.backend()
-    found = {"mlflow_ckpt": __version__, "python": python_version(), "keras_backend": backend}
-    for name in ("keras", backend, "numpy", "h5py", "mlflow"):
+    def _keep(self, job: Job) -> None:
+        """Write a checkpoint to disk: into its place if the run's files are here, or the spool."""
+        if self._place(job):
+            return
         try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            with self._spool.draft(self.run_id) as draft:
+                saved = self._composer.compose(job, draft.files)
+                entry = draft.commit(
+                    kind=spool.CHECKPOINT,
+                    run_id=self.run_id,
+                    tracking_uri=self._store.tracking_uri,
+                    name=job.name,
+                )
+        except OSError as error:
+            raise _write_error(job.name, self._spool.root, error) from error
+        self._kept(saved)
+        self._uploader.add(entry)
+
+    def _place(self, job: Job) -> bool:
+        """Write a checkpoint beside its place and move it there; False if that cannot be done."""
+        beside = self._store.known_local_path(layout.CHECKPOINTS_DIR)
+        if beside is None:
+            return False
+        try:
+            with self._spool.draft(self.run_id, beside=beside) as draft:
+                saved = self._composer.compose(job, draft.files)
+                entry = sending.place(draft, self._store, saved.manifest)
+        except OSError:
+            return False  # the spool may be on another disk
+        if entry is None:
+            return False
+        self._kept(saved)
+        self._uploader.add(entry)
+        return True
+
+    def _kept(self, saved: Saved) -> None:
+        self._unpublished[saved.manifest.name] = saved
+        self._report(saved)
+
+    def _record(self, values: dict[str, Any]) -> None:
+        """Put metrics or tags into the spool; if that cannot be written, send them directly."""
+        uri = self._store.tracking_uri
+        try:
+            entry = self._spool.put(self.run_id, tracking_uri=uri, **values)
+        except OSError as error:
+            unsaved = Entry(Path(), run_id=self.run_id, tracking_uri=uri, **values)
+            if not self._store.answers():
+                raise OutputError(
+                    f"The {unsaved.label} are lost: the tracking server does not answer, and the "
+                    f"spool {self._spool.root} cannot be written: {error}."
+                ) from error
+            sending.deliver(unsaved, self._store)
+        else:
+            self._uploader.add(entry)
+
+    def _retain(self, _: Manifest) -> None:
+        """Remove what the retention policy does not keep; on the uploader's thread."""
+        if self._retention is None:
+            return
+        try:
+            pruning.prune(self._store, pruning.plan(self._store, self._retention))
+        except Exception as error:  # noqa: BLE001 - a policy is the user's code; see `reports`
+            self._report_error(error)
+
+    def _report_error(self, error: Exception) -> None:
+        self._report(error=error)
+
+    def _report(
+        self,
+        saved: Saved | None = None,
+        *,
+        published: bool = False,
+        error: Exception | None = None,
+    ) -> None:
+        self._reports.put(Report(saved, published, error))
 
 
-def _required(fingerprint: Fingerprint) -> Any:
-    digest = fingerprint.architecture_digest
-    assert digest is not None, "a snapshot always has an architecture"  # noqa: S101
-    return digest
+def _spool_error(problem: OSError, used: Spool) -> OutputError:
+    return OutputError(
+        f"The spool cannot be written: {problem}. Checkpoints wait in {used.root} instead, until "
+        f"the run has them. Name a directory that can be: {spool.ENVIRONMENT_VARIABLE}."
+    )
+
+
+def _write_error(name: str, root: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"The checkpoint {name} could not be written to {root}: {error}. It is lost, and nothing "
+        f"was uploaded; free some space, or name another disk: {spool.ENVIRONMENT_VARIABLE}."
+    )

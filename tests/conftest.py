@@ -31,6 +31,19 @@ settings.load_profile("no deadline")
 CLASS_NAMES = ["cat", "dog", "frog"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A spool of the tests' own, which child processes inherit."""
+    path = tmp_path_factory.mktemp("spool")
+    before = os.environ.get("MLFLOW_CKPT_SPOOL")
+    os.environ["MLFLOW_CKPT_SPOOL"] = str(path)
+    yield path
+    if before is None:
+        del os.environ["MLFLOW_CKPT_SPOOL"]
+    else:
+        os.environ["MLFLOW_CKPT_SPOOL"] = before
+
+
 @pytest.fixture(scope="session")
 def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database, to be copied."""

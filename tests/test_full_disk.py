@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import mlflow
 import pytest
 
-from mlflow_ckpt import list_checkpoints
+from mlflow_ckpt import list_checkpoints, verify
+from mlflow_ckpt.tracking.spool import Spool
 from tests.support.stores import Store
 
 # A limit on file sizes, which every write past it meets as an error, stands in for a full disk.
@@ -28,33 +29,63 @@ class FillDisk(keras.callbacks.Callback):
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 callback = mlflow_ckpt.MlflowCheckpoint(
     monitor="loss", run_id=sys.argv[1], forms=sys.argv[2].split(","), full_format=sys.argv[3],
-    log_metrics=False,
+    log_metrics=False, on_error=sys.argv[4],
 )
 try:
     model.fit(x, x[:, :1], epochs=3, verbose=0, callbacks=[FillDisk(), callback])
 except OutputError as error:
     print(error)
+else:
+    print("trained to the end")
 """
 
 
-@pytest.mark.parametrize(
-    ("forms", "full_format"), [("full", "keras"), ("full", "h5"), ("split", "keras")]
-)
-def test_saving_says_so_and_keeps_what_was_there(
-    http_store: Store, tmp_path: Path, forms: str, full_format: str
-) -> None:
-    with mlflow.start_run() as active:
-        pass
+def train(run_id: str, forms: str, full_format: str, on_error: str) -> tuple[str, str]:
+    """Train in a process whose disk fills up; return what it printed and its warnings."""
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, active.info.run_id, forms, full_format],
+        [sys.executable, "-c", SCRIPT, run_id, forms, full_format, on_error],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("The checkpoint epoch_0002 could not be written to ")
-    assert "File too large" in result.stdout
-    assert "Nothing was uploaded; free some space" in result.stdout
     assert "Traceback" not in result.stderr
-    assert [found.name for found in list_checkpoints(active.info.run_id)] == ["epoch_0001"]
+    return result.stdout, result.stderr
+
+
+def lost(name: str) -> str:
+    spool = re.escape(str(Spool.default().root))
+    return (
+        rf"The checkpoint {name} could not be written to {spool}: .*File too large.*\. It is lost, "
+        r"and nothing was uploaded; free some space, or name another disk: MLFLOW_CKPT_SPOOL\."
+    )
+
+
+def require_only_the_first(run_id: str) -> None:
+    assert [found.name for found in list_checkpoints(run_id)] == ["epoch_0001"]
+    assert verify(run_id).ok
+    assert not list((Spool.default().root / run_id).glob("*")), "half a checkpoint is left behind"
+
+
+@pytest.mark.parametrize(
+    ("forms", "full_format"), [("full", "keras"), ("full", "h5"), ("split", "keras")]
+)
+def test_training_goes_on_and_is_told_what_is_lost(
+    http_store: Store, forms: str, full_format: str
+) -> None:
+    with mlflow.start_run() as active:
+        pass
+    printed, warned = train(active.info.run_id, forms, full_format, "warn")
+    assert printed == "trained to the end\n"
+    for name in ("epoch_0002", "epoch_0003"):
+        assert len(re.findall(f"UserWarning: {lost(name)}\n", warned)) == 1, warned
+    require_only_the_first(active.info.run_id)
+
+
+def test_training_ends_where_that_is_asked_for(http_store: Store) -> None:
+    with mlflow.start_run() as active:
+        pass
+    printed, _ = train(active.info.run_id, "full", "keras", "raise")
+    assert re.fullmatch(lost("epoch_0002") + "\n", printed), printed
+    require_only_the_first(active.info.run_id)

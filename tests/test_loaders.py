@@ -71,9 +71,9 @@ def save(run_id: str) -> Save:
         **settings: Any,
     ) -> keras.Model:
         model = model or small_model()
-        saver = CheckpointSaver(RunStore(run_id), **settings)
         name = name or f"epoch_{epoch:04d}"
-        saver.save(model, name, epoch=epoch, metrics=metrics or {}, monitor=monitor)
+        with CheckpointSaver(RunStore(run_id), **settings) as saver:
+            saver.save(model, name, epoch=epoch, metrics=metrics or {}, monitor=monitor)
         return model
 
     return saved

@@ -101,8 +101,8 @@ def train(entry: Entry, full_format: str, store: Store, archive: Path) -> Case:
             model.fit(x, y, epochs=EPOCHS, batch_size=BATCH, verbose=0, callbacks=[callback])
         run_store = RunStore(run.info.run_id)
         for name, forms in (("epoch_0003", entry.forms), ("epoch_0004", ("full",))):
-            saver = CheckpointSaver(run_store, forms=forms, full_format=full_format)
-            saver.save(model, name, epoch=int(name[-1]), metrics={})
+            with CheckpointSaver(run_store, forms=forms, full_format=full_format) as saver:
+                saver.save(model, name, epoch=int(name[-1]), metrics={})
     model.save(archive)
     return Case(
         entry=entry,

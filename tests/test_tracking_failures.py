@@ -102,11 +102,11 @@ def test_a_tracking_uri_that_leads_nowhere(uri: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_training_is_refused_before_it_starts_without_a_server() -> None:
+def test_training_is_refused_before_it_starts_without_a_server_where_that_is_asked_for() -> None:
     model = small_model()
     mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(TrackingUnavailableError):
-        fit(model, mlflow_ckpt.MlflowCheckpoint(run_id=RUN))
+        fit(model, mlflow_ckpt.MlflowCheckpoint(run_id=RUN, on_error="raise"))
     assert int(model.optimizer.iterations.numpy()) == 0
 
 
@@ -127,7 +127,8 @@ def die_before(file, directory):
     upload(file, directory)
 
 store.upload = die_before
-CheckpointSaver(store).save(small_model(), "epoch_0001", epoch=1, metrics={})
+with CheckpointSaver(store) as saver:
+    saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
 """
 
 
@@ -153,7 +154,8 @@ def test_a_process_that_is_killed_while_it_uploads_leaves_no_checkpoint(
     assert mlflow_ckpt.list_checkpoints(run_id) == []
     assert "mlflow_ckpt.latest" not in MlflowClient().get_run(run_id).data.tags
     # The name is free: the training may be repeated.
-    CheckpointSaver(RunStore(run_id)).save(small_model(), "epoch_0001", epoch=1, metrics={})
+    with CheckpointSaver(RunStore(run_id)) as saver:
+        saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
     assert mlflow_ckpt.load_model(run_id).built
 
 
@@ -168,13 +170,16 @@ def test_a_checkpoint_is_never_overwritten(local_store: Store) -> None:
     with mlflow.start_run() as run:
         pass
     run_id = run.info.run_id
-    saver = CheckpointSaver(RunStore(run_id))
-    saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
+    with CheckpointSaver(RunStore(run_id)) as saver:
+        saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
     directory = local_store.checkpoint_directory(run_id, "epoch_0001")
     before = {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
     other = small_model()
     other.get_layer("head").bias.assign([5.0])
-    with pytest.raises(CheckpointExistsError) as caught:
+    with (
+        pytest.raises(CheckpointExistsError) as caught,
+        CheckpointSaver(RunStore(run_id)) as saver,
+    ):
         saver.save(other, "epoch_0001", epoch=1, metrics={})
     assert str(caught.value) == (
         f"The run {run_id} has a checkpoint epoch_0001 already, which is never overwritten. "

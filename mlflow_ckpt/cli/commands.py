@@ -16,6 +16,7 @@ import click
 
 from mlflow_ckpt import errors
 from mlflow_ckpt._version import __version__
+from mlflow_ckpt.tracking.environment import environment
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,10 +52,9 @@ class _Failure(click.ClickException):
 
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        ours = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
         try:
-            with _ending_cleanly():
+            with _ending_cleanly(), environment(ours):
                 return super().invoke(ctx)
         except errors.MlflowCkptError as error:
             raise _Failure(error) from error
@@ -130,7 +130,7 @@ def _custom_objects(function: F) -> F:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlflow-ckpt")
 def main() -> None:
-    """Keras checkpoints in MLflow runs: list, show, verify, restore, predict.
+    """Keras checkpoints in MLflow runs: list, show, verify, restore, predict, prune.
 
     RUN is a run id, or a URI such as ckpt:/RUN_ID/best.
     """
@@ -141,10 +141,15 @@ def main() -> None:
 @_tracking_uri
 @_as_json
 def list_command(run: str, tracking_uri: str | None, as_json: bool) -> None:
-    """List the checkpoints of RUN, oldest first."""
+    """List the checkpoints of RUN, oldest first, and what of it waits in the spool."""
     from mlflow_ckpt.cli import listing
 
-    found = listing.collect(run, tracking_uri)
+    try:
+        found = listing.collect(run, tracking_uri)
+    except errors.TrackingError:
+        # The spool is on this machine, whatever the server is doing.
+        listing.show_spool(run)
+        raise
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text(), nl=as_json)
 
 
@@ -316,3 +321,70 @@ def predict(
             progress=progress,
         )
     writer(predicting.predict(model, given, class_names, batch_size))
+
+
+@main.command(short_help="Remove checkpoints of RUN that are not worth keeping.")
+@click.argument("run")
+@click.option("--keep-last", type=click.IntRange(min=1), metavar="N", help="Keep the newest N.")
+@click.option("--keep-best", type=click.IntRange(min=1), metavar="N", help="Keep the best N.")
+@click.option(
+    "--keep-every",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Keep those saved at the end of every N-th epoch.",
+)
+@click.option("--monitor", metavar="METRIC", help="For --keep-best: the metric to judge by.")
+@click.option("--mode", type=click.Choice(["min", "max"]), help="For --keep-best: which way.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be removed, and do nothing.")
+@_tracking_uri
+@_as_json
+def prune(
+    run: str,
+    keep_last: int | None,
+    keep_best: int | None,
+    keep_every: int | None,
+    monitor: str | None,
+    mode: str | None,
+    dry_run: bool,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Remove the checkpoints of RUN that none of the --keep options keeps.
+
+    The latest, the best, and those that registered models use always stay.
+    """
+    if (monitor or mode) and keep_best is None:
+        raise click.UsageError("--monitor and --mode tell what is best. Add --keep-best N.")
+    if keep_last is None and keep_best is None and keep_every is None:
+        raise click.UsageError("Say what to keep: --keep-last N, --keep-best N, --keep-every N.")
+    from mlflow_ckpt import retention
+    from mlflow_ckpt.cli import pruning
+
+    policy = pruning.policy(keep_last, keep_best, keep_every, monitor, mode)
+    pruned = retention.prune(run, policy, dry_run=dry_run, tracking_uri=tracking_uri)
+    text = json.dumps(pruning.to_dict(pruned), indent=2) if as_json else pruning.to_text(pruned)
+    click.echo(text, nl=as_json)
+
+
+@main.command(short_help="Send what waits in the spool.")
+@click.argument("run", required=False)
+@click.option(
+    "--tracking-uri",
+    metavar="URI",
+    help="Send to this server. Default: the one that training used.",
+)
+@_as_json
+def flush(run: str | None, tracking_uri: str | None, as_json: bool) -> None:
+    """Send what waits in this machine's spool, of RUN or of all runs.
+
+    Safe to repeat, and while a training or another flush is sending.
+    """
+    from mlflow_ckpt.cli import flushing
+    from mlflow_ckpt.cli.progress import upload_bar
+
+    with upload_bar() as progress:
+        flushed = flushing.flush(run, tracking_uri, progress)
+    click.echo(
+        json.dumps(flushed.to_dict(), indent=2) if as_json else flushed.to_text(), nl=as_json
+    )
+    flushed.raise_if_left()

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from rich import box
-from rich.console import Console
+import click
 from rich.filesize import decimal
-from rich.table import Table
 
+from mlflow_ckpt.cli import tables
 from mlflow_ckpt.errors import IntegrityError, InvalidArgumentError, MetricNotFoundError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.digest import Digest
-from mlflow_ckpt.format.fingerprint import Fingerprint
+from mlflow_ckpt.format.fingerprint import Fingerprint, TensorFingerprint
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.verification import VerificationResult
 from mlflow_ckpt.tracking.catalog import Catalog, Checkpoint, Progress, best_of, no_checkpoints
+from mlflow_ckpt.tracking.spool import Entry, Spool
 from mlflow_ckpt.tracking.store import RunStore
 
 # A table wider than this helps nobody; --json has every metric.
 _MOST_METRICS = 6
-# Where output goes to a file or a pipe there is no width to fit, so nothing is cut off.
-_PIPE_WIDTH = 200
+_TENSOR_COLUMNS = (
+    "tensor", "variable", "shape", "dtype", "digest",
+    "mean", "std", "min", "max", "norm", "NaN", "Inf",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,14 @@ class Listing:
         checkpoints: The complete ones, oldest first.
         best: Name of the best; None if no metric tells.
         damaged: Why others cannot be read, by name.
+        waiting: What of this run is in this machine's spool.
     """
 
     run_id: str
     checkpoints: tuple[Checkpoint, ...]
     best: str | None
     damaged: Mapping[str, str]
+    waiting: tuple[Entry, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the listing as plain values."""
@@ -66,15 +69,15 @@ class Listing:
                 for checkpoint in self.checkpoints
             ],
             "damaged": dict(self.damaged),
+            "waiting": waiting_to_dict(self.waiting),
         }
 
     def to_text(self) -> str:
         """Return the listing as a table."""
         names = _metric_names(checkpoint.manifest for checkpoint in self.checkpoints)
         shown = names[:_MOST_METRICS]
-        table = _table("checkpoint", "epoch", "step", *shown, "forms", "size", "age", "")
-        for column in range(1, 3 + len(shown)):
-            table.columns[column].justify = "right"
+        columns = ("checkpoint", "epoch", "step", *shown, "forms", "size", "age", "")
+        rows = []
         for checkpoint in self.checkpoints:
             manifest = checkpoint.manifest
             marks = []
@@ -82,20 +85,26 @@ class Listing:
                 marks.append("best")
             if checkpoint is self.checkpoints[-1]:
                 marks.append("latest")
-            table.add_row(
-                checkpoint.name,
-                str(manifest.epoch),
-                str(manifest.step),
-                *(_number(manifest.metrics.get(name)) for name in shown),
-                _forms(manifest),
-                decimal(manifest.size),
-                _age(manifest.created),
-                ", ".join(marks),
+            if manifest.interrupted is not None:
+                marks.append(f"interrupted ({manifest.interrupted})")
+            rows.append(
+                (
+                    checkpoint.name,
+                    str(manifest.epoch),
+                    str(manifest.step),
+                    *(_number(manifest.metrics.get(name)) for name in shown),
+                    _forms(manifest),
+                    decimal(manifest.size),
+                    _age(manifest.created),
+                    ", ".join(marks),
+                )
             )
-        lines = [_render(table)] if self.checkpoints else []
+        lines = [tables.to_text(columns, rows, right=range(1, 3 + len(shown)))] if rows else []
         if len(names) > len(shown):
             lines.append(f"{len(names) - len(shown)} more metrics: see --json.\n")
         lines += [f"{name}: damaged. {reason}\n" for name, reason in self.damaged.items()]
+        if self.waiting:
+            lines += ["\n" if lines else "", waiting_to_text(self.run_id, self.waiting)]
         return "".join(lines)
 
 
@@ -141,26 +150,15 @@ class Description:
         }
         width = max(len(key) for key in facts)
         head = "".join(f"{key:<{width}}  {value}\n" for key, value in facts.items() if value)
-        files = _table("file", "size", "digest")
-        for entry in manifest.files:
-            files.add_row(entry.path, decimal(entry.size), _short(str(entry.digest)))
-        tensors = _table(
-            "tensor", "variable", "shape", "dtype", "digest",
-            "mean", "std", "min", "max", "norm", "NaN", "Inf",
-        )  # fmt: skip
-        for tensor in self.fingerprint.tensors:
-            stats = tensor.statistics
-            tensors.add_row(
-                tensor.name,
-                tensor.label if tensor.label != tensor.name else "",
-                "x".join(str(size) for size in tensor.shape) or "scalar",
-                tensor.dtype,
-                _short(str(tensor.digest)),
-                *(_number(v) for v in (stats.mean, stats.std, stats.min, stats.max, stats.norm)),
-                str(stats.nan_count),
-                str(stats.inf_count),
-            )
-        return f"{head}\n{_render(files)}\n{_render(tensors)}"
+        files = tables.to_text(
+            ("file", "size", "digest"),
+            [
+                (entry.path, decimal(entry.size), _short(str(entry.digest)))
+                for entry in manifest.files
+            ],
+        )
+        tensors = tables.to_text(_TENSOR_COLUMNS, [_row(t) for t in self.fingerprint.tensors])
+        return f"{head}\n{files}\n{tensors}"
 
 
 def collect(run: str, tracking_uri: str | None) -> Listing:
@@ -170,8 +168,9 @@ def collect(run: str, tracking_uri: str | None) -> Listing:
         RunNotFoundError, TrackingError: As in `mlflow_ckpt.list_checkpoints`.
     """
     reference = Reference.parse(run)
+    waiting = in_spool(reference.run_id)
     complete, damaged = Catalog(RunStore(reference.run_id, tracking_uri)).scan()
-    if not complete and not damaged:
+    if not complete and not damaged and not waiting:
         raise no_checkpoints(reference.run_id)
     try:
         best = best_of(complete, None, None).name if complete else None
@@ -183,7 +182,44 @@ def collect(run: str, tracking_uri: str | None) -> Listing:
         checkpoints=tuple(complete),
         best=best,
         damaged={name: str(error) for name, error in damaged.items()},
+        waiting=waiting,
     )
+
+
+def show_spool(run: str) -> None:
+    """Print what waits in the spool of a run whose server cannot be asked."""
+    run_id = Reference.parse(run).run_id
+    waiting = in_spool(run_id)
+    if waiting:
+        click.echo(waiting_to_text(run_id, waiting), nl=False, err=True)
+
+
+def in_spool(run_id: str) -> tuple[Entry, ...]:
+    """Return what of a run waits in this machine's spool, oldest first."""
+    return tuple(Spool.default().entries(run_id))
+
+
+def waiting_to_dict(waiting: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return what waits as plain values."""
+    return [
+        {
+            "kind": entry.kind,
+            "name": entry.name or None,
+            "size": entry.size,
+            "tracking_uri": entry.tracking_uri,
+            "path": str(entry.path),
+        }
+        for entry in waiting
+    ]
+
+
+def waiting_to_text(run_id: str, waiting: Iterable[Entry]) -> str:
+    """Return what waits as lines, with the command that sends it."""
+    lines = [
+        f"{entry.label} waits in the spool ({decimal(entry.size)}): {entry.path}\n"
+        for entry in waiting
+    ]
+    return "".join([*lines, f"Send it: mlflow-ckpt flush {run_id}\n"])
 
 
 def describe(run: str, checkpoint: str, tracking_uri: str | None) -> Description:
@@ -238,25 +274,18 @@ def verify(
     return results
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table
-
-
-def _render(table: Table) -> str:
-    terminal = Console()
-    width = terminal.width if terminal.is_terminal else _PIPE_WIDTH
-    buffer = io.StringIO()
-    Console(file=buffer, width=max(width, _needed(table)), markup=False).print(table)
-    return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
-
-
-def _needed(table: Table) -> int:
-    # Rich cuts off what does not fit; a terminal that wraps a long line loses nothing.
-    console = Console(width=10_000, markup=False)
-    return console.measure(table).maximum
+def _row(tensor: TensorFingerprint) -> tuple[str, ...]:
+    stats = tensor.statistics
+    return (
+        tensor.name,
+        tensor.label if tensor.label != tensor.name else "",
+        "x".join(str(size) for size in tensor.shape) or "scalar",
+        tensor.dtype,
+        _short(str(tensor.digest)),
+        *(_number(v) for v in (stats.mean, stats.std, stats.min, stats.max, stats.norm)),
+        str(stats.nan_count),
+        str(stats.inf_count),
+    )
 
 
 def _metric_names(manifests: Iterable[Manifest]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The progress bar of downloads, on standard error and only where a person looks at it."""
+"""Progress bars, on standard error and only where a person looks at it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 @contextmanager
 def download_bar() -> Iterator[Callable[[int, int], None]]:
     """Give a function that takes bytes done and bytes in all, and draws them."""
+    with _bar("Downloading") as update:
+        yield update
+
+
+@contextmanager
+def upload_bar() -> Iterator[Callable[[int, int], None]]:
+    """Give the same for uploads."""
+    with _bar("Uploading") as update:
+        yield update
+
+
+@contextmanager
+def _bar(doing: str) -> Iterator[Callable[[int, int], None]]:
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -23,7 +36,7 @@ def download_bar() -> Iterator[Callable[[int, int], None]]:
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         # The bar appears with the first bytes: a store on local disk is read in place, without it.
-        task = progress.add_task("Downloading", total=None, visible=False)
+        task = progress.add_task(doing, total=None, visible=False)
 
         def update(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total, visible=True)

@@ -7,6 +7,7 @@ twin, in every process; `h5py.File(...)[name]` gives the very tensor.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,13 +17,15 @@ from typing import Any
 import numpy as np
 
 from mlflow_ckpt.errors import IntegrityError, NewerSchemaError
-from mlflow_ckpt.format.digest import Digest
-from mlflow_ckpt.format.statistics import Statistics, statistics
+from mlflow_ckpt.format.digest import Digest, array_bytes
+from mlflow_ckpt.format.statistics import Statistics, StatisticsAccumulator
 
 SCHEMA_VERSION = 1
 WEIGHTS_ROLE = "weights"
 OPTIMIZER_ROLE = "optimizer"
 _OPTIMIZER_PREFIX = "optimizer/"
+# Elements hashed and summed up together.
+PIECE = 1 << 18
 
 
 def role_of(name: str) -> str:
@@ -97,6 +100,44 @@ class TensorFingerprint:
         )
 
 
+class TensorFingerprinter:
+    """Fingerprints a tensor whose bytes come piece by piece, as they are written.
+
+    Args:
+        name: Path of the tensor in Keras's weights file.
+        shape: Sizes of its axes.
+        dtype: Type of its elements: of a fixed size.
+        layer: Name of the object that owns it.
+        variable: The variable's own name.
+        role: `"weights"` or `"optimizer"`; told from the name if None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        *,
+        layer: str | None = None,
+        variable: str | None = None,
+        role: str | None = None,
+    ) -> None:
+        self._known = (name, layer, variable, tuple(shape), dtype.name)
+        self._role = role or role_of(name)
+        self._hash = hashlib.sha256()
+        self._statistics = StatisticsAccumulator(dtype)
+
+    def update(self, flat: np.ndarray[Any, Any]) -> None:
+        """Take in the next elements, in C order, as a one-dimensional array."""
+        self._hash.update(array_bytes(flat))
+        self._statistics.update(flat)
+
+    def result(self) -> TensorFingerprint:
+        """Return the fingerprint, once all elements were given."""
+        digest = Digest("sha256", self._hash.hexdigest())
+        return TensorFingerprint(*self._known, digest, self._statistics.result(), self._role)
+
+
 def fingerprint_tensor(
     name: str,
     array: np.ndarray[Any, Any],
@@ -114,16 +155,14 @@ def fingerprint_tensor(
         variable: The variable's own name.
         role: `"weights"` or `"optimizer"`; told from the name if None.
     """
-    return TensorFingerprint(
-        name=name,
-        layer=layer,
-        variable=variable,
-        shape=tuple(array.shape),
-        dtype=array.dtype.name,
-        digest=Digest.of_array(array),
-        statistics=statistics(array),
-        role=role or role_of(name),
+    fingerprinter = TensorFingerprinter(
+        name, array.shape, array.dtype, layer=layer, variable=variable, role=role
     )
+    flat = np.ascontiguousarray(array).reshape(-1)
+    # Piece by piece, so that what is hashed is still in the processor's cache for the statistics.
+    for start in range(0, flat.size, PIECE):
+        fingerprinter.update(flat[start : start + PIECE])
+    return fingerprinter.result()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 CHECKPOINTS_DIR = "checkpoints"
 
 MANIFEST = "manifest.json"
+# Beside the checkpoints' directories: a cache of all their manifests.
+INDEX = "manifests.json"
 FINGERPRINT = "fingerprint.json"
 TRAINING_STATE = "training_state.json"
 TRAINING_ARRAYS = "training_state.npz"
@@ -30,6 +32,7 @@ FORMS = ("full", "split")
 FULL_FORMATS = ("keras", "h5")
 FULL_FILES = {"keras": FULL_KERAS, "h5": FULL_H5}
 
+_CLAIM = re.compile(r"upload-[\w-]+\.json")
 _NAME = re.compile(r"(?P<unit>epoch|step)_(?P<number>\d{1,18})")
 
 
@@ -64,3 +67,13 @@ class CheckpointName:
 def artifact_path(name: str) -> str:
     """Return the run-relative artifact path of the checkpoint called `name`."""
     return f"{CHECKPOINTS_DIR}/{name}"
+
+
+def claim_name(token: str) -> str:
+    """Return the file that a process leaves in a checkpoint's directory while it uploads it."""
+    return f"upload-{token}.json"
+
+
+def is_claim(name: str) -> bool:
+    """Whether a file's name is that of such a claim; it is no part of the checkpoint."""
+    return _CLAIM.fullmatch(name) is not None

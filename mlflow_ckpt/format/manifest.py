@@ -62,6 +62,8 @@ class Manifest:
         versions: Versions of the packages that wrote the checkpoint, and the Keras backend.
         lineage: Where training came from; empty for a run that started fresh.
         metadata: Whatever the user wanted kept beside the model, such as class names.
+        interrupted: What broke the training off when it was saved, such as `"SIGTERM"`; None for a
+            checkpoint of an ordinary moment.
     """
 
     run_id: str
@@ -79,6 +81,7 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    interrupted: str | None = None
 
     @property
     def size(self) -> int:
@@ -112,6 +115,7 @@ class Manifest:
             "versions": dict(self.versions),
             "lineage": dict(self.lineage),
             "metadata": dict(self.metadata),
+            **({"interrupted": self.interrupted} if self.interrupted is not None else {}),
         }
 
     def to_json(self) -> str:
@@ -160,6 +164,7 @@ class Manifest:
     @classmethod
     def _from_dict(cls, content: Mapping[str, Any]) -> Manifest:
         monitor = content["monitor"]
+        interrupted = content.get("interrupted")
         manifest = cls(
             run_id=_text(content["run_id"]),
             name=_text(content["name"]),
@@ -179,6 +184,7 @@ class Manifest:
             versions=dict(content["versions"]),
             lineage=dict(content["lineage"]),
             metadata=dict(content["metadata"]),
+            interrupted=None if interrupted is None else _text(interrupted),
         )
         manifest._check()
         return manifest

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 # Elements looked at together: large enough for NumPy's speed, small enough to stay in cache.
-_CHUNK = 1 << 18
+_CHUNK = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -53,55 +53,91 @@ class Statistics:
         )
 
 
+class StatisticsAccumulator:
+    """Statistics of a tensor whose elements come piece by piece, in float64 and in one pass.
+
+    Args:
+        dtype: Type of the elements; those of others than real ones, such as complex, are ignored.
+
+    Source:
+        Mean and variance of pieces are merged as in Chan, Golub and LeVeque (1983), which does not
+        cancel where the mean is large beside the deviation.
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._real = _is_real(dtype)
+        # NumPy compares these as fast as it reads them; smaller floats are widened first.
+        self._plain = dtype.kind in "biu" or dtype in (np.float32, np.float64)
+        self._scratch = np.empty(0)
+        self._count = self._nans = self._infs = 0
+        self._mean = self._spread = 0.0
+        self._low, self._high = math.inf, -math.inf
+
+    def update(self, flat: np.ndarray[Any, Any]) -> None:
+        """Take in the next elements, as a one-dimensional array."""
+        if self._real:
+            for start in range(0, flat.size, _CHUNK):
+                self._add(flat[start : start + _CHUNK])
+
+    def _add(self, piece: np.ndarray[Any, Any]) -> None:
+        if self._scratch.size < piece.size:
+            self._scratch = np.empty(piece.size)
+        chunk = self._scratch[: piece.size]
+        # A signalling NaN is a NaN; values near the largest float64 overflow when squared, which
+        # is said as None.
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(chunk, piece, casting="unsafe")
+            compared = piece if self._plain else chunk
+            low, high = float(compared.min()), float(compared.max())
+            # NaN and infinity show in the extremes, so finite elements need no look of their own.
+            if not (math.isfinite(low) and math.isfinite(high)):
+                self._nans += int(np.isnan(chunk).sum())
+                self._infs += int(np.isinf(chunk).sum())
+                chunk = chunk[np.isfinite(chunk)]
+                if not chunk.size:
+                    return
+                low, high = float(chunk.min()), float(chunk.max())
+            self._merge(chunk)
+        self._low, self._high = min(self._low, low), max(self._high, high)
+
+    def _merge(self, chunk: np.ndarray[Any, Any]) -> None:
+        mean = float(chunk.mean())
+        chunk -= mean
+        total = self._count + chunk.size
+        delta = mean - self._mean
+        # In this order no product is as large as the number of elements squared.
+        # Not np.dot, which wakes a thread on every core, where training runs.
+        self._spread += float(np.einsum("i,i->", chunk, chunk))
+        self._spread += delta * delta * (self._count / total) * chunk.size
+        self._mean += delta * (chunk.size / total)
+        self._count = total
+
+    def result(self) -> Statistics:
+        """Return the statistics of all elements so far."""
+        if not self._count:
+            return Statistics(None, None, None, None, None, self._nans, self._infs)
+        variance = self._spread / self._count
+        squares = self._spread + self._count * self._mean * self._mean
+        return Statistics(
+            mean=_finite(self._mean),
+            std=_finite(math.sqrt(variance) if variance >= 0 else math.nan),
+            min=self._low,
+            max=self._high,
+            norm=_finite(math.sqrt(squares) if squares >= 0 else math.nan),
+            nan_count=self._nans,
+            inf_count=self._infs,
+        )
+
+
 def statistics(array: np.ndarray[Any, Any]) -> Statistics:
     """Compute statistics in float64, in one pass.
 
     Args:
         array: Any shape; a real or boolean dtype (others, such as complex, have no statistics).
-
-    Source:
-        Mean and variance of chunks are merged as in Chan, Golub and LeVeque (1983), which does not
-        cancel where the mean is large beside the deviation.
     """
-    flat = np.ascontiguousarray(array).reshape(-1)
-    count = nans = infs = 0
-    mean = spread = squares = 0.0
-    low, high = math.inf, -math.inf
-    if not _is_real(flat.dtype):
-        return Statistics(None, None, None, None, None, 0, 0)
-    for start in range(0, flat.size, _CHUNK):
-        with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
-            chunk = flat[start : start + _CHUNK].astype(np.float64)
-        finite = np.isfinite(chunk)
-        if not finite.all():
-            nans += int(np.isnan(chunk).sum())
-            infs += int(np.isinf(chunk).sum())
-            chunk = chunk[finite]
-            if not chunk.size:
-                continue
-        # Values near the largest float64 overflow when squared: the result is Inf, said as None.
-        with np.errstate(over="ignore", invalid="ignore"):
-            chunk_mean = float(chunk.mean())
-            deviation = chunk - chunk_mean
-            chunk_spread = float(np.dot(deviation, deviation))
-            squares += float(np.dot(chunk, chunk))
-            delta = chunk_mean - mean
-            total = count + chunk.size
-            mean += delta * chunk.size / total
-            spread += chunk_spread + delta * delta * count * chunk.size / total
-        count = total
-        low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
-    if not count:
-        return Statistics(None, None, None, None, None, nans, infs)
-    return Statistics(
-        mean=_finite(mean),
-        std=_finite(math.sqrt(spread / count) if spread >= 0 else math.nan),
-        min=low,
-        max=high,
-        norm=_finite(math.sqrt(squares)),
-        nan_count=nans,
-        inf_count=infs,
-    )
+    accumulator = StatisticsAccumulator(array.dtype)
+    accumulator.update(np.ascontiguousarray(array).reshape(-1))
+    return accumulator.result()
 
 
 def _is_real(dtype: np.dtype[Any]) -> bool:

@@ -151,6 +151,8 @@ def verify_directory(
         only: Paths to look at; other files of the manifest may be absent. None means all.
     """
     present = set(_files(directory)) - {layout.MANIFEST} - _MLFLOW_ADDS
+    # Of a process that died once the checkpoint was complete.
+    present = {path for path in present if not layout.is_claim(path)}
     listed = {entry.path: entry for entry in manifest.files}
     wanted = listed if only is None else {path: listed[path] for path in only}
     mismatches = [

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE
+from mlflow_ckpt.model.buffers import Buffers
 
 TESTED_WITH = "3.15"
 
@@ -25,10 +28,11 @@ try:
     from keras.src.saving import saving_lib
 
     _StoreBase: Any = saving_lib.H5IOStore
+    _AssetStoreBase: Any = saving_lib.DiskIOStore
     _IMPORT_PROBLEM: Exception | None = None
 except (ImportError, AttributeError) as _error:  # pragma: no cover - another Keras
     saving_lib = legacy_h5_format = None
-    _StoreBase = object
+    _StoreBase = _AssetStoreBase = object
     _IMPORT_PROBLEM = _error
 
 
@@ -58,9 +62,10 @@ class Group:
 class _CapturingStore(_StoreBase):  # type: ignore[misc]
     """Takes host copies where Keras's own store would write to an HDF5 file."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: Buffers) -> None:
         self.groups: list[Group] = []
         self._group = Group("", None)
+        self._buffers = buffers
 
     def __bool__(self) -> bool:
         return True
@@ -75,8 +80,7 @@ class _CapturingStore(_StoreBase):  # type: ignore[misc]
     def __setitem__(self, key: str, value: Any) -> None:
         if not any(group is self._group for group in self.groups[-1:]):
             self.groups.append(self._group)
-        array = np.array(keras.ops.convert_to_numpy(value), copy=True)
-        self._group.arrays[key] = array
+        self._group.arrays[key] = self._buffers.copy(f"{self._group.path}/{key}", value)
         if isinstance(value, keras.Variable):
             self._group.variables[key] = value.name
 
@@ -99,6 +103,26 @@ class _CapturingStore(_StoreBase):  # type: ignore[misc]
         pass
 
 
+class _AssetStore(_AssetStoreBase):  # type: ignore[misc]
+    """Keras's store for files of layers, with a directory only if a layer has some."""
+
+    def __init__(self) -> None:
+        self.directory: Path | None = None
+
+    def __bool__(self) -> bool:
+        return True
+
+    def make(self, path: str) -> Any:
+        if self.directory is None:
+            super().__init__("assets", mode="w")
+            self.directory = Path(self.working_dir)
+        return super().make(path)
+
+    def close(self) -> None:
+        if self.directory is not None:
+            super().close()
+
+
 @dataclass
 class CapturedState:
     """Everything that `model.save` would write, as host copies.
@@ -117,34 +141,46 @@ class CapturedState:
     assets: Path | None = None
 
 
-def capture_groups(model: keras.Model) -> list[Group]:
+def capture_groups(model: keras.Model, buffers: Buffers | None = None) -> list[Group]:
     """Capture a model's tensors through Keras's own walk over the model.
+
+    Args:
+        model: A built model.
+        buffers: Memory for the copies; fresh memory if None.
 
     Raises:
         PrivateApiError: If Keras has changed.
     """
-    return _walk(model, None)
+    return _walk(model, None, buffers or Buffers())
 
 
-def capture(model: keras.Model, workspace: Path) -> CapturedState:
+def capture(
+    model: keras.Model,
+    workspace: Callable[[], Path],
+    buffers: Buffers,
+    *,
+    optimizer: bool = True,
+) -> CapturedState:
     """Capture all that a `.keras` archive holds.
 
     Args:
         model: A built model.
-        workspace: An existing directory; files that layers save land below it.
+        workspace: Gives an existing directory; files that layers save land below it.
+        buffers: Memory for the copies.
+        optimizer: Whether to capture the state of the compiled optimizer.
 
     Raises:
         PrivateApiError: If Keras has changed.
     """
     _require()
-    asset_store = saving_lib.DiskIOStore("assets", mode="w")
+    asset_store = _AssetStore()
     try:
-        groups = _walk(model, asset_store)
+        groups = _walk(model, asset_store, buffers, optimizer=optimizer)
         config_json, metadata_json = saving_lib._serialize_model_as_json(model)
-        assets = Path(asset_store.working_dir)
         kept = None
-        if any(item.is_file() for item in assets.rglob("*")):
-            kept = Path(shutil.copytree(assets, workspace / "assets"))
+        assets = asset_store.directory
+        if assets is not None and any(item.is_file() for item in assets.rglob("*")):
+            kept = Path(shutil.copytree(assets, workspace() / "assets"))
     finally:
         asset_store.close()
     return CapturedState(groups, config_json, metadata_json, kept)
@@ -194,17 +230,62 @@ def metric_direction(model: keras.Model, name: str) -> str | None:
     return None
 
 
-def _walk(model: keras.Model, asset_store: Any) -> list[Group]:
+def _walk(
+    model: keras.Model, asset_store: Any, buffers: Buffers, *, optimizer: bool = True
+) -> list[Group]:
     _require()
-    store = _CapturingStore()
-    saving_lib._save_state(
-        model,
-        weights_store=store,
-        assets_store=asset_store,
-        inner_path="",
-        visited_saveables=set(),
-    )
+    _mend_cache()
+    store = _CapturingStore(buffers)
+    compiled = getattr(model, "optimizer", None)
+    with _lending_variables(compiled):
+        saving_lib._save_state(
+            model,
+            weights_store=store,
+            assets_store=asset_store,
+            inner_path="",
+            visited_saveables=set() if optimizer else {id(compiled)},
+        )
     return store.groups
+
+
+def _mend_cache() -> None:
+    """Let Keras find what it keeps, for each kind of object, to walk a model quickly.
+
+    Keras 3.15 stores it under one name and looks under another, so it makes a layer, an optimizer
+    or a metric for each object that it comes by, which takes longer than all the rest.
+    """
+    try:
+        from keras.src.backend.common import global_state
+
+        for kind in ("Operation", "Layer", "Functional", "Sequential", "Metric", "Optimizer"):
+            kept = global_state.get_global_attribute(f"saving_attr_skipset_{kind}")
+            if kept is not None:
+                global_state.set_global_attribute(f"saving_attr_skiplist_{kind}", kept)
+    except (ImportError, AttributeError):  # pragma: no cover - another Keras
+        return
+
+
+@contextmanager
+def _lending_variables(optimizer: Any) -> Iterator[None]:
+    """Let an optimizer hand its variables to the store, where Keras's own way copies each first."""
+    own = keras.optimizers.Optimizer.save_own_variables
+    patched = []
+    while optimizer is not None:
+        if type(optimizer).save_own_variables is own:
+            patched.append(optimizer)
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    for item in patched:
+        object.__setattr__(item, "save_own_variables", partial(_save_variables, item))
+    try:
+        yield
+    finally:
+        for item in patched:
+            object.__delattr__(item, "save_own_variables")
+
+
+def _save_variables(optimizer: Any, store: Any) -> None:
+    for index, variable in enumerate(optimizer.variables):
+        store[str(index)] = variable
 
 
 def _optimizer_names(optimizer: Any, path: str) -> Iterator[tuple[str, str]]:

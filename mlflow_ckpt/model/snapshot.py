@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,18 +26,56 @@ from mlflow_ckpt.format.fingerprint import (
     WEIGHTS_ROLE,
     Fingerprint,
     TensorFingerprint,
+    TensorFingerprinter,
     architecture_digest,
     fingerprint_tensor,
 )
 from mlflow_ckpt.format.schema import ModelSchema
 from mlflow_ckpt.format.weights_file import open_weights
 from mlflow_ckpt.model import architecture, keras_private
-from mlflow_ckpt.model.hdf5 import native, written_to
+from mlflow_ckpt.model.buffers import Buffers
+from mlflow_ckpt.model.hdf5 import LaidOutFile, laid_out, native
 from mlflow_ckpt.model.keras_private import CapturedState, Group
 from mlflow_ckpt.model.schema import schema_of
 
 # How the arrays of training_state.npz that hold seed generators are called.
 SEEDS = "seed_generators/"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a snapshot.
+
+    Attributes:
+        name: Path of the tensor in Keras's weights file.
+        array: Its values.
+        layer: Name of the object that owns it; None if it has none.
+        variable: The variable's own name; None if it has none.
+        role: `"weights"` or `"optimizer"`.
+    """
+
+    name: str
+    array: np.ndarray[Any, Any]
+    layer: str | None
+    variable: str | None
+    role: str
+
+    def fingerprinter(self) -> TensorFingerprinter:
+        """Return what fingerprints this tensor piece by piece."""
+        return TensorFingerprinter(
+            self.name,
+            self.array.shape,
+            self.array.dtype,
+            layer=self.layer,
+            variable=self.variable,
+            role=self.role,
+        )
+
+    def fingerprint(self) -> TensorFingerprint:
+        """Fingerprint the tensor."""
+        return fingerprint_tensor(
+            self.name, self.array, layer=self.layer, variable=self.variable, role=self.role
+        )
 
 
 @dataclass
@@ -45,13 +84,15 @@ class Snapshot:
 
     Attributes:
         architecture: The architecture, without compile settings.
-        groups: Everything in Keras's weights file, object by object.
+        groups: Everything in Keras's weights file, object by object; without the compiled
+            optimizer if the full form is not wanted.
         step: `optimizer.iterations`; 0 for an uncompiled model.
         seeds: States of the seed generators by name, which Keras's files do not hold.
         compile_config: What `model.compile_from_config` takes; None for an uncompiled model.
         captured: The content of the `.keras` archive; None if `prepared` holds that file itself.
-        prepared: Files that only the live model could write, by their path in the checkpoint.
-        workspace: Directory of the temporary files.
+        prepared: Files that only the live model could give, by their path in the checkpoint: on
+            disk, or laid out in memory.
+        workspace: Gives the directory of the temporary files, and makes it the first time.
         schema: What the model takes and gives; None if it cannot tell.
         created: When the snapshot was taken.
         variable_names: What people call the tensors that the model stores without a name.
@@ -63,8 +104,8 @@ class Snapshot:
     seeds: Mapping[str, np.ndarray[Any, Any]]
     compile_config: dict[str, Any] | None
     captured: CapturedState | None
-    prepared: Mapping[str, Path]
-    workspace: Path
+    prepared: Mapping[str, Path | LaidOutFile]
+    workspace: Workspace
     schema: ModelSchema | None
     created: datetime
     variable_names: Mapping[str, str] = field(default_factory=dict)
@@ -84,52 +125,125 @@ class Snapshot:
 
     def close(self) -> None:
         """Remove the temporary files. May be called twice."""
-        shutil.rmtree(self.workspace, ignore_errors=True)
+        self.workspace.remove()
 
-    def fingerprint(self) -> Fingerprint:
-        """Fingerprint every tensor and the architecture."""
-        tensors = _fingerprints(self.groups, self.variable_names)
-        return Fingerprint(tensors, architecture_digest(self.architecture))
+    @cached_property
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in the order of Keras's weights file."""
+        return list(_tensors(self.groups, self.variable_names))
+
+    def fingerprint(self, known: Mapping[str, TensorFingerprint] | None = None) -> Fingerprint:
+        """Fingerprint every tensor and the architecture.
+
+        Args:
+            known: Fingerprints by the tensor's name that need not be computed again.
+        """
+        given = known or {}
+        return Fingerprint(
+            tuple(given.get(tensor.name) or tensor.fingerprint() for tensor in self.tensors),
+            architecture_digest(self.architecture),
+        )
 
     def weights_only(self) -> list[Group]:
         """Return the groups without the optimizer's."""
         return [group for group in self.groups if group.role == WEIGHTS_ROLE]
 
 
-def take(model: keras.Model, *, full_format: str | None = "keras") -> Snapshot:
+class Workspace:
+    """A temporary directory that exists only if something needs it."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+
+    def __call__(self) -> Path:
+        """Return the directory, made the first time."""
+        if self._path is None:
+            self._path = Path(tempfile.mkdtemp(prefix="mlflow_ckpt_"))
+        return self._path
+
+    def remove(self) -> None:
+        """Remove the directory, if there is one."""
+        if self._path is not None:
+            shutil.rmtree(self._path, ignore_errors=True)
+
+
+class Descriptions:
+    """What a model last said of itself: worked out anew only if it says something else."""
+
+    def __init__(self) -> None:
+        self._config_json: str | None = None
+        self._architecture: dict[str, Any] = {}
+        self._compile_config: dict[str, Any] | None = None
+
+    def of(
+        self, model: keras.Model, captured: CapturedState | None
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Return a model's architecture and compile settings.
+
+        Args:
+            model: The model.
+            captured: What was just captured of it; None if nothing could be.
+        """
+        if captured is None or captured.config_json != self._config_json:
+            self._architecture = architecture.describe(model)
+            self._compile_config = model.get_compile_config() if is_compiled(model) else None
+            self._config_json = None if captured is None else captured.config_json
+        return self._architecture, self._compile_config
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no model has been described yet."""
+        return self._config_json is None
+
+
+def take(
+    model: keras.Model,
+    *,
+    full_format: str | None = "keras",
+    buffers: Buffers | None = None,
+    descriptions: Descriptions | None = None,
+) -> Snapshot:
     """Take a snapshot of a live model.
 
     Args:
         model: A built model.
         full_format: `"keras"` or `"h5"`; None if the full form is not wanted.
+        buffers: Memory that the snapshot may use as long as it lives; fresh memory if None.
+        descriptions: What an earlier snapshot of the model found out; nothing if None.
 
     Raises:
         UnsupportedModelError: If Keras cannot save this model, or not in this format.
     """
     require_built(model)
     keras_private.repair_compile_settings(model)
-    workspace = Path(tempfile.mkdtemp(prefix="mlflow_ckpt_"))
+    workspace = Workspace()
+    known = descriptions or Descriptions()
     try:
-        described = architecture.describe(model)
-        architecture.require_format(described, full_format)
-        prepared: dict[str, Path] = {}
+        if known.is_empty:
+            architecture.require_format(architecture.describe(model), full_format)
+        prepared: dict[str, Path | LaidOutFile] = {}
         captured: CapturedState | None = None
         try:
-            captured = keras_private.capture(model, workspace)
+            captured = keras_private.capture(
+                model, workspace, buffers or Buffers(), optimizer=full_format is not None
+            )
             groups = captured.groups
         except keras_private.PrivateApiError as error:
             _warn_of_fallback(error)
-            prepared[layout.FULL_KERAS] = save_stock(model, workspace / "model.keras")
-            groups = _read_groups(prepared[layout.FULL_KERAS])
+            stock = save_stock(model, workspace() / "model.keras")
+            prepared[layout.FULL_KERAS] = stock
+            groups = _read_groups(stock)
         _mark_optimizers(model, groups)
+        described, compile_config = known.of(model, captured)
+        architecture.require_format(described, full_format)
         if full_format == "h5":
-            prepared[layout.FULL_H5] = _save_h5(model, workspace / "model.h5")
+            prepared[layout.FULL_H5] = _save_h5(model, workspace)
         return Snapshot(
             architecture=described,
             groups=groups,
             step=step_of(model),
             seeds=seed_states(model),
-            compile_config=model.get_compile_config() if is_compiled(model) else None,
+            compile_config=compile_config,
             captured=captured,
             prepared=prepared,
             workspace=workspace,
@@ -138,7 +252,7 @@ def take(model: keras.Model, *, full_format: str | None = "keras") -> Snapshot:
             variable_names=_readable(model),
         )
     except BaseException:
-        shutil.rmtree(workspace, ignore_errors=True)
+        workspace.remove()
         raise
 
 
@@ -172,7 +286,7 @@ def fingerprint_tensors(model: keras.Model) -> Fingerprint:
             model.save_weights(path)
             groups = _read_groups(path)
     _mark_optimizers(model, groups)
-    return Fingerprint(_fingerprints(groups, _readable(model)))
+    return Fingerprint(tuple(tensor.fingerprint() for tensor in _tensors(groups, _readable(model))))
 
 
 def require_built(model: keras.Model) -> None:
@@ -217,21 +331,13 @@ def seed_states(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
-def _fingerprints(
-    groups: Iterable[Group], variable_names: Mapping[str, str]
-) -> tuple[TensorFingerprint, ...]:
-    tensors = []
+def _tensors(groups: Iterable[Group], variable_names: Mapping[str, str]) -> Iterator[Tensor]:
     for group in groups:
         prefix = f"{group.path}/vars" if group.path else "vars"
         for key, array in group.arrays.items():
             name = f"{prefix}/{key}"
             variable = group.variables.get(key) or variable_names.get(name)
-            tensors.append(
-                fingerprint_tensor(
-                    name, array, layer=group.owner, variable=variable, role=group.role
-                )
-            )
-    return tuple(tensors)
+            yield Tensor(name, array, group.owner, variable, group.role)
 
 
 def _mark_optimizers(model: keras.Model, groups: Iterable[Group]) -> None:
@@ -258,18 +364,18 @@ def _warn_of_fallback(error: Exception) -> None:
     )
 
 
-def _save_h5(model: keras.Model, path: Path) -> Path:
+def _save_h5(model: keras.Model, workspace: Workspace) -> Path | LaidOutFile:
     try:
-        with written_to(path) as file:
+        with laid_out() as (file, laid):
             keras_private.save_legacy_h5(model, file)
     except keras_private.PrivateApiError as error:
         _warn_of_fallback(error)
-        return save_stock(model, path)
+        return save_stock(model, workspace() / "model.h5")
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise _unsupported(model, path, error) from error
+        raise _unsupported(model, ".h5", error) from error
     finally:
         keras_private.repair_compile_settings(model)
-    return path
+    return laid
 
 
 def save_stock(model: keras.Model, path: Path) -> Path:
@@ -282,16 +388,15 @@ def save_stock(model: keras.Model, path: Path) -> Path:
         with _quiet_about_hdf5():
             model.save(path)
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise _unsupported(model, path, error) from error
+        raise _unsupported(model, path.suffix, error) from error
     finally:
         keras_private.repair_compile_settings(model)
     return path
 
 
-def _unsupported(model: keras.Model, path: Path, error: Exception) -> UnsupportedModelError:
+def _unsupported(model: keras.Model, suffix: str, error: Exception) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"Keras cannot save the model {model.name!r} as {path.suffix}: "
-        f"{architecture.first_line(error)}"
+        f"Keras cannot save the model {model.name!r} as {suffix}: {architecture.first_line(error)}"
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,17 @@ import numpy as np
 
 from mlflow_ckpt.errors import UnsupportedModelError
 from mlflow_ckpt.format import layout
-from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, Fingerprint
+from mlflow_ckpt.format.fingerprint import (
+    OPTIMIZER_ROLE,
+    WEIGHTS_ROLE,
+    Fingerprint,
+    TensorFingerprint,
+)
 from mlflow_ckpt.model import architecture
-from mlflow_ckpt.model.hdf5 import in_memory, written_to
+from mlflow_ckpt.model.emission import emit
+from mlflow_ckpt.model.hdf5 import LaidOutFile, laid_out
 from mlflow_ckpt.model.keras_private import CapturedState, Group
-from mlflow_ckpt.model.snapshot import Snapshot
+from mlflow_ckpt.model.snapshot import Snapshot, Tensor
 
 TRAINING_STATE_VERSION = 1
 
@@ -46,15 +54,16 @@ def write(
     Raises:
         OSError: If the disk is full or the directory cannot be written.
     """
-    _write_text(directory / layout.ARCHITECTURE_JSON, architecture.to_json(snapshot.architecture))
-    _write_text(directory / layout.ARCHITECTURE_YAML, architecture.to_yaml(snapshot.architecture))
+    described = architecture.to_json(snapshot.architecture)
+    _write_text(directory / layout.ARCHITECTURE_JSON, described)
+    _write_text(directory / layout.ARCHITECTURE_YAML, _yaml(described))
+    known: dict[str, TensorFingerprint] = {}
     if "full" in forms:
-        _write_full(snapshot, directory, full_format)
+        known |= _write_full(snapshot, directory, full_format)
     if "split" in forms:
-        with written_to(directory / layout.WEIGHTS) as file:
-            write_groups(file, snapshot.weights_only())
+        known |= _write_weights(snapshot, directory / layout.WEIGHTS, wanted=not known)
     _write_training_state(snapshot, directory, epoch)
-    fingerprint = snapshot.fingerprint()
+    fingerprint = snapshot.fingerprint(known)
     _write_text(directory / layout.FINGERPRINT, fingerprint.to_json())
     return fingerprint
 
@@ -109,29 +118,72 @@ def write_groups(file: h5py.File, groups: Iterable[Group]) -> None:
                 dataset.attrs["dtype"] = "bfloat16"
 
 
-def _write_full(snapshot: Snapshot, directory: Path, full_format: str) -> None:
+@lru_cache(maxsize=4)
+def _yaml(described: str) -> str:
+    """Return an architecture's JSON as YAML: slow to write, and the same at every save."""
+    return architecture.to_yaml(json.loads(described))
+
+
+def _write_full(
+    snapshot: Snapshot, directory: Path, full_format: str
+) -> dict[str, TensorFingerprint]:
     target = directory / layout.FULL_FILES[full_format]
     target.parent.mkdir()
     _write_text(target.parent / "keras_module.txt", "keras")
     prepared = snapshot.prepared.get(layout.FULL_FILES[full_format])
-    if prepared is not None:
+    if isinstance(prepared, LaidOutFile):
+        with target.open("wb") as file:
+            emit(prepared, file.write)
+    elif prepared is not None:
         shutil.move(prepared, target)
     elif snapshot.captured is not None:
-        _write_archive(snapshot.captured, target)
+        return _write_archive(snapshot, snapshot.captured, target)
+    return {}
 
 
-def _write_archive(captured: CapturedState, target: Path) -> None:
-    with in_memory() as (file, buffer):
+def _write_archive(
+    snapshot: Snapshot, captured: CapturedState, target: Path
+) -> dict[str, TensorFingerprint]:
+    arrays = [tensor.array for tensor in snapshot.tensors]
+    with laid_out(arrays) as (file, laid):
         write_groups(file, captured.groups)
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr("metadata.json", captured.metadata_json)
         archive.writestr("config.json", captured.config_json)
-        archive.writestr(layout.WEIGHTS_IN_ARCHIVE, buffer.getbuffer())
+        member = zipfile.ZipInfo(layout.WEIGHTS_IN_ARCHIVE, time.localtime()[:6])
+        member.external_attr = 0o600 << 16
+        # Told beforehand, the size decides on the 64-bit form of the archive's records.
+        member.file_size = laid.size
+        with archive.open(member, "w") as stream:
+            known = _fingerprinted(snapshot.tensors, laid, stream.write)
         if captured.assets is not None:
             for file_path in sorted(captured.assets.rglob("*")):
                 if file_path.is_file():
                     inside = file_path.relative_to(captured.assets.parent).as_posix()
                     archive.write(file_path, inside)
+    return known
+
+
+def _write_weights(
+    snapshot: Snapshot, target: Path, *, wanted: bool
+) -> dict[str, TensorFingerprint]:
+    tensors = [tensor for tensor in snapshot.tensors if tensor.role == WEIGHTS_ROLE]
+    with laid_out([tensor.array for tensor in tensors]) as (file, laid):
+        write_groups(file, snapshot.weights_only())
+    with target.open("wb") as stream:
+        if wanted:
+            return _fingerprinted(tensors, laid, stream.write)
+        emit(laid, stream.write)
+        return {}
+
+
+def _fingerprinted(
+    tensors: Sequence[Tensor], laid: LaidOutFile, write: Callable[[memoryview], Any]
+) -> dict[str, TensorFingerprint]:
+    """Write a file, and return the fingerprints of the tensors that it holds in one piece."""
+    fingerprinters = {i: tensor.fingerprinter() for i, tensor in enumerate(tensors)}
+    done = emit(laid, write, [tensor.array for tensor in tensors], fingerprinters)
+    return {tensors[index].name: fingerprint for index, fingerprint in done.items()}
 
 
 def _write_training_state(snapshot: Snapshot, directory: Path, epoch: int) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,11 +21,10 @@ from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.manifest import Manifest, safe_path
 from mlflow_ckpt.format.monitor import MODES, Monitor, infer_mode
 from mlflow_ckpt.format.reference import Selector
-from mlflow_ckpt.format.verification import VerificationResult, verify_directory
+from mlflow_ckpt.format.verification import VerificationResult, read_manifest, verify_directory
+from mlflow_ckpt.tracking import index
 from mlflow_ckpt.tracking.store import RunStore
 
-# Requests under way at once: enough to hide a round trip, few enough for a small server.
-_PARALLEL = 8
 # Stores give no progress within a file; the file that grows does.
 _WATCH_SECONDS = 0.1
 Progress = Callable[[int, int], None]
@@ -60,6 +58,39 @@ class Checkpoint:
         return f"runs:/{self.run_id}/{self.artifact_path}"
 
 
+_Result = Checkpoint | ManifestError | None
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a run has, by checkpoint name.
+
+    Attributes:
+        results: Each directory's checkpoint, why it cannot be read, or None without a manifest.
+        cached: Names that nothing but the index speaks for.
+    """
+
+    results: dict[str, _Result]
+    cached: set[str]
+
+    @property
+    def complete(self) -> list[Checkpoint]:
+        """The complete checkpoints, oldest first."""
+        found = [result for result in self.results.values() if isinstance(result, Checkpoint)]
+        return sorted(found, key=lambda checkpoint: index.by_training(checkpoint.manifest))
+
+    @property
+    def damaged(self) -> dict[str, ManifestError]:
+        """Those whose manifest cannot be read."""
+        results = self.results.items()
+        return {name: result for name, result in results if isinstance(result, ManifestError)}
+
+    def confirm(self, name: str, result: _Result) -> None:
+        """Replace what the index says of a checkpoint by what its manifest says."""
+        self.results[name] = result
+        self.cached.discard(name)
+
+
 class Catalog:
     """The checkpoints of one run.
 
@@ -70,19 +101,15 @@ class Catalog:
         self._store = store
 
     def scan(self) -> tuple[list[Checkpoint], dict[str, ManifestError]]:
-        """Return the complete checkpoints, oldest first, and the damaged ones by name."""
-        names = self._names()
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            results = list(pool.map(self._read, names))
-        complete = [result for result in results if isinstance(result, Checkpoint)]
-        damaged = {
-            name: result
-            for name, result in zip(names, results, strict=True)
-            if isinstance(result, ManifestError)
-        }
-        # A new optimizer counts its steps from zero again; epochs go on.
-        complete.sort(key=lambda checkpoint: (checkpoint.manifest.epoch, checkpoint.manifest.step))
-        return complete, damaged
+        """Return the complete checkpoints, oldest first, and the damaged ones by name.
+
+        Where the files are on a server, this takes its word from the index, and reads the newest
+        one's manifest: the number of requests does not grow with the checkpoints.
+        """
+        contents = self._contents()
+        while (complete := contents.complete) and complete[-1].name in contents.cached:
+            self._confirm(contents, complete[-1])
+        return complete, contents.damaged
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the complete checkpoints, oldest first (by epoch, then step).
@@ -91,12 +118,7 @@ class Catalog:
             ManifestError: If one has a manifest that cannot be read.
         """
         complete, damaged = self.scan()
-        for name, error in damaged.items():
-            raise _restated(
-                error,
-                f"The checkpoint {name} of run {self._store.run_id} cannot be read: {error} "
-                "Name another one by its epoch or step.",
-            ) from error
+        self._refuse_damaged(damaged)
         return complete
 
     def find(
@@ -118,17 +140,29 @@ class Catalog:
             raise InvalidArgumentError(f"Expected mode 'min' or 'max'. Received: {mode!r}")
         if selector.name is not None:
             return self._named(selector.name)
-        found = self.checkpoints()
-        if not found:
-            raise no_checkpoints(self._store.run_id)
-        return found[-1] if selector.kind == "latest" else best_of(found, monitor, mode)
+        contents = self._contents()
+        while True:
+            self._refuse_damaged(contents.damaged)
+            found = contents.complete
+            if not found:
+                raise no_checkpoints(self._store.run_id)
+            chosen = found[-1] if selector.kind == "latest" else best_of(found, monitor, mode)
+            if chosen.name not in contents.cached:
+                return chosen
+            self._confirm(contents, chosen)
 
     def verify(
         self, checkpoint: Checkpoint, progress: Progress | None = None
     ) -> VerificationResult:
-        """Compare every file of a checkpoint with its manifest."""
+        """Compare every file of a checkpoint with the manifest that lies beside them."""
         with self._files(checkpoint, progress) as directory:
-            return verify_directory(directory, checkpoint.manifest)
+            try:
+                # `checkpoint` may come from the index, which says nothing of the file itself.
+                manifest = read_manifest(directory)
+                index.require_name(manifest, checkpoint.name)
+            except ManifestError as error:
+                return VerificationResult(checkpoint.name, error=str(error))
+            return verify_directory(directory, manifest)
 
     @contextmanager
     def fetch(self, checkpoint: Checkpoint, progress: Progress | None = None) -> Iterator[Path]:
@@ -190,22 +224,40 @@ class Catalog:
         if failures:
             raise failures[0]
 
-    def _names(self) -> list[str]:
-        entries = self._store.list(layout.CHECKPOINTS_DIR)
-        names = (entry.path.rpartition("/")[2] for entry in entries if entry.is_dir)
-        return [name for name in names if CheckpointName.parse(name)]
+    def _contents(self) -> _Contents:
+        """Find out what the run has, with as few requests as there can be."""
+        listed = self._store.list(layout.CHECKPOINTS_DIR)
+        names = index.checkpoint_names(listed)
+        cached: dict[str, Manifest] = {}
+        # On this machine's disk the manifests themselves are as quick to read.
+        if not self._is_local() and any(item.path == index.PATH for item in listed):
+            cached = index.read(self._store)
+        unknown = [name for name in names if name not in cached]
+        read = cached | index.read_manifests(self._store, unknown)
+        results = {name: self._result(read[name]) for name in names}
+        return _Contents(results, cached.keys() & names)
 
-    def _read(self, name: str) -> Checkpoint | ManifestError | None:
-        text = self._store.read(f"{layout.artifact_path(name)}/{layout.MANIFEST}")
-        if text is None:
-            return None
-        try:
-            manifest = Manifest.from_json(text)
-        except ManifestError as error:
-            return error
-        if manifest.name != name:
-            return ManifestError(f"manifest.json belongs to another checkpoint, {manifest.name}.")
-        return Checkpoint(self._store.run_id, manifest)
+    def _confirm(self, contents: _Contents, checkpoint: Checkpoint) -> None:
+        """Read the manifest of a checkpoint that the index told of: the manifest counts."""
+        contents.confirm(checkpoint.name, self._read(checkpoint.name))
+
+    def _is_local(self) -> bool:
+        directory = self._store.local_path(layout.CHECKPOINTS_DIR)
+        return directory is not None and directory.is_dir()
+
+    def _read(self, name: str) -> _Result:
+        return self._result(index.read_manifest(self._store, name))
+
+    def _result(self, read: Manifest | ManifestError | None) -> _Result:
+        return Checkpoint(self._store.run_id, read) if isinstance(read, Manifest) else read
+
+    def _refuse_damaged(self, damaged: Mapping[str, ManifestError]) -> None:
+        for name, error in damaged.items():
+            raise _restated(
+                error,
+                f"The checkpoint {name} of run {self._store.run_id} cannot be read: {error} "
+                "Name another one by its epoch or step.",
+            ) from error
 
     def _named(self, name: CheckpointName) -> Checkpoint:
         _ = self._store.run  # an unknown run is told as such

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -81,29 +82,32 @@ def write(
         conda_env=CONDA,
         python_env=PYTHON_ENV,
     )
-    requirements = _requirements(backend)
-    _write_environment(directory, requirements)
+    for file_name, text in _environment(backend).items():
+        (directory / file_name).write_text(text, encoding="utf-8")
     model.model_size_bytes = sum(f.stat().st_size for f in directory.rglob("*") if f.is_file())
     model.save(str(directory / layout.MLMODEL))
 
 
-def _write_environment(directory: Path, requirements: Sequence[str]) -> None:
-    # In each of the three forms that MLflow's environment managers read.
+@cache
+def _environment(backend: str) -> dict[str, str]:
+    """Return the files in which MLflow's three environment managers look, the same at each save."""
     python = platform.python_version()
+    requirements = _requirements(backend)
     conda = {
         "name": "mlflow-env",
         "channels": ["conda-forge"],
-        "dependencies": [f"python={python}", "pip", {"pip": list(requirements)}],
+        "dependencies": [f"python={python}", "pip", {"pip": requirements}],
     }
     python_env = {
         "python": python,
         "build_dependencies": ["pip", "setuptools", "wheel"],
         "dependencies": [f"-r {REQUIREMENTS}"],
     }
-    for name, content in ((CONDA, conda), (PYTHON_ENV, python_env)):
-        text = yaml.safe_dump(content, sort_keys=False)
-        (directory / name).write_text(text, encoding="utf-8")
-    (directory / REQUIREMENTS).write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    return {
+        CONDA: yaml.safe_dump(conda, sort_keys=False),
+        PYTHON_ENV: yaml.safe_dump(python_env, sort_keys=False),
+        REQUIREMENTS: "\n".join(requirements) + "\n",
+    }
 
 
 def _requirements(backend: str) -> list[str]:

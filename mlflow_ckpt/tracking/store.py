@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,17 +23,32 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_ckpt.errors import (
     MlflowCkptError,
+    RequestRefusedError,
     RunNotFoundError,
     TrackingError,
     TrackingUnavailableError,
 )
+from mlflow_ckpt.tracking.environment import environment
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import FileInfo, Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+# Looks at a directory that changes meanwhile, before its listing counts as failed.
+_LOOKS = 5
 _NO_ANSWER = ("failed with exception", "Max retries exceeded", "Connection refused", "timed out")
+
+# What MLflow's HTTP client says of a server that is there.
+_REFUSED = re.compile("too many (500|429) error responses")
+
+# What the server says no to, and will again.
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", _MISSING)
+_PROBE_SECONDS = 5
+# Of a run's page, which MLflow prints where a run ends.
+_SILENT = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+# What a proxy says whose server is away.
+_NOT_NOW = (500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,8 @@ class RunStore:
         _refuse_missing_database(tracking_uri or mlflow.get_tracking_uri())
         with self._translated("open the tracking store"):
             self._client = MlflowClient(tracking_uri=tracking_uri)
-        self.tracking_uri: str = self._client.tracking_uri
+        # What is kept for later must not depend on the directory that this process works in.
+        self.tracking_uri = _absolute(self._client.tracking_uri)
 
     @cached_property
     def run(self) -> Run:
@@ -94,8 +111,15 @@ class RunStore:
     def list(self, path: str = "") -> list[StoredFile]:
         """List the artifacts directly below `path` (empty if there is no such directory)."""
         with self._translated("list the run's artifacts"):
-            found = self._artifacts.list_artifacts(path or None)
+            found = self._looked_up(path)
         return [StoredFile(item.path, bool(item.is_dir), item.file_size) for item in found]
+
+    def _looked_up(self, path: str) -> Sequence[FileInfo]:
+        # A file that is deleted while MLflow lists a local directory fails the listing: look again.
+        for _ in range(_LOOKS - 1):
+            with suppress(FileNotFoundError):
+                return self._artifacts.list_artifacts(path or None)
+        return self._artifacts.list_artifacts(path or None)
 
     def walk(self, path: str) -> Iterator[StoredFile]:
         """List the files below `path`, at any depth."""
@@ -114,17 +138,28 @@ class RunStore:
 
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a small file, or None if the run has no such artifact."""
+        local = self.local_path(path)
+        if local is not None:
+            # MLflow would copy the file first, which takes ten times as long as to read it.
+            with self._translated(f"read {path}"), suppress(FileNotFoundError, NotADirectoryError):
+                return local.read_bytes()
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
             target = Path(directory) / "file"
-            try:
-                self.download(path, target)
-            except TrackingUnavailableError:
-                raise
-            except TrackingError:
-                # Stores tell a file that is not there in many ways; the listing is sure.
-                if any(item.path == path for item in self.list(path.rpartition("/")[0])):
+            for look in range(_LOOKS):
+                try:
+                    self.download(path, target)
+                except TrackingUnavailableError:
                     raise
-                return None
+                except TrackingError:
+                    # Stores tell a file that is not there in many ways; the listing is sure.
+                    listed = self.list(path.rpartition("/")[0])
+                    if not any(item.path == path for item in listed):
+                        return None
+                    # Another process may have put it there in between: look again.
+                    if look == _LOOKS - 1:
+                        raise
+                else:
+                    break
             return target.read_bytes()
 
     def local_path(self, path: str) -> Path | None:
@@ -133,6 +168,34 @@ class RunStore:
         if uri.scheme == "file" and uri.netloc in ("", "localhost"):
             return Path(url2pathname(uri.path)) / path
         return Path(self.run.info.artifact_uri) / path if not uri.scheme else None
+
+    def known_local_path(self, path: str) -> Path | None:
+        """Return the same without asking the server: None too if it has not told of the run yet."""
+        return self.local_path(path) if "run" in self.__dict__ else None
+
+    def answers(self) -> bool:
+        """Whether the tracking server can be reached, told quickly; True where there is none.
+
+        MLflow's own calls try for four minutes before they say that a server does not answer.
+        """
+        if urlsplit(self.tracking_uri).scheme not in ("http", "https"):
+            return True
+        try:
+            answer = requests.get(f"{self.tracking_uri.rstrip('/')}/health", timeout=_PROBE_SECONDS)
+        except requests.exceptions.SSLError:
+            return True  # it is there; whether its certificate is trusted is MLflow's affair
+        except (requests.ConnectionError, requests.Timeout):
+            return False
+        except requests.RequestException:
+            return True  # something is there, and MLflow will say what
+        return answer.status_code not in _NOT_NOW
+
+    def require_answer(self) -> None:
+        """Raise TrackingUnavailableError at once if the server cannot be reached."""
+        if not self.answers():
+            raise TrackingUnavailableError(
+                f"The tracking server at {self.tracking_uri} does not answer."
+            )
 
     def upload(self, file: Path, directory: str) -> None:
         """Upload one file into the artifact directory `directory`."""
@@ -163,6 +226,26 @@ class RunStore:
                 self.run_id, tags=[RunTag(key, value) for key, value in tags.items()]
             )
 
+    def end(self, status: str, timestamp: int) -> None:
+        """End the run.
+
+        Args:
+            status: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
+            timestamp: When it ended, in milliseconds since the epoch of Unix.
+        """
+        with self._translated("end the run"), environment(_SILENT):
+            self._client.set_terminated(self.run_id, status, end_time=timestamp)
+
+    @contextmanager
+    def asking(self, doing: str) -> Iterator[MlflowClient]:
+        """Give MLflow's client for what this class has no method for, its errors translated.
+
+        Args:
+            doing: What it is for, to finish the sentence "MLflow could not …".
+        """
+        with self._translated(doing):
+            yield self._client
+
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
         where = getattr(self, "tracking_uri", None) or "the tracking URI"
@@ -170,9 +253,12 @@ class RunStore:
             yield
         except MlflowException as error:
             text = _first_line(error)
-            if any(sign in text for sign in _NO_ANSWER):
+            if refused := _REFUSED.search(str(error)):
+                text = f"the server answers with error {refused[1]}."
+            elif any(sign in text for sign in _NO_ANSWER):
                 raise _unavailable(where, doing) from error
-            raise TrackingError(f"MLflow could not {doing} at {where}: {text}") from error
+            kind = RequestRefusedError if error.error_code in _REFUSALS else TrackingError
+            raise kind(f"MLflow could not {doing} at {where}: {text}") from error
         except (requests.ConnectionError, requests.Timeout) as error:
             raise _unavailable(where, doing) from error
         except MlflowCkptError:
@@ -193,6 +279,14 @@ def _refuse_missing_database(uri: str) -> None:
             f"There is no tracking database {path}. Name the tracking server or store of the run: "
             "--tracking-uri, MLFLOW_TRACKING_URI, or mlflow.set_tracking_uri()."
         )
+
+
+def _absolute(uri: str) -> str:
+    prefix = "sqlite:///"
+    file, mark, query = uri.removeprefix(prefix).partition("?")
+    if not uri.startswith(prefix) or file in ("", ":memory:"):
+        return uri
+    return f"{prefix}{Path(file).absolute()}{mark}{query}"
 
 
 def _unavailable(where: str, doing: str) -> TrackingUnavailableError:

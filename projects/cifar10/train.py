@@ -97,24 +97,24 @@ def main(
         log_environment()
 
         # It logs the metrics of every epoch too, at step = epoch.
-        checkpoints = mlflow_ckpt.MlflowCheckpoint(
+        with mlflow_ckpt.MlflowCheckpoint(
             monitor=monitor,
             verbose=1,
             save_freq=save_freq,
             forms=forms,
             full_format=full_format,
             metadata={"class_names": list(data.class_names), "dataset": data.reference},
-        )
-        model.fit(
-            data.x_train,
-            data.y_train,
-            batch_size=batch_size,
-            epochs=epochs,
-            validation_data=(data.x_test, data.y_test),
-            callbacks=[checkpoints],
-            # Away from a terminal a progress bar is noise: one line an epoch.
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
+        ) as checkpoints:
+            model.fit(
+                data.x_train,
+                data.y_train,
+                batch_size=batch_size,
+                epochs=epochs,
+                validation_data=(data.x_test, data.y_test),
+                callbacks=[checkpoints],
+                # Away from a terminal a progress bar is noise: one line an epoch.
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
 
     click.echo(next_steps(run.info.run_id))
 

@@ -32,16 +32,18 @@ def save_run(
     """Save one checkpoint for each loss into a new run of the current store; return its id."""
     with mlflow.start_run() as run:
         store = RunStore(run.info.run_id)
-        saver = CheckpointSaver(store, forms=forms, full_format=full_format, metadata=metadata)
-        for index, loss in enumerate(losses):
-            saver.save(
-                model or tiny_model(),
-                CheckpointName("epoch", index + 1),
-                epoch=index + 1,
-                metrics={"val_loss": loss},
-                monitor=Monitor("val_loss", "min"),
-                best=index == 0,
-            )
+        with CheckpointSaver(
+            store, forms=forms, full_format=full_format, metadata=metadata
+        ) as saver:
+            for index, loss in enumerate(losses):
+                saver.save(
+                    model or tiny_model(),
+                    CheckpointName("epoch", index + 1),
+                    epoch=index + 1,
+                    metrics={"val_loss": loss},
+                    monitor=Monitor("val_loss", "min"),
+                    best=index == 0,
+                )
     return str(run.info.run_id)
 
 

@@ -57,37 +57,79 @@ def open_sqlite(template: Path, directory: Path) -> Store:
     return Store(uri, artifacts, experiment)
 
 
+class Server:
+    """An `mlflow server` with proxied artifacts, in a process group of its own.
+
+    It can end and begin again, as the same server with the same data.
+
+    Args:
+        template: An empty database.
+        directory: Where it keeps its data.
+    """
+
+    def __init__(self, template: Path, directory: Path) -> None:
+        shutil.copy(template, directory / "mlflow.db")
+        self.artifacts = directory / "artifacts"
+        self.artifacts.mkdir()
+        self._directory = directory
+        self._port = free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        database = f"sqlite:///{self._directory / 'mlflow.db'}"
+        command = [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+            *("--port", str(self._port), "--workers", "1", "--backend-store-uri", database),
+            *("--artifacts-destination", str(self.artifacts)),
+        ]
+        # Without the consumers of MLflow's own background jobs: eight processes of no use here.
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        log = self._directory / "server.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._directory,
+                env=environment,
+                start_new_session=True,
+            )
+        _wait_until_healthy(self.uri, self._process, log)
+
+    def stop(self) -> None:
+        """End it, whatever it is doing."""
+        if self._process is not None:
+            _end_group(self._process)
+            self._process = None
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Keep it from doing anything, so that it takes connections and answers none."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
+
 @contextmanager
 def serve(template: Path, directory: Path) -> Iterator[Store]:
-    """Run `mlflow server` with proxied artifacts, in a process group of its own."""
-    shutil.copy(template, directory / "mlflow.db")
-    artifacts = directory / "artifacts"
-    artifacts.mkdir()
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", "1", "--backend-store-uri", f"sqlite:///{directory / 'mlflow.db'}"),
-        *("--artifacts-destination", str(artifacts)),
-    ]
-    # Without the consumers of MLflow's own background jobs: eight processes that nothing here uses.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    log = directory / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            _wait_until_healthy(uri, process, log)
-            yield Store(uri, artifacts, MlflowClient(uri).create_experiment("tests"))
-        finally:
-            _end_group(process)
+    """Run a server as long as the context lasts."""
+    server = Server(template, directory)
+    try:
+        server.start()
+        yield open_server(server)
+    finally:
+        server.stop()
+
+
+def open_server(server: Server) -> Store:
+    """Return a running server as a store."""
+    return Store(server.uri, server.artifacts, MlflowClient(server.uri).create_experiment("tests"))
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Measurements of mlflow_ckpt beside its peers; see README.md."""

@@ -1,0 +1,80 @@
+"""What is compared: one Keras callback, or none, that saves at the end of each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+
+import mlflow_ckpt
+
+PLAIN = "none"
+MLFLOW_CALLBACK = "mlflow-callback"
+LOG_MODEL = "log-model"
+OURS = "full"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to save.
+
+    Attributes:
+        name: As chosen on the command line.
+        title: As shown in the tables.
+        make: Makes the callback, given a directory for plain files; None for no callback.
+        proof: Glob pattern of a file that every complete save leaves exactly once.
+    """
+
+    name: str
+    title: str
+    make: Callable[[Path], keras.callbacks.Callback] | None
+    proof: str
+
+
+class LogModelEachEpoch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Calls `mlflow.keras.log_model` after each epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Log the model."""
+        mlflow.keras.log_model(self.model, name=f"epoch_{epoch + 1}", step=epoch + 1)
+
+
+def _keras_checkpoint(
+    suffix: str, *, save_weights_only: bool = False
+) -> Callable[[Path], keras.callbacks.Callback]:
+    def make(directory: Path) -> keras.callbacks.Callback:
+        return keras.callbacks.ModelCheckpoint(
+            str(directory / f"epoch_{{epoch}}{suffix}"), save_weights_only=save_weights_only
+        )
+
+    return make
+
+
+def _ours(*forms: str) -> Callable[[Path], keras.callbacks.Callback]:
+    return lambda _: mlflow_ckpt.MlflowCheckpoint(forms=forms, monitor="loss")
+
+
+def _mlflow_callback(_: Path) -> keras.callbacks.Callback:
+    return mlflow.tensorflow.MlflowModelCheckpointCallback(save_best_only=False)
+
+
+VARIANTS = (
+    Variant(PLAIN, "no callback", None, "*"),
+    Variant("keras", "ModelCheckpoint .keras", _keras_checkpoint(".keras"), "*.keras"),
+    Variant("h5", "ModelCheckpoint .h5", _keras_checkpoint(".h5"), "*.h5"),
+    Variant(
+        "weights",
+        "ModelCheckpoint .weights.h5",
+        _keras_checkpoint(".weights.h5", save_weights_only=True),
+        "*.weights.h5",
+    ),
+    Variant(MLFLOW_CALLBACK, "MlflowModelCheckpointCallback", _mlflow_callback, "**/checkpoint.h5"),
+    Variant(LOG_MODEL, "mlflow.keras.log_model", lambda _: LogModelEachEpoch(), "**/MLmodel"),
+    Variant(OURS, "MlflowCheckpoint full", _ours("full"), "**/manifest.json"),
+    Variant("split", "MlflowCheckpoint split", _ours("split"), "**/manifest.json"),
+    Variant("both", "MlflowCheckpoint both", _ours("full", "split"), "**/manifest.json"),
+)

@@ -1,0 +1,58 @@
+"""The public function that removes checkpoints. The policies stand in `format/retention.py`."""
+
+from __future__ import annotations
+
+from mlflow_ckpt.errors import SelectorError
+from mlflow_ckpt.format.reference import Reference, Selector
+from mlflow_ckpt.format.retention import RetentionPolicy, check_policy
+from mlflow_ckpt.tracking import pruning
+from mlflow_ckpt.tracking.catalog import no_checkpoints
+from mlflow_ckpt.tracking.pruning import Pruned
+from mlflow_ckpt.tracking.store import RunStore
+
+
+def prune(
+    run_id: str,
+    policy: RetentionPolicy,
+    *,
+    dry_run: bool = False,
+    tracking_uri: str | None = None,
+) -> Pruned:
+    """Remove the checkpoints of a run that a policy does not keep.
+
+    Never removes the latest, the best by the recorded metric, one that a registered model version
+    uses, or a damaged one.
+
+        mlflow_ckpt.prune(run_id, LatestN(3) | BestN(1), dry_run=True)
+
+    Args:
+        run_id: A run id.
+        policy: What to keep beside the protected ones: `LatestN`, `BestN`, `EveryN`, `AnyOf`, or
+            your own `RetentionPolicy`.
+        dry_run: Tell what would be removed, and do nothing.
+        tracking_uri: The tracking server; MLflow's current one if None.
+
+    Returns:
+        The names removed, the bytes freed, and why each of the others is kept.
+
+    Raises:
+        InvalidArgumentError: If `policy` is none, or cannot tell which way a metric improves.
+        SelectorError: If `run_id` does not parse, or means one checkpoint.
+        RunNotFoundError, CheckpointNotFoundError: If there is no such run, or it has none.
+        MetricNotFoundError: If the policy judges by a metric that no checkpoint has a value of.
+        TrackingError: If the server fails, the model registry cannot be asked (nothing is removed),
+            or the artifact store does not delete.
+    """
+    check_policy(policy)
+    reference = Reference.parse(run_id)
+    if reference.selector != Selector("latest"):
+        raise SelectorError(
+            "Expected a run, because pruning looks at all its checkpoints. "
+            f"Received one checkpoint: {run_id!r}. Give the run id alone: {reference.run_id}",
+            received=run_id,
+        )
+    store = RunStore(reference.run_id, tracking_uri)
+    plan = pruning.plan(store, policy)
+    if not plan.checkpoints and not plan.damaged:
+        raise no_checkpoints(reference.run_id)
+    return pruning.preview(plan) if dry_run else pruning.prune(store, plan)

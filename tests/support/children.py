@@ -1,0 +1,257 @@
+"""Processes of their own that train and save, to be killed at any moment.
+
+A fork server imports TensorFlow once, and runs nothing of it: each child is a process as any other,
+half a second after it was asked for.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import keras
+import mlflow
+
+from mlflow_ckpt.callback import MlflowCheckpoint
+from mlflow_ckpt.format.monitor import Monitor
+from mlflow_ckpt.format.retention import LatestN
+from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.tracking import spool
+from mlflow_ckpt.tracking.spool import Spool
+from mlflow_ckpt.tracking.store import RunStore
+from tests.support.stores import Store
+from tests.support.training import X, Y, small_model
+
+SPOOL = spool.ENVIRONMENT_VARIABLE
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([__name__])
+# What takes longer than this hangs.
+_PATIENCE_SECONDS = 240
+
+
+class Child:
+    """A process that runs a function, and talks.
+
+    Args:
+        function: What it runs, with a `Talk` and the arguments.
+        arguments: Its arguments.
+        store: MLflow's current store there.
+        spool: The spool there.
+        environment: Environment variables to set there.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., None],
+        *arguments: Any,
+        store: Store,
+        spool: Path,
+        environment: dict[str, str] | None = None,
+        **keywords: Any,
+    ) -> None:
+        self._connection, theirs = _CONTEXT.Pipe(duplex=False)
+        environment = {
+            "MLFLOW_TRACKING_URI": store.uri,
+            "MLFLOW_EXPERIMENT_ID": store.experiment_id,
+            SPOOL: str(spool),
+            **(environment or {}),
+        }
+        self._process = _CONTEXT.Process(
+            target=_run,
+            args=(function, theirs, environment, arguments, keywords),
+            daemon=True,
+        )
+        self._process.start()
+        theirs.close()
+
+    def hear(self, wanted: str) -> Any:
+        """Wait until it says something, and return what it says of that."""
+        while True:
+            assert self._connection.poll(_PATIENCE_SECONDS), f"{wanted!r} was not heard of"
+            said, what = self._connection.recv()
+            assert said != "error" or wanted == "error", what
+            if said == wanted:
+                return what
+
+    def hear_epoch(self, least: int = 0) -> int:
+        """Wait for the end of an epoch, not before the given one, and return its number."""
+        while (epoch := int(self.hear("epoch"))) < least:
+            pass
+        return epoch
+
+    def kill(self) -> None:
+        """Kill it, as the out-of-memory killer does."""
+        self._process.kill()
+        self._process.join()
+
+    def join(self) -> int | None:
+        """Wait until it ends, and return its exit code."""
+        self._process.join(_PATIENCE_SECONDS)
+        return self._process.exitcode
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+
+class Talk:
+    """How a child tells its parent something."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __call__(self, said: str, what: Any = None) -> None:
+        self._connection.send((said, what))
+
+
+def _run(
+    function: Callable[..., None],
+    connection: Connection,
+    environment: dict[str, str],
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+) -> None:
+    os.environ.update(environment)
+    mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
+    try:
+        function(Talk(connection), *arguments, **keywords)
+    except BaseException:
+        connection.send(("error", traceback.format_exc()))
+        raise
+    connection.send(("done", None))
+
+
+def train(
+    talk: Talk,
+    run_id: str,
+    *,
+    initial_epoch: int = 0,
+    epochs: int = 1_000_000,
+    most_waiting: int | None = None,
+    seconds: float = 0.0,
+    end: Path | None = None,
+    **arguments: Any,
+) -> None:
+    """Train, save every epoch, and tell of each; at last, how many there were, and the warnings.
+
+    Args:
+        talk: To the parent.
+        run_id: The run.
+        initial_epoch: Completed epochs.
+        epochs: Epochs in all.
+        most_waiting: Checkpoints in the spool before training pauses; None for no limit.
+        seconds: How long an epoch takes at least.
+        end: Training ends once this file exists.
+        arguments: For the callback.
+    """
+    model = small_model()
+
+    class Tell(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            while most_waiting is not None and _waiting(run_id) > most_waiting:
+                time.sleep(0.005)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            talk("epoch", epoch + 1)
+            time.sleep(seconds)
+            self.model.stop_training = end is not None and end.exists()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = model.fit(
+            *(X, Y),
+            batch_size=8,
+            initial_epoch=initial_epoch,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[MlflowCheckpoint("loss", run_id=run_id, **arguments), Tell()],
+        )
+    warned = [each for each in caught if not issubclass(each.category, DeprecationWarning)]
+    talk("over", (history.epoch[-1] + 1, [str(each.message) for each in warned]))
+
+
+def save(
+    talk: Talk,
+    run_id: str,
+    *epochs: int,
+    prepare: Callable[..., None] | None = None,
+    given: tuple[Any, ...] = (),
+    max_to_keep: int | None = None,
+    bias: float = 0.0,
+) -> None:
+    """Save the end of some epochs, one after another, and tell what went wrong.
+
+    Args:
+        talk: To the parent.
+        run_id: The run.
+        epochs: Which.
+        prepare: Called before, with what is given.
+        given: To it.
+        max_to_keep: How many checkpoints the run keeps.
+        bias: What tells this model from another.
+    """
+    model = small_model()
+    model.get_layer("head").bias.assign([bias])
+    store = RunStore(run_id)
+    assert store.run  # as a training does, which looks at what its run has
+    if prepare is not None:
+        prepare(*given)
+    retention = None if max_to_keep is None else LatestN(max_to_keep)
+    saver = CheckpointSaver(store, retention=retention)
+    for epoch in epochs:
+        saver.save(
+            *(model, f"epoch_{epoch:04d}"),
+            epoch=epoch,
+            metrics={"loss": 1.0 / epoch},
+            monitor=Monitor("loss", "min"),
+        )
+        saver.log_metrics({"loss": 1.0 / epoch}, epoch)
+    left = saver.finish(patience=30.0)
+    errors = [type(report.error).__name__ for report in saver.reports() if report.error]
+    talk("saved", (errors, [entry.label for entry in left]))
+
+
+def meet_before(barrier: Barrier, owner: str, name: str) -> None:
+    """Have this process wait for another before it calls a function for the first time.
+
+    Args:
+        barrier: Where they meet.
+        owner: What has the function: `"package.module"` or `"package.module:Class"`.
+        name: The function.
+    """
+    function = getattr(resolve_name(owner), name)
+    met = threading.Event()
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        if not met.is_set():
+            met.set()
+            barrier.wait(_PATIENCE_SECONDS)
+        return function(*arguments, **keywords)
+
+    setattr(resolve_name(owner), name, call)
+
+
+def barrier() -> Barrier:
+    """A place where two children meet."""
+    return _CONTEXT.Barrier(2)
+
+
+def _waiting(run_id: str) -> int:
+    entries = Spool.default().entries(run_id)
+    return sum(entry.kind == spool.CHECKPOINT for entry in entries)
+
+
+def die() -> None:
+    """Kill the process that calls."""
+    os.kill(os.getpid(), signal.SIGKILL)

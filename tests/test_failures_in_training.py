@@ -1,0 +1,377 @@
+"""What fails while a model trains: told in a sentence, training goes on, nothing is damaged."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import pytest
+import requests
+
+import mlflow_ckpt
+from mlflow_ckpt import MlflowCheckpoint
+from mlflow_ckpt import saver as saver_module
+from mlflow_ckpt.composing import Composer, Job, Saved
+from mlflow_ckpt.errors import (
+    CheckpointExistsError,
+    OutputError,
+    TrackingError,
+    TrackingUnavailableError,
+)
+from mlflow_ckpt.model import keras_private
+from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.tracking.spool import Spool
+from mlflow_ckpt.tracking.store import RunStore
+from tests.support import cli
+from tests.support.stores import Store, current
+from tests.support.training import fit, names, small_model
+
+
+class Proxy:
+    """Stands before a real server, and spoils it on demand.
+
+    Attributes:
+        mode: `"pass"`; `"refuse artifacts"`, which answers 500 to uploads; `"fail"`, which answers
+            500 to everything; `"hang"`, which answers nothing.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.mode = "pass"
+        self._released = threading.Event()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                body = self.rfile.read(length)
+                upload = self.command == "PUT" and "mlflow-artifacts" in self.path
+                if proxy.mode == "hang":
+                    proxy._released.wait()
+                if proxy.mode == "fail" or (proxy.mode == "refuse artifacts" and upload):
+                    self.answer(500, b"the disk of the server is full")
+                    return
+                headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+                answer = requests.request(
+                    self.command, target + self.path, data=body, headers=headers, timeout=60
+                )
+                self.answer(answer.status_code, answer.content)
+
+            def answer(self, status: int, content: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
+
+            def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+                """Say nothing."""
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Say nothing of clients that went away."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.uri = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Answer again, and those that wait too."""
+        self.mode = "pass"
+        self._released.set()
+
+    def close(self) -> None:
+        self.release()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def proxy(server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The current store, behind a proxy."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    made = Proxy(server.uri)
+    try:
+        with current(Store(made.uri, server.artifacts, server.experiment_id)):
+            yield made
+            made.release()
+    finally:
+        made.close()
+
+
+class Spoil(keras.callbacks.Callback):
+    """Spoils the server before the second epoch, once it has all of the first."""
+
+    def __init__(self, proxy: Proxy, mode: str, run_id: str) -> None:
+        super().__init__()
+        self.proxy, self.mode, self.run_id = proxy, mode, run_id
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            client = mlflow.MlflowClient()
+            while "mlflow_ckpt.latest" not in client.get_run(self.run_id).data.tags:
+                time.sleep(0.05)
+            while Spool.default().entries(self.run_id):
+                time.sleep(0.05)
+            self.proxy.mode = self.mode
+
+
+def new_run() -> str:
+    with mlflow.start_run() as run:
+        return str(run.info.run_id)
+
+
+def send_the_rest(run_id: str) -> None:
+    """Flush until nothing is left; this process's own uploader may be at work as well."""
+    while Spool.default().entries(run_id):
+        cli.run("flush", run_id)
+
+
+def messages(caught: Any) -> list[str]:
+    return [str(w.message) for w in caught if w.category is UserWarning]
+
+
+def told(mode: str, uri: str) -> str:
+    """What is said of a server that is spoilt."""
+    if mode == "refuse artifacts":
+        return (
+            rf"MLflow could not upload \S+ at {re.escape(uri)}: the server answers with error 500\."
+        )
+    return rf"The tracking server at {re.escape(uri)} does not answer\."
+
+
+@pytest.mark.parametrize("mode", ["fail", "hang", "refuse artifacts"])
+def test_training_goes_on_and_what_it_saved_is_sent_later(mode: str, proxy: Proxy) -> None:
+    run_id = new_run()
+    model = small_model()
+    ours = MlflowCheckpoint(run_id=run_id, drain_timeout=1.0)
+    with pytest.warns(UserWarning) as caught:
+        fit(model, Spoil(proxy, mode, run_id), ours, epochs=4)
+    assert len(model.history.epoch) == 4
+    during, after = messages(caught)
+    because = told(mode, proxy.uri)
+    assert re.fullmatch(
+        f"{because} Training goes on; what is saved waits on this machine and is sent again.",
+        during,
+    ), during
+    root = re.escape(str(Spool.default().root))
+    # An artifact store that refuses does not keep the metrics from being sent.
+    records = r" and 3 records of metrics and tags"
+    if mode == "refuse artifacts":
+        records = r"( and \d records? of metrics and tags)?"
+    assert re.fullmatch(
+        rf"NOT EVERYTHING OF RUN {run_id} IS ON THE SERVER: 3 checkpoints "
+        rf"\(epoch_0002, epoch_0003, epoch_0004; 0\.\d MB\){records} wait in {root}\. {because} "
+        rf"Nothing is lost\. Send it: MLFLOW_CKPT_SPOOL={root} mlflow-ckpt flush {run_id}",
+        after,
+    ), after
+    proxy.release()
+    assert names(run_id) == ["epoch_0001"]
+    assert mlflow_ckpt.verify(run_id).ok
+    send_the_rest(run_id)
+    assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in (1, 2, 3, 4)]
+    assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("mode", ["fail", "refuse artifacts"])
+def test_training_ends_where_that_is_asked_for(mode: str, proxy: Proxy) -> None:
+    run_id = new_run()
+    ours = MlflowCheckpoint(run_id=run_id, on_error="raise", drain_timeout=1.0)
+    with pytest.raises(TrackingError) as caught, pytest.warns(UserWarning), ours:
+        fit(small_model(), Spoil(proxy, mode, run_id), ours, epochs=100)
+    assert re.fullmatch(told(mode, proxy.uri), str(caught.value)), str(caught.value)
+    proxy.release()
+    assert mlflow_ckpt.verify(run_id, 1).ok
+    send_the_rest(run_id)
+    assert names(run_id)[:2] == ["epoch_0001", "epoch_0002"]
+
+
+def test_training_begins_without_its_server(proxy: Proxy) -> None:
+    run_id = new_run()
+    proxy.mode = "fail"
+    with pytest.warns(UserWarning) as caught:
+        fit(small_model(), MlflowCheckpoint(run_id=run_id, drain_timeout=0.0))
+    before, after = messages(caught)
+    root = Spool.default().root
+    assert before == (
+        f"The tracking server at {proxy.uri} does not answer. Training goes on; what is saved "
+        "waits on this machine and is sent again."
+    )
+    assert after.startswith(f"NOT EVERYTHING OF RUN {run_id} IS ON THE SERVER: 2 checkpoints ")
+    assert str(root) in after
+    proxy.release()
+    send_the_rest(run_id)
+    assert names(run_id) == ["epoch_0001", "epoch_0002"]
+
+
+def test_training_does_not_begin_without_its_server_where_that_is_asked_for(proxy: Proxy) -> None:
+    run_id = new_run()
+    proxy.mode = "fail"
+    model = small_model()
+    with pytest.raises(TrackingUnavailableError) as caught:
+        fit(model, MlflowCheckpoint(run_id=run_id, on_error="raise"))
+    assert str(caught.value) == f"The tracking server at {proxy.uri} does not answer."
+    assert int(model.optimizer.iterations.numpy()) == 0
+
+
+def test_an_own_run_ends_later_if_the_server_is_away_when_training_ends(proxy: Proxy) -> None:
+    class Fail(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            proxy.mode = "fail"
+
+    before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+    with pytest.warns(UserWarning) as caught:
+        fit(small_model(), Fail(), MlflowCheckpoint(drain_timeout=0.0), epochs=1)
+    assert messages(caught)[-1].startswith("NOT EVERYTHING OF RUN ")
+    assert mlflow.active_run() is None
+    proxy.release()
+    (run_id,) = {run.info.run_id for run in mlflow.search_runs(output_format="list")} - before
+    client = mlflow.MlflowClient()
+    assert client.get_run(run_id).info.status == "RUNNING"
+    send_the_rest(run_id)
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert names(run_id) == ["epoch_0001"]
+
+
+def test_another_training_took_the_name(http_store: Store) -> None:
+    run_id = new_run()
+
+    class TakeTheName(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                with CheckpointSaver(RunStore(run_id)) as saver:
+                    saver.save(small_model(units=5), "epoch_0002", epoch=2, metrics={})
+
+    taken = (
+        f"The run {run_id} has a checkpoint epoch_0002 already, which is never overwritten. "
+        "Train into another run, or go on from the run's last epoch (fit's initial_epoch)."
+    )
+    with pytest.warns(UserWarning) as caught:
+        fit(small_model(), MlflowCheckpoint(run_id=run_id), TakeTheName(), epochs=3)
+    told = messages(caught)
+    assert len(told) == 1, told
+    (left,) = Spool.default().entries(run_id)
+    assert told == [f"{taken} What was saved stays in {left.path}."]
+    assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    assert mlflow_ckpt.load_model(run_id, 2).layers[0].units == 5
+    assert issubclass(CheckpointExistsError, FileExistsError)
+
+
+@pytest.fixture
+def spool_below_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spool that nobody can make, not even root."""
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "spool"
+    monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(path))
+    return path
+
+
+def test_a_spool_that_cannot_be_written(http_store: Store, spool_below_a_file: Path) -> None:
+    run_id = new_run()
+    with pytest.warns(UserWarning) as caught:
+        fit(small_model(), MlflowCheckpoint(run_id=run_id))
+    (message,) = messages(caught)
+    assert re.fullmatch(
+        rf"The spool cannot be written: \[Errno 20\] Not a directory: '{spool_below_a_file}'\. "
+        r"Checkpoints wait in \S+mlflow_ckpt_spool_\S+ instead, until the run has them\. Name a "
+        r"directory that can be: MLFLOW_CKPT_SPOOL\.",
+        message,
+    ), message
+    assert names(run_id) == ["epoch_0001", "epoch_0002"]
+    assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2))
+
+
+def test_a_spool_that_cannot_be_written_ends_training_where_that_is_asked_for(
+    http_store: Store, spool_below_a_file: Path
+) -> None:
+    run_id = new_run()
+    with pytest.raises(OutputError, match="The spool cannot be written: "):
+        fit(small_model(), MlflowCheckpoint(run_id=run_id, on_error="raise"), epochs=100)
+    assert len(names(run_id)) <= 1
+
+
+class Brake:
+    """Holds the writer, and counts snapshots that are not written yet."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.released = threading.Event()
+        self.alive = self.most = 0
+        self._lock = threading.Lock()
+        brake = self
+
+        class Braked(Composer):
+            def take(self, model: keras.Model, *arguments: Any) -> Any:
+                if int(model.optimizer.iterations.numpy()) > 0:  # not the trial before training
+                    brake.count(1)
+                return super().take(model, *arguments)
+
+            def compose(self, job: Job, directory: Path) -> Saved:
+                brake.released.wait()
+                try:
+                    return super().compose(job, directory)
+                finally:
+                    brake.count(-1)
+
+        monkeypatch.setattr(saver_module, "Composer", Braked)
+
+    def count(self, change: int) -> None:
+        with self._lock:
+            self.alive += change
+            self.most = max(self.most, self.alive)
+
+
+def test_a_third_save_waits_for_the_first(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = new_run()
+    brake = Brake(monkeypatch)
+    third = threading.Event()
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                third.set()
+
+    training = threading.Thread(
+        target=lambda: fit(small_model(), Watch(), MlflowCheckpoint(run_id=run_id), epochs=5)
+    )
+    training.start()
+    assert third.wait(60)
+    # If it did not wait, it would be done within this time.
+    training.join(1.0)
+    assert training.is_alive()
+    assert (brake.alive, brake.most) == (2, 2)
+    brake.released.set()
+    training.join()
+    assert brake.most == 2
+    assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in (1, 2, 3, 4, 5)]
+    assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2, 3, 4, 5))
+
+
+def test_a_changed_keras_is_warned_of_once(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed() -> None:
+        raise keras_private.PrivateApiError("saving_lib has no _save_state")
+
+    monkeypatch.setattr(keras_private, "_require", changed)
+    run_id = new_run()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        fit(small_model(), MlflowCheckpoint(run_id=run_id), epochs=3)
+    (message,) = messages(caught)
+    assert message.startswith(f"Keras {keras.__version__} saves models in another way than Keras ")
+    assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003"]

@@ -1,0 +1,355 @@
+"""A process killed at any moment: what is listed is whole, and nothing that was saved is lost."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, cast
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+import mlflow_ckpt
+from mlflow_ckpt.tracking import spool as spool_
+from mlflow_ckpt.tracking.publishing import BEST_TAG, LATEST_TAG
+from mlflow_ckpt.tracking.spool import Entry, Spool
+from tests.support import children, cli
+from tests.support.children import Child, die
+from tests.support.stores import Store
+from tests.support.training import names
+
+# Trainings at once: one is killed and looked at while the others go on.
+LANES = 3
+
+
+def new_run(store: Store) -> str:
+    return str(MlflowClient(store.uri).create_run(store.experiment_id).info.run_id)
+
+
+@dataclass
+class Figures:
+    """What a test of kills counted."""
+
+    kills: int = 0
+    verified: int = 0
+    flushed: int = 0
+    moments: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        moments = ", ".join(f"{moment}: {count}" for moment, count in self.moments.most_common())
+        return (
+            f"{self.kills} kills ({moments}); {self.verified} listed checkpoints verified, "
+            f"{self.flushed} entries flushed"
+        )
+
+
+def moment_of(run_id: str, root: Path, store: Store) -> str:
+    """Tell from what is on disk what a process was doing when it was killed."""
+    drafts = list((root / run_id).glob("*.draft"))
+    if any((draft / "entry.json").exists() for draft in drafts):
+        return "committing or removing an entry"
+    if any((draft / "files").is_dir() and any((draft / "files").iterdir()) for draft in drafts):
+        return "writing a checkpoint"
+    entries = Spool(root).entries(run_id)
+    directories = {path.name: path for path in checkpoints_directory(run_id, store).glob("*_*")}
+    if any(list(path.glob("upload-*.json")) for path in directories.values()):
+        return "uploading"
+    if any(not (path / "manifest.json").exists() for path in directories.values()):
+        return "pruning"
+    if any(entry.name in directories for entry in entries):
+        return "bringing index and tags up to date"
+    return "before an upload" if entries else "nothing to send"
+
+
+def checkpoints_directory(run_id: str, store: Store) -> Path:
+    return store.artifacts / store.experiment_id / run_id / "artifacts" / "checkpoints"
+
+
+def verify_all(run_id: str, but: Collection[str] = ()) -> int:
+    """Verify every listed checkpoint but some, and return how many there are."""
+    listed = [name for name in names(run_id) if name not in but]
+    for name in listed:
+        result = mlflow_ckpt.verify(run_id, name.replace("_", ":"))
+        assert result.ok, str(result)
+    return len(listed)
+
+
+def flush_and_check(
+    run_id: str,
+    root: Path,
+    store: Store,
+    *,
+    verified: Collection[str] = (),
+    process: bool = False,
+) -> list[Entry]:
+    """Flush, and check that nothing of what was in the spool is missing, and nothing is left."""
+    entries = Spool(root).entries(run_id)
+    manifests = [entry.manifest() for entry in entries if entry.kind == spool_.CHECKPOINT]
+    if process:
+        done = cli.run_process("flush", run_id)
+        assert done.returncode == 0, done.stdout + done.stderr
+    else:
+        result = cli.run("flush", run_id)
+        assert result.exit_code == 0, result.output
+    found = {each.name: each.manifest for each in mlflow_ckpt.list_checkpoints(run_id)}
+    for manifest in manifests:
+        assert found[manifest.name] == manifest
+    verify_all(run_id, but=verified)
+    assert not (root / run_id).exists(), sorted((root / run_id).rglob("*"))
+    _check_metrics(run_id, entries, store)
+    _check_files(run_id, set(found), store)
+    _check_tags(run_id, found, store)
+    return entries
+
+
+def _check_metrics(run_id: str, entries: list[Entry], store: Store) -> None:
+    history = MlflowClient(store.uri).get_metric_history(run_id, "loss")
+    # An epoch that was trained again, because its checkpoint was not, has a later timestamp.
+    logged = Counter((metric.step, metric.timestamp) for metric in history)
+    assert all(count == 1 for count in logged.values()), logged
+    for entry in entries:
+        if entry.kind == spool_.METRICS:
+            assert logged[entry.step, entry.timestamp] == 1
+
+
+def _check_files(run_id: str, found: set[str], store: Store) -> None:
+    directory = checkpoints_directory(run_id, store)
+    if not directory.exists():
+        return
+    strays = {path.name for path in directory.iterdir()} - found - {"manifests.json"}
+    # What a prune that was killed left of a checkpoint is none any more.
+    assert all((directory / name).is_dir() for name in strays)
+    assert not [name for name in strays if (directory / name / "manifest.json").exists()]
+    assert not [name for name in strays if name.startswith(".")]
+    assert not list(directory.rglob("upload-*.json"))
+
+
+def _check_tags(run_id: str, found: dict[str, Any], store: Store) -> None:
+    tags = MlflowClient(store.uri).get_run(run_id).data.tags
+    if found:
+        assert tags[LATEST_TAG] == max(found)
+        assert tags[BEST_TAG] in found
+
+
+def start(run_id: str, root: Path, store: Store) -> Child:
+    listed = mlflow_ckpt.list_checkpoints(run_id)
+    newest = listed[-1].manifest.epoch if listed else 0
+    return Child(
+        *(children.train, run_id),
+        store=store,
+        spool=root,
+        initial_epoch=newest,
+        most_waiting=2,
+        max_to_keep=2,
+    )
+
+
+def kill_at_random(
+    kills: int, seed: int, root: Path, store: Store, figures: Figures, *, processes: int = 0
+) -> None:
+    """Kill trainings at random moments, each of which goes on where the one before was killed."""
+    chance = random.Random(seed)
+    runs = [new_run(store) for _ in range(min(kills, LANES))]
+    trainings = {run_id: start(run_id, root, store) for run_id in runs}
+    try:
+        for number in range(kills):
+            run_id = runs[number % len(runs)]
+            if chance.random() < 0.85:
+                trainings[run_id].hear("epoch")
+            time.sleep(chance.uniform(0, 1.5))
+            trainings.pop(run_id).kill()
+            figures.kills += 1
+            figures.moments[moment_of(run_id, root, store)] += 1
+            listed = names(run_id)
+            figures.verified += verify_all(run_id)
+            flushed = flush_and_check(
+                *(run_id, root, store), verified=listed, process=number < processes
+            )
+            figures.flushed += len(flushed)
+            if number + len(runs) < kills:
+                trainings[run_id] = start(run_id, root, store)
+    finally:
+        for training in trainings.values():
+            training.kill()
+
+
+def test_trainings_killed_at_random_moments(
+    http_store: Store, spool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = Figures()
+    try:
+        kill_at_random(6, 8, spool, http_store, figures)
+    finally:
+        show(figures, capsys)
+    assert figures.kills == 6
+    assert figures.flushed
+
+
+@pytest.mark.long
+def test_trainings_killed_at_100_random_moments(
+    http_store: Store, spool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = Figures()
+    try:
+        kill_at_random(100, 100, spool, http_store, figures, processes=3)
+    finally:
+        show(figures, capsys)
+    assert figures.kills == 100
+    assert "uploading" in figures.moments
+
+
+def show(figures: Figures, capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n{figures}")  # noqa: T201
+
+
+def die_after(owner: str, name: str, suffix: str = "") -> None:
+    """Have this process kill itself once it has called a function with a path that ends so."""
+    function = _function(owner, name)
+
+    def call(*arguments: Any, **keywords: Any) -> None:
+        function(*arguments, **keywords)
+        if not suffix or any(str(argument).endswith(suffix) for argument in arguments):
+            die()
+
+    setattr(resolve_name(owner), name, call)
+
+
+def die_before(owner: str, name: str, suffix: str = "") -> None:
+    """Have this process kill itself before it calls a function with a path that ends so."""
+    function = _function(owner, name)
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        if not suffix or any(_is_there(argument, suffix) for argument in arguments):
+            die()
+        return function(*arguments, **keywords)
+
+    setattr(resolve_name(owner), name, call)
+
+
+def _function(owner: str, name: str) -> Callable[..., Any]:
+    return cast(Callable[..., Any], getattr(resolve_name(owner), name))
+
+
+def _is_there(argument: Any, suffix: str) -> bool:
+    return str(argument).endswith(suffix) and (not isinstance(argument, Path) or argument.exists())
+
+
+@dataclass(frozen=True)
+class Point:
+    """A moment to be killed at.
+
+    Attributes:
+        name: What a person calls it.
+        how: What makes a process kill itself there.
+        given: To it.
+        waiting: Whether the checkpoint that is being saved is in the spool then.
+        listed: Whether the run lists it.
+    """
+
+    name: str
+    how: Callable[..., None]
+    given: tuple[str, ...]
+    waiting: bool = True
+    listed: bool = False
+
+    def __str__(self) -> str:
+        return self.name.replace(" ", "-")
+
+
+STORE = "mlflow_ckpt.tracking.store:RunStore"
+SPOOL = "mlflow_ckpt.tracking.spool:Spool"
+DRAFT = "mlflow_ckpt.tracking.spool:Draft"
+PUBLISHING = "mlflow_ckpt.tracking.publishing"
+WRITING = [
+    Point("amid the files", die_before, ("mlflow_ckpt.composing", "hash_files"), waiting=False),
+    Point("before fsync", die_before, ("mlflow_ckpt.tracking.spool", "sync"), waiting=False),
+]
+ANNOUNCING = [
+    Point("before the index", die_before, ("mlflow_ckpt.tracking.index", "record"), listed=True),
+    Point("before the tags", die_before, (STORE, "set_tags"), listed=True),
+    Point("before the removal", die_before, (SPOOL, "remove"), listed=True),
+    Point(
+        "amid the removal",
+        *(die_before, ("mlflow_ckpt.tracking.spool:shutil", "rmtree", ".draft")),
+        waiting=False,
+        listed=True,
+    ),
+    Point("after the removal", die_after, (SPOOL, "remove"), waiting=False, listed=True),
+]
+UPLOADING = [
+    Point("once it is an entry", die_after, (DRAFT, "commit")),
+    Point("before the claim", die_before, (STORE, "upload", ".json")),
+    Point("after the claim", die_after, (PUBLISHING, "_upload_text")),
+    Point("amid the data", die_before, (STORE, "upload", "model.keras")),
+    Point("before MLmodel", die_before, (STORE, "upload", "MLmodel")),
+    Point("before the manifest", die_before, (STORE, "upload", "/manifest.json")),
+    Point("after the manifest", die_after, (STORE, "upload", "/manifest.json"), listed=True),
+    Point("after the claim's removal", die_after, (PUBLISHING, "_withdraw"), listed=True),
+]
+PLACING = [
+    Point("before the place", die_before, (DRAFT, "place"), waiting=False),
+    Point("in its place", die_before, (DRAFT, "_rename"), waiting=False, listed=True),
+    Point("once it is to be announced", die_after, (DRAFT, "_rename"), listed=True),
+]
+
+
+def killed_at(point: Point, run_id: str, root: Path, store: Store) -> None:
+    """Save a checkpoint in a process that is killed there; look, and flush."""
+    child = Child(
+        *(children.save, run_id, 1),
+        store=store,
+        spool=root,
+        prepare=point.how,
+        given=point.given,
+    )
+    assert child.join() == -signal.SIGKILL
+    waiting = [each.name for each in Spool(root).entries(run_id) if each.kind != spool_.METRICS]
+    assert waiting == ["epoch_0001"] * point.waiting
+    assert names(run_id) == ["epoch_0001"] * point.listed
+    assert verify_all(run_id) == point.listed
+    flush_and_check(run_id, root, store)
+    assert names(run_id) == ["epoch_0001"] * (point.listed or point.waiting)
+
+
+@pytest.mark.parametrize("point", [*WRITING, *UPLOADING, *ANNOUNCING], ids=str)
+def test_killed_on_the_way_to_a_server(point: Point, http_store: Store, spool: Path) -> None:
+    killed_at(point, new_run(http_store), spool, http_store)
+
+
+@pytest.mark.parametrize("point", [*WRITING, *PLACING, *ANNOUNCING], ids=str)
+def test_killed_on_the_way_to_local_disk(point: Point, local_store: Store, spool: Path) -> None:
+    killed_at(point, new_run(local_store), spool, local_store)
+
+
+PRUNING = [
+    Point("before the index", die_before, ("mlflow_ckpt.tracking.index", "discard"), listed=True),
+    Point("before the manifest", die_before, (STORE, "delete", "/manifest.json"), listed=True),
+    Point("after the manifest", die_after, (STORE, "delete", "/manifest.json")),
+    Point("amid the files", die_after, (STORE, "delete", "model.keras")),
+]
+
+
+@pytest.mark.parametrize("point", PRUNING, ids=str)
+def test_killed_while_it_removes_an_old_checkpoint(point: Point, store: Store, spool: Path) -> None:
+    run_id = new_run(store)
+    settings = {"store": store, "spool": spool, "max_to_keep": 1}
+    killed = Child(*(children.save, run_id, 1, 2), prepare=point.how, given=point.given, **settings)
+    assert killed.join() == -signal.SIGKILL
+    both = ["epoch_0001", "epoch_0002"]
+    assert names(run_id) == (both if point.listed else both[1:])
+    verify_all(run_id)
+    flush_and_check(run_id, spool, store)
+    assert names(run_id) == (both if point.listed else both[1:])
+    # The next training ends what was begun.
+    after = Child(children.save, run_id, 3, **settings)
+    assert after.hear("saved") == ([], [])
+    assert after.join() == 0
+    assert names(run_id) == ["epoch_0003"]
+    flush_and_check(run_id, spool, store)

@@ -1,0 +1,199 @@
+"""A tracking server that goes away: training goes on, and everything arrives in the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+import mlflow_ckpt
+from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.tracking.spool import CHECKPOINT, Spool
+from mlflow_ckpt.tracking.store import RunStore
+from tests.support import children, cli
+from tests.support.children import Child
+from tests.support.stores import Server, Store, current, open_server
+from tests.support.training import names, small_model
+
+Fragile = tuple[Server, Store]
+
+
+@pytest.fixture(scope="module")
+def fragile(template_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fragile]:
+    """A server that may go away, and is there again after each test."""
+    server = Server(template_database, tmp_path_factory.mktemp("fragile"))
+    try:
+        server.start()
+        store = open_server(server)
+        with current(store):
+            yield server, store
+    finally:
+        server.stop()
+
+
+def new_run(store: Store) -> str:
+    return str(MlflowClient(store.uri).create_run(store.experiment_id).info.run_id)
+
+
+def waiting(run_id: str, spool: Path) -> list[str]:
+    """Names of the checkpoints that wait in the spool."""
+    return [entry.name for entry in Spool(spool).entries(run_id) if entry.kind == CHECKPOINT]
+
+
+def check_everything_arrived(run_id: str, spool: Path, store: Store, *, epochs: int) -> None:
+    assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in range(1, epochs + 1)]
+    for epoch in range(1, epochs + 1):
+        assert mlflow_ckpt.verify(run_id, epoch).ok
+    history = MlflowClient(store.uri).get_metric_history(run_id, "loss")
+    assert sorted(metric.step for metric in history) == list(range(1, epochs + 1))
+    assert not (spool / run_id).exists()
+
+
+def train_through(outage: float, fragile: Fragile, spool: Path, end: Path) -> tuple[str, int]:
+    """Train while the server is away for so many seconds, and for four epochs at least.
+
+    Returns:
+        The run, and how many epochs it has.
+    """
+    server, store = fragile
+    run_id = new_run(store)
+    child = Child(
+        *(children.train, run_id),
+        store=store,
+        spool=spool,
+        # Fewer epochs than a server that is back can take in.
+        seconds=1,
+        end=end,
+        drain_timeout=120,
+    )
+    child.hear_epoch(2)
+    server.stop()
+    try:
+        began = time.monotonic()
+        # No step waits for the server: these are trained, and saved, while there is none.
+        last = child.hear_epoch(child.hear_epoch() + 4)
+        while time.monotonic() < began + outage:
+            last = child.hear_epoch()
+        assert len(waiting(run_id, spool)) >= 3
+    finally:
+        server.start()
+    child.hear_epoch(last + 1)
+    end.touch()
+    epochs, warned = child.hear("over")
+    assert child.join() == 0
+    # Of the outage itself, if an upload met it; not of every attempt.
+    assert len(warned) <= 1
+    return run_id, epochs
+
+
+def test_training_goes_on_while_the_server_is_away(
+    fragile: Fragile, spool: Path, tmp_path: Path
+) -> None:
+    run_id, epochs = train_through(0, fragile, spool, tmp_path / "end")
+    check_everything_arrived(run_id, spool, fragile[1], epochs=epochs)
+
+
+@pytest.mark.long
+def test_training_goes_on_while_the_server_is_away_for_20_seconds(
+    fragile: Fragile, spool: Path, tmp_path: Path
+) -> None:
+    run_id, epochs = train_through(20, fragile, spool, tmp_path / "end")
+    check_everything_arrived(run_id, spool, fragile[1], epochs=epochs)
+
+
+def test_training_goes_on_while_the_server_hangs(
+    fragile: Fragile, spool: Path, tmp_path: Path
+) -> None:
+    server, store = fragile
+    run_id = new_run(store)
+    end = tmp_path / "end"
+    child = Child(*(children.train, run_id), store=store, spool=spool, end=end, drain_timeout=120)
+    child.hear_epoch(2)
+    with server.frozen():
+        child.hear_epoch(child.hear_epoch() + 4)
+        assert len(waiting(run_id, spool)) >= 3
+    end.touch()
+    epochs, _ = child.hear("over")
+    assert child.join() == 0
+    check_everything_arrived(run_id, spool, store, epochs=epochs)
+
+
+@pytest.mark.parametrize("away_from", [0, 2])
+def test_a_server_that_comes_back_after_training_is_sent_everything_by_flush(
+    away_from: int, fragile: Fragile, spool: Path
+) -> None:
+    server, store = fragile
+    run_id = new_run(store)
+    if away_from == 0:
+        server.stop()
+    try:
+        child = Child(
+            *(children.train, run_id),
+            store=store,
+            spool=spool,
+            epochs=4,
+            # So that the server is away before the last epochs are sent.
+            seconds=0.5,
+            drain_timeout=1,
+        )
+        if away_from:
+            child.hear_epoch(away_from)
+            server.stop()
+        epochs, warned = child.hear("over")
+        assert child.join() == 0
+        left = waiting(run_id, spool)
+        assert epochs == 4
+        assert left
+        if away_from == 0:
+            assert left == [f"epoch_{epoch:04d}" for epoch in range(1, 5)]
+            assert warned[0].startswith(f"The tracking server at {store.uri} does not answer")
+            assert "Training goes on" in warned[0]
+        assert warned[-1].startswith(f"NOT EVERYTHING OF RUN {run_id} IS ON THE SERVER: ")
+        assert left[-1] in warned[-1]
+        assert warned[-1].endswith(
+            f" Nothing is lost. Send it: MLFLOW_CKPT_SPOOL={spool} mlflow-ckpt flush {run_id}"
+        )
+        unsent = cli.run_process("flush", run_id)
+        assert unsent.returncode == 7, unsent.stderr
+        assert waiting(run_id, spool) == left
+    finally:
+        server.start()
+    sent = cli.run_process("flush", run_id)
+    assert sent.returncode == 0, sent.stderr
+    assert [name for name in left if f"Sent {name} of run {run_id}" in sent.stdout] == left
+    check_everything_arrived(run_id, spool, store, epochs=4)
+    again = cli.run("flush", run_id)
+    assert again.output == f"Nothing of run {run_id} waits in the spool.\n"
+
+
+def test_a_server_that_goes_in_the_middle_of_an_upload(
+    fragile: Fragile, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, store = fragile
+    run_id = new_run(store)
+    upload = RunStore.upload
+    gone = threading.Event()
+
+    def upload_when_gone(self: RunStore, file: Path, directory: str) -> None:
+        if file.name == "model.keras" and not gone.is_set():
+            server.stop()
+            gone.set()
+        upload(self, file, directory)
+
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(RunStore, "upload", upload_when_gone)
+    saver = CheckpointSaver(RunStore(run_id))
+    saver.log_metrics({"loss": 0.5}, 1)
+    saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
+    try:
+        assert gone.wait(60)
+    finally:
+        server.start()
+    assert saver.finish(patience=120) == []
+    assert saver.reports()[-1].published
+    check_everything_arrived(run_id, spool, store, epochs=1)

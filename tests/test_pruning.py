@@ -1,0 +1,494 @@
+"""Pruning: what goes, what always stays, and what is told when a store does not delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import ClassVar
+
+import mlflow
+import pytest
+from mlflow.entities import FileInfo
+from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.tracking import MlflowClient
+
+import mlflow_ckpt
+from mlflow_ckpt import BestN, EveryN, LatestN
+from mlflow_ckpt.errors import (
+    CheckpointNotFoundError,
+    InvalidArgumentError,
+    MetricNotFoundError,
+    RunNotFoundError,
+    SelectorError,
+    TrackingError,
+    TrackingUnavailableError,
+)
+from mlflow_ckpt.tracking import index, pruning, registry
+from mlflow_ckpt.tracking.store import RunStore
+from tests.support.checkpoints import save_run
+from tests.support.stores import Store, free_port
+
+FIVE = (0.5, 0.1, 0.4, 0.3, 0.2)
+FOUR = (0.1, 0.5, 0.4, 0.3)
+NAMES = [f"epoch_{epoch:04d}" for epoch in range(1, 6)]
+
+
+def names(run_id: str) -> list[str]:
+    return [checkpoint.name for checkpoint in mlflow_ckpt.list_checkpoints(run_id)]
+
+
+def reasons(pruned: mlflow_ckpt.Pruned) -> dict[str, tuple[str, ...]]:
+    return {checkpoint.name: checkpoint.reasons for checkpoint in pruned.plan.kept}
+
+
+def files(directory: Path) -> dict[str, int]:
+    found = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.stat().st_size for path in found}
+
+
+def test_what_the_policy_does_not_keep_goes(store: Store) -> None:
+    run_id = save_run(losses=FIVE)
+    checkpoints = store.checkpoint_directory(run_id, "epoch_0001").parent
+    before = files(checkpoints)
+    pruned = mlflow_ckpt.prune(run_id, LatestN(2))
+    assert pruned.removed == ("epoch_0001", "epoch_0003")
+    assert reasons(pruned) == {
+        "epoch_0002": ("best",),
+        "epoch_0004": ("policy",),
+        "epoch_0005": ("policy", "latest"),
+    }
+    assert names(run_id) == ["epoch_0002", "epoch_0004", "epoch_0005"]
+    left = sorted(path.name for path in checkpoints.iterdir() if path.is_dir())
+    assert left == ["epoch_0002", "epoch_0004", "epoch_0005"], "no empty directory is left either"
+    gone = {
+        path: size for path, size in before.items() if path.startswith(("epoch_0001", "epoch_0003"))
+    }
+    manifests = [path for path in gone if path.endswith("/manifest.json")]
+    assert len(manifests) == 2
+    assert pruned.freed == sum(gone.values()) - sum(gone[path] for path in manifests)
+    assert all(mlflow_ckpt.verify(run_id, name).ok for name in names(run_id))
+
+
+def test_latest_and_best_stay_whatever_the_policy_says(store: Store) -> None:
+    class Nothing(mlflow_ckpt.RetentionPolicy):
+        def keep(self, manifests: object) -> frozenset[str]:
+            return frozenset()
+
+    run_id = save_run(losses=FIVE)
+    pruned = mlflow_ckpt.prune(run_id, Nothing())
+    assert reasons(pruned) == {"epoch_0002": ("best",), "epoch_0005": ("latest",)}
+    assert mlflow_ckpt.get_checkpoint(run_id, "latest").name == "epoch_0005"
+    assert mlflow_ckpt.get_checkpoint(run_id, "best").name == "epoch_0002"
+
+
+def test_best_by_another_metric_does_not_unprotect_the_recorded_best(local_store: Store) -> None:
+    run_id = save_run(losses=FIVE)
+    pruned = mlflow_ckpt.prune(run_id, BestN(1, "val_loss", "max"))
+    assert reasons(pruned) == {
+        "epoch_0001": ("policy",),
+        "epoch_0002": ("best",),
+        "epoch_0005": ("latest",),
+    }
+
+
+def test_a_dry_run_deletes_nothing_and_says_the_same(store: Store) -> None:
+    run_id = save_run(losses=FIVE)
+    checkpoints = store.checkpoint_directory(run_id, "epoch_0001").parent
+    before = files(checkpoints)
+    tried = mlflow_ckpt.prune(run_id, EveryN(2), dry_run=True)
+    assert tried.dry_run
+    assert files(checkpoints) == before
+    done = mlflow_ckpt.prune(run_id, EveryN(2))
+    assert not done.dry_run
+    assert (done.plan, done.removed, done.freed) == (tried.plan, tried.removed, tried.freed)
+    assert done.removed == ("epoch_0001", "epoch_0003")
+
+
+def test_pruning_again_removes_nothing(store: Store) -> None:
+    run_id = save_run(losses=FIVE)
+    mlflow_ckpt.prune(run_id, LatestN(1))
+    again = mlflow_ckpt.prune(run_id, LatestN(1))
+    assert (again.removed, again.freed) == ((), 0)
+    assert names(run_id) == ["epoch_0002", "epoch_0005"]
+
+
+def test_the_index_forgets_what_went(http_store: Store) -> None:
+    run_id = save_run(losses=FIVE)
+    run_store = RunStore(run_id)
+    assert sorted(index.read(run_store)) == NAMES
+    mlflow_ckpt.prune(run_id, LatestN(1))
+    assert sorted(index.read(run_store)) == ["epoch_0002", "epoch_0005"]
+
+
+def test_damaged_checkpoints_stay_and_do_not_count(store: Store) -> None:
+    run_id = save_run(losses=FIVE)
+    for name in ("epoch_0002", "epoch_0005"):
+        (store.checkpoint_directory(run_id, name) / "manifest.json").write_text("{")
+    pruned = mlflow_ckpt.prune(run_id, LatestN(1) | BestN(1))
+    assert pruned.plan.damaged == ("epoch_0002", "epoch_0005")
+    # The index of the run still tells of the damaged best one.
+    assert reasons(pruned) == {"epoch_0004": ("policy", "latest", "best")}
+    assert pruned.removed == ("epoch_0001", "epoch_0003")
+    assert store.checkpoint_directory(run_id, "epoch_0002").is_dir()
+    assert store.checkpoint_directory(run_id, "epoch_0005").is_dir()
+
+
+def test_an_upload_under_way_is_left_alone(store: Store) -> None:
+    run_id = save_run(losses=FIVE)
+    half = store.checkpoint_directory(run_id, "epoch_0001")
+    (half / "manifest.json").unlink()
+    before = files(half)
+    pruned = mlflow_ckpt.prune(run_id, LatestN(1))
+    assert pruned.removed == ("epoch_0003", "epoch_0004")
+    assert files(half) == before
+
+
+# --- registered models ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model_name(request: pytest.FixtureRequest) -> str:
+    """A registered model of the test's own."""
+    return f"model of {request.node.name}".replace("/", "-").replace(":", "-")[:200]
+
+
+def register(name: str, source: str, **more: str) -> str:
+    client = MlflowClient()
+    client.create_registered_model(name)
+    return str(client.create_model_version(name, source, **more).version)
+
+
+def kept_after_pruning(run_id: str) -> dict[str, tuple[str, ...]]:
+    """Prune to the latest, and return what stayed beside the latest and the best."""
+    pruned = mlflow_ckpt.prune(run_id, LatestN(1))
+    kept = reasons(pruned)
+    assert names(run_id) == sorted(kept)
+    return {name: why for name, why in kept.items() if name not in ("epoch_0001", "epoch_0004")}
+
+
+def test_what_register_model_registered_stays(store: Store, model_name: str) -> None:
+    run_id = save_run(losses=FOUR)
+    mlflow.register_model(f"runs:/{run_id}/checkpoints/epoch_0003", model_name)
+    mlflow.register_model(f"runs:/{run_id}/checkpoints/epoch_0003", model_name)
+    mlflow.register_model(f"runs:/{run_id}/checkpoints/epoch_0004", model_name)
+    pruned = mlflow_ckpt.prune(run_id, LatestN(1))
+    assert reasons(pruned) == {
+        "epoch_0001": ("best",),
+        "epoch_0003": (
+            f"registered as {model_name} version 1",
+            f"registered as {model_name} version 2",
+        ),
+        "epoch_0004": ("policy", "latest", f"registered as {model_name} version 3"),
+    }
+    assert names(run_id) == ["epoch_0001", "epoch_0003", "epoch_0004"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "runs:/{run_id}/checkpoints/epoch_0003",
+        "{artifact_uri}/checkpoints/epoch_0003",
+        "{artifact_uri}/checkpoints/epoch_0003/",
+        "{artifact_uri}/checkpoints/epoch_0003/data",
+    ],
+)
+def test_every_way_to_name_the_source_counts(store: Store, source: str, model_name: str) -> None:
+    run_id = save_run(losses=FOUR)
+    uri = mlflow.get_run(run_id).info.artifact_uri
+    register(model_name, source.format(run_id=run_id, artifact_uri=uri), run_id=run_id)
+    expected = {"epoch_0003": (f"registered as {model_name} version 1",)}
+    assert kept_after_pruning(run_id) == expected
+
+
+@pytest.mark.parametrize("source", ["runs:/{run_id}/checkpoints/epoch_0003", "ckpt:/{run_id}/3"])
+def test_a_version_that_does_not_name_its_run_counts(
+    local_store: Store, source: str, model_name: str
+) -> None:
+    run_id = save_run(losses=FOUR)
+    register(model_name, source.format(run_id=run_id))
+    assert list(kept_after_pruning(run_id)) == ["epoch_0003"]
+
+
+@pytest.mark.parametrize("source", ["{artifact_uri}/checkpoints", "{artifact_uri}"])
+def test_a_version_of_the_whole_directory_keeps_all(
+    local_store: Store, source: str, model_name: str
+) -> None:
+    run_id = save_run(losses=FOUR)
+    uri = mlflow.get_run(run_id).info.artifact_uri
+    register(model_name, source.format(artifact_uri=uri), run_id=run_id)
+    assert mlflow_ckpt.prune(run_id, LatestN(1)).removed == ()
+
+
+def test_versions_of_other_artifacts_and_runs_keep_nothing(
+    local_store: Store, model_name: str
+) -> None:
+    run_id, other = save_run(losses=FOUR), save_run(losses=FOUR)
+    uri = mlflow.get_run(run_id).info.artifact_uri
+    register(model_name, f"{uri}/model", run_id=run_id)
+    mlflow.register_model(f"runs:/{other}/checkpoints/epoch_0003", f"{model_name}, other")
+    assert kept_after_pruning(run_id) == {}
+
+
+def test_a_copy_of_a_deleted_version_counts(store: Store, model_name: str) -> None:
+    run_id = save_run(losses=FOUR)
+    client = MlflowClient()
+    original = mlflow.register_model(f"runs:/{run_id}/checkpoints/epoch_0003", model_name)
+    client.copy_model_version(f"models:/{model_name}/{original.version}", f"{model_name}, copy")
+    client.delete_model_version(model_name, original.version)
+    expected = {"epoch_0003": (f"registered as {model_name}, copy version 1",)}
+    assert kept_after_pruning(run_id) == expected
+
+
+def test_a_deleted_version_keeps_nothing(local_store: Store, model_name: str) -> None:
+    run_id = save_run(losses=FOUR)
+    version = mlflow.register_model(f"runs:/{run_id}/checkpoints/epoch_0003", model_name)
+    MlflowClient().delete_model_version(model_name, version.version)
+    assert kept_after_pruning(run_id) == {}
+
+
+def test_versions_on_later_pages_count(
+    store: Store, model_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_PAGE", 1)
+    run_id = save_run(losses=FOUR)
+    for epoch in (2, 3):
+        mlflow.register_model(f"runs:/{run_id}/checkpoints/epoch_{epoch:04d}", model_name)
+    assert mlflow_ckpt.prune(run_id, LatestN(1)).removed == ()
+
+
+ONE, ALL = ["epoch_0003"], ["epoch_0002", "epoch_0003"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "delete", "kept"),
+    [
+        pytest.param({"mlflow_ckpt.checkpoint": "epoch_0003"}, False, ONE, id="named"),
+        pytest.param({"mlflow_ckpt.uri": "runs:/{run_id}/checkpoints/epoch_0003"}, False, ONE),
+        pytest.param({"mlflow_ckpt.version": "1.0"}, False, ALL, id="ours, and cannot be told"),
+        pytest.param({"checkpoint": "epoch_0003"}, False, [], id="not ours"),
+        pytest.param({"mlflow_ckpt.checkpoint": "epoch_0003"}, True, ALL, id="gone"),
+    ],
+)
+def test_a_version_of_a_logged_model(
+    store: Store, tags: dict[str, str], delete: bool, kept: list[str], model_name: str
+) -> None:
+    run_id = save_run(losses=FOUR)
+    client = MlflowClient()
+    logged = client.create_logged_model(
+        store.experiment_id,
+        source_run_id=run_id,
+        tags={key: value.format(run_id=run_id) for key, value in tags.items()},
+    )
+    register(model_name, f"models:/{logged.model_id}", model_id=logged.model_id)
+    if delete:
+        client.delete_logged_model(logged.model_id)
+    assert list(kept_after_pruning(run_id)) == kept
+
+
+def test_nothing_goes_where_the_registry_does_not_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = save_run(losses=FOUR)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(
+        TrackingUnavailableError,
+        match=r"^Nothing is removed without knowing which checkpoints registered models use\. .* "
+        r"\(tried to search the model registry\)",
+    ):
+        mlflow_ckpt.prune(run_id, LatestN(1))
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI")
+    assert names(run_id) == NAMES[:4]
+
+
+@pytest.mark.parametrize(
+    ("location", "found"),
+    [
+        ("runs:/RUN/checkpoints/epoch_0003", {"epoch_0003"}),
+        ("s3://bucket/7/RUN/artifacts/checkpoints/epoch_0003/data", {"epoch_0003"}),
+        ("mlflow-artifacts://host:5000/7/RUN/artifacts/checkpoints/epoch_0003", {"epoch_0003"}),
+        ("/a/RUN/artifacts/model/../checkpoints/epoch_0003", {"epoch_0003"}),
+        ("file:///with%20space/RUN/artifacts/checkpoints%2Fepoch_0003", {"epoch_0003"}),
+        (r"C:\mlruns\RUN\artifacts\checkpoints\epoch_0003", {"epoch_0003"}),
+        ("runs:/RUN", {"all"}),
+        ("s3://bucket/RUN/artifacts/checkpoints/", {"all"}),
+        ("s3://bucket/RUN/artifacts/checkpoints/epoch_3?v=1", {"all"}),
+        ("runs:/RUN/model", set()),
+        ("runs:/OTHER/checkpoints/epoch_0003", set()),
+        ("ckpt:/RUN/epoch:3", {"epoch_0003"}),
+        ("ckpt:/RUN/best", set()),
+        ("ckpt:/RUN/neither", {"all"}),
+        ("ckpt:/OTHER/3", set()),
+        ("", set()),
+    ],
+)
+def test_where_a_location_leads(location: str, found: set[str]) -> None:
+    assert registry.checkpoints_at(location, "RUN", frozenset({"all"})) == found
+
+
+# --- stores that fail ----------------------------------------------------------------------------
+
+
+class KeepsEverything(LocalArtifactRepository):
+    """A store without deletion, as MLflow's base class has it: a silent no-op."""
+
+    def __init__(self, artifact_uri: str, *_: object, **__: object) -> None:
+        super().__init__("file:" + artifact_uri.partition(":")[2])
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        pass
+
+
+class KeepsManifests(KeepsEverything):
+    """A store that deletes anything but what says that a checkpoint is there."""
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        if artifact_path is not None and not artifact_path.endswith("manifest.json"):
+            LocalArtifactRepository.delete_artifacts(self, artifact_path)
+
+
+class RefusesToDelete(KeepsEverything):
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        raise NotImplementedError("This artifact repository does not support deleting artifacts")
+
+
+class KeepsModels(KeepsEverything):
+    """A store with a lock on some files."""
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        if artifact_path is None or "data" in artifact_path or "." not in artifact_path:
+            raise PermissionError("Access Denied: the object is locked")
+        LocalArtifactRepository.delete_artifacts(self, artifact_path)
+
+
+class ChangesWhileListed(LocalArtifactRepository):
+    """A directory that another process deletes from: the first listing of each fails."""
+
+    listed: ClassVar[set[str | None]] = set()
+
+    def __init__(self, artifact_uri: str, *_: object, **__: object) -> None:
+        super().__init__("file:" + artifact_uri.partition(":")[2])
+
+    def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
+        if path not in self.listed:
+            self.listed.add(path)
+            raise FileNotFoundError(path)
+        return super().list_artifacts(path)
+
+
+@pytest.fixture
+def run_on(
+    local_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[type[LocalArtifactRepository]], str]]:
+    """Saves five checkpoints into a run whose artifacts lie in a store of the given kind."""
+    scheme = "odd"
+
+    def save(kind: type[LocalArtifactRepository]) -> str:
+        _artifact_repository_registry.register(scheme, kind)
+        experiment = MlflowClient().create_experiment(
+            f"on {kind.__name__} {tmp_path.name}", artifact_location=f"{scheme}://{tmp_path}"
+        )
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+        return save_run(losses=FIVE)
+
+    yield save
+    _artifact_repository_registry._registry.pop(scheme, None)
+
+
+@pytest.mark.parametrize("kind", [KeepsEverything, KeepsManifests])
+def test_a_store_that_silently_keeps_the_manifest(
+    run_on: Callable[..., str], kind: type[LocalArtifactRepository]
+) -> None:
+    run_id = run_on(kind)
+    with pytest.raises(TrackingError) as caught:
+        mlflow_ckpt.prune(run_id, LatestN(1))
+    assert str(caught.value) == (
+        "The artifact store does not delete: checkpoints/epoch_0001/manifest.json of run "
+        f"{run_id} is still there. The checkpoint epoch_0001 is left whole. Removed before it: "
+        "none. Delete by hand where the artifacts lie."
+    )
+    assert names(run_id) == NAMES
+    assert mlflow_ckpt.verify(run_id, "epoch:1").ok
+
+
+def test_a_store_that_refuses_to_delete(run_on: Callable[..., str]) -> None:
+    run_id = run_on(RefusesToDelete)
+    with pytest.raises(TrackingError) as caught:
+        mlflow_ckpt.prune(run_id, LatestN(1))
+    assert "manifest.json of run" in str(caught.value)
+    assert "This artifact repository does not support deleting artifacts" in str(caught.value)
+    assert names(run_id) == NAMES
+
+
+def test_what_a_store_leaves_is_told_and_is_no_checkpoint(
+    run_on: Callable[..., str], tmp_path: Path
+) -> None:
+    run_id = run_on(KeepsModels)
+    with pytest.raises(TrackingError) as caught:
+        mlflow_ckpt.prune(run_id, LatestN(1))
+    message = str(caught.value)
+    assert message.startswith(
+        "The artifact store deleted the manifest of epoch_0001, so it is no checkpoint any more, "
+        "but not "
+    )
+    assert "such as checkpoints/epoch_0001/" in message
+    assert "Access Denied: the object is locked" in message
+    assert message.endswith(f"Delete the directory checkpoints/epoch_0001 of run {run_id} by hand.")
+    directory = tmp_path / run_id / "artifacts" / "checkpoints"
+    assert (directory / "epoch_0001" / "data" / "model.keras").exists()
+    assert not (directory / "epoch_0001" / "manifest.json").exists(), "the manifest goes first"
+    assert names(run_id) == NAMES[1:], "the others are left whole"
+
+
+def test_a_directory_that_changes_while_it_is_listed(run_on: Callable[..., str]) -> None:
+    run_id = run_on(ChangesWhileListed)
+    ChangesWhileListed.listed.clear()
+    assert len(mlflow_ckpt.prune(run_id, LatestN(1)).removed) == 3
+    assert len(ChangesWhileListed.listed) > 5
+
+
+def test_two_prunes_at_once(store: Store) -> None:
+    run_id = save_run(losses=(0.1, *[0.5] * 7))
+    plan = pruning.plan(RunStore(run_id), LatestN(1))
+    start = Barrier(3)
+
+    def prune(_: int) -> pruning.Pruned:
+        run_store = RunStore(run_id)
+        start.wait()
+        return pruning.prune(run_store, plan)
+
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(prune, range(3)))
+    removed = set().union(*(pruned.removed for pruned in done))
+    assert removed == {checkpoint.name for checkpoint in plan.to_remove}
+    assert len(removed) == 6
+    assert names(run_id) == ["epoch_0001", "epoch_0008"]
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_not_there_or_has_no_checkpoints(store: Store) -> None:
+    with pytest.raises(RunNotFoundError):
+        mlflow_ckpt.prune("0" * 32, LatestN(1))
+    with mlflow.start_run() as active:
+        pass
+    with pytest.raises(CheckpointNotFoundError, match="has no checkpoints"):
+        mlflow_ckpt.prune(active.info.run_id, LatestN(1))
+
+
+def test_arguments_that_make_no_sense(local_store: Store) -> None:
+    run_id = save_run(losses=FIVE)
+    with pytest.raises(InvalidArgumentError, match=r"Expected a retention policy, .* Received: 3"):
+        mlflow_ckpt.prune(run_id, 3)
+    with pytest.raises(SelectorError, match=f"Give the run id alone: {run_id}"):
+        mlflow_ckpt.prune(f"ckpt:/{run_id}/epoch:3", LatestN(1))
+    with pytest.raises(MetricNotFoundError, match="'val_lose'"):
+        mlflow_ckpt.prune(run_id, LatestN(1) | BestN(1, "val_lose"))
+    plan = pruning.plan(RunStore(run_id), LatestN(1))
+    with pytest.raises(InvalidArgumentError, match="Expected a plan for the run "):
+        pruning.prune(RunStore(save_run()), plan)
+    assert names(run_id) == NAMES

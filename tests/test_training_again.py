@@ -1,0 +1,133 @@
+"""Trainings that follow each other, or run beside each other, in one process."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+import mlflow_ckpt
+from mlflow_ckpt import MlflowCheckpoint
+from mlflow_ckpt.errors import UnsupportedModelError
+from mlflow_ckpt.tracking.spool import Spool
+from tests.support.training import Metrics, fit, names, small_model
+from tests.test_callback import NoConfig
+
+on_disk = pytest.mark.usefixtures("local_store")
+on_both = pytest.mark.usefixtures("store")
+
+
+class StopError(Exception):
+    pass
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        raise StopError
+
+
+@on_disk
+def test_a_model_that_was_trained_further_is_not_saved_into_the_run_that_broke_off() -> None:
+    model = small_model()
+    with (
+        mlflow.start_run() as first,
+        pytest.warns(UserWarning, match="trained further since"),
+        MlflowCheckpoint() as ours,
+    ):
+        with pytest.raises(StopError):
+            fit(model, ours, Stop())
+        fit(model, epochs=3)
+    assert names(first.info.run_id) == ["epoch_0001"]
+
+
+@on_disk
+def test_two_callbacks_in_one_training_put_the_signals_back() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    client = MlflowClient()
+    experiment = client.get_run(mlflow.start_run().info.run_id).info.experiment_id
+    mlflow.end_run()
+    runs = [client.create_run(experiment).info.run_id for _ in range(2)]
+    fit(small_model(), *(MlflowCheckpoint(run_id=run_id) for run_id in runs))
+    for run_id in runs:
+        assert names(run_id) == ["epoch_0001", "epoch_0002"]
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+@on_disk
+def test_a_signal_to_a_later_training_of_somebody_else_is_not_held_back() -> None:
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("the signal was held back")
+
+    model = small_model()
+    ours = MlflowCheckpoint()
+    with mlflow.start_run():
+        with pytest.raises(StopError):
+            fit(model, ours, Stop())
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, Interrupt())
+        with pytest.warns(UserWarning, match="trained further since"), ours:
+            pass
+
+
+@on_disk
+def test_a_model_that_is_refused_leaves_no_run_open() -> None:
+    model = NoConfig(1)
+    model.compile("adam", "mse", run_eagerly=True)
+    with pytest.raises(UnsupportedModelError):
+        fit(model, MlflowCheckpoint("loss"))
+    assert mlflow.active_run() is None
+    (run,) = mlflow.search_runs(output_format="list", max_results=1)
+    assert run.info.status == "FAILED"
+
+
+@on_both
+def test_a_metric_that_mlflow_takes_no_name_of_goes_by_another() -> None:
+    with (
+        mlflow.start_run() as run,
+        pytest.warns(UserWarning, match=r"no metric called 'recall@10', so .* as 'recall_10'"),
+    ):
+        fit(
+            small_model(),
+            Metrics("recall@10", [0.5, 0.6]),
+            MlflowCheckpoint("recall@10", mode="max"),
+        )
+    logged = MlflowClient().get_run(run.info.run_id).data.metrics
+    assert logged["recall_10"] == 0.6
+    assert "loss" in logged
+    assert mlflow_ckpt.get_checkpoint(run.info.run_id, "best").name == "epoch_0002"
+
+
+@on_both
+def test_what_the_server_refuses_is_told_once_and_not_tried_again(spool: Path) -> None:
+    class Delete(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            MlflowClient().delete_run(run.info.run_id)
+
+    with mlflow.start_run() as run:
+        run_id = run.info.run_id
+        with pytest.warns(UserWarning, match=r"must be in the 'active' state|What was saved"):
+            fit(small_model(), Delete(), MlflowCheckpoint(drain_timeout=600.0), epochs=1)
+        MlflowClient().restore_run(run_id)
+    left = Spool(spool).entries(run_id)
+    assert left, "it stays, for whoever restores the run"
+    for entry in left:
+        with Spool(spool).locked(entry):
+            Spool(spool).remove(entry)
+
+
+def test_a_relative_database_is_found_from_any_directory(
+    template_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.db").write_bytes(template_database.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    from mlflow_ckpt.tracking.store import RunStore
+
+    store = RunStore("0" * 32, "sqlite:///mlflow.db")
+    assert store.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"

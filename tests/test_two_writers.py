@@ -1,0 +1,261 @@
+"""Two processes that save into one run: each checkpoint is one process's, and nothing is mixed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+import mlflow_ckpt
+from mlflow_ckpt.errors import CheckpointBusyError, CheckpointExistsError
+from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.tracking import index, sending
+from mlflow_ckpt.tracking.publishing import BEST_TAG, LATEST_TAG
+from mlflow_ckpt.tracking.spool import CHECKPOINT, Entry, Spool
+from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt.tracking.uploader import Uploader
+from tests.support import children, cli
+from tests.support.children import Child
+from tests.support.stores import Store
+from tests.support.training import names, small_model
+
+PUBLISHING = "mlflow_ckpt.tracking.publishing"
+INDEX = "mlflow_ckpt.tracking.index"
+DRAFT = "mlflow_ckpt.tracking.spool:Draft"
+
+
+def new_run(store: Store) -> str:
+    return str(MlflowClient(store.uri).create_run(store.experiment_id).info.run_id)
+
+
+def save_at_once(
+    run_id: str, epochs: tuple[int, int], meet: tuple[str, str], store: Store, spools: list[Path]
+) -> list[Any]:
+    """Save in two processes that meet before they call a function; return what each tells."""
+    barrier = children.barrier()
+    writers = [
+        Child(
+            *(children.save, run_id, epoch),
+            store=store,
+            spool=spool,
+            prepare=children.meet_before,
+            given=(barrier, *meet),
+            bias=float(number),
+        )
+        for number, (epoch, spool) in enumerate(zip(epochs, spools, strict=True))
+    ]
+    told = [writer.hear("saved") for writer in writers]
+    assert [writer.join() for writer in writers] == [0, 0]
+    return told
+
+
+def one_of_two_is_saved(run_id: str, meet: tuple[str, str], store: Store, root: Path) -> None:
+    spools = [root / "one", root / "two"]
+    told = save_at_once(run_id, (1, 1), meet, store, spools)
+    left = [Spool(spool).entries(run_id) for spool in spools]
+    (loser,) = [number for number, entries in enumerate(left) if entries]
+    assert told[1 - loser][0] in ([], ["CheckpointBusyError"])
+    assert told[loser][0] in (
+        ["CheckpointExistsError"],
+        ["CheckpointBusyError", "CheckpointExistsError"],
+    )
+    (entry,) = left[loser]
+    assert names(run_id) == ["epoch_0001"]
+    assert mlflow_ckpt.verify(run_id, 1).ok
+    saved = mlflow_ckpt.get_checkpoint(run_id).manifest
+    assert saved.weights_digest != entry.manifest().weights_digest
+    head = mlflow_ckpt.load_model(run_id).get_layer("head")
+    assert head.bias.numpy().tolist() == [1.0 - loser]
+    directory = store.checkpoint_directory(run_id, "epoch_0001")
+    assert not list(directory.parent.rglob("upload-*.json"))
+    assert {path.name for path in directory.parent.iterdir()} == {"epoch_0001", "manifests.json"}
+
+
+@pytest.mark.parametrize(
+    "meet",
+    [(PUBLISHING, "publish"), (PUBLISHING, "_upload_text")],
+    ids=["before either looked", "before either claimed"],
+)
+def test_one_name_at_the_same_moment_on_a_server(
+    meet: tuple[str, str], http_store: Store, tmp_path: Path
+) -> None:
+    one_of_two_is_saved(new_run(http_store), meet, http_store, tmp_path)
+
+
+def test_one_name_at_the_same_moment_on_local_disk(local_store: Store, tmp_path: Path) -> None:
+    one_of_two_is_saved(new_run(local_store), (DRAFT, "place"), local_store, tmp_path)
+
+
+def test_two_names_at_the_same_moment(store: Store, tmp_path: Path) -> None:
+    run_id = new_run(store)
+    spools = [tmp_path / "one", tmp_path / "two"]
+    told = save_at_once(run_id, (1, 2), (INDEX, "_write"), store, spools)
+    assert told == [([], []), ([], [])]
+    assert names(run_id) == ["epoch_0001", "epoch_0002"]
+    assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2))
+    assert [Spool(spool).entries() for spool in spools] == [[], []]
+    # Where the index lost one of them, the next save mends it.
+    with CheckpointSaver(RunStore(run_id)) as saver:
+        saver.save(small_model(), "epoch_0003", epoch=3, metrics={})
+    assert sorted(index.read(RunStore(run_id))) == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    tags = MlflowClient(store.uri).get_run(run_id).data.tags
+    assert (tags[LATEST_TAG], tags[BEST_TAG]) == ("epoch_0003", "epoch_0002")
+
+
+def test_a_flush_while_the_training_sends(http_store: Store, spool: Path, tmp_path: Path) -> None:
+    run_id = new_run(http_store)
+    end = tmp_path / "end"
+    child = Child(*(children.train, run_id), store=http_store, spool=spool, seconds=0.3, end=end)
+    sent = ""
+    for epoch in range(1, 9):
+        child.hear_epoch(epoch)
+        flushed = cli.run("flush", run_id)
+        # What the training is sending at this moment is left to it.
+        assert flushed.exit_code in (0, 7), flushed.output
+        sent += flushed.stdout
+    end.touch()
+    epochs, _ = child.hear("over")
+    assert child.join() == 0
+    assert "Sent epoch_" in sent
+    assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in range(1, epochs + 1)]
+    assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in range(1, epochs + 1))
+    history = MlflowClient(http_store.uri).get_metric_history(run_id, "loss")
+    assert sorted(metric.step for metric in history) == list(range(1, epochs + 1))
+    assert not (spool / run_id).exists()
+
+
+@pytest.fixture
+def entry(http_store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
+    """A checkpoint that waits in the spool, and nobody sends."""
+    run_id = new_run(http_store)
+    monkeypatch.setattr(Uploader, "add", lambda *_: None)
+    saver = CheckpointSaver(RunStore(run_id))
+    saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
+    assert saver.finish(patience=30) == []
+    (found,) = Spool(spool).entries(run_id)
+    assert found.kind == CHECKPOINT
+    return found
+
+
+def send(entry: Entry) -> None:
+    sending.send(Spool.default(), entry, RunStore(entry.run_id))
+
+
+def upload(entry: Entry, name: str, text: str) -> None:
+    """Put a file into the directory of the entry's checkpoint."""
+    mlflow.log_text(text, f"checkpoints/epoch_0001/{name}", run_id=entry.run_id)
+
+
+def files(entry: Entry, store: Store) -> set[str]:
+    """Names of the files at the top of the checkpoint's directory."""
+    directory = store.checkpoint_directory(entry.run_id, "epoch_0001")
+    return {path.name for path in directory.iterdir()}
+
+
+def dead_process() -> int:
+    """Return the id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+HOUR = 3600
+HERE = socket.gethostname()
+TOKEN = "{:020d}-0badcafe"
+
+
+def claim(host: str, pid: int, age: float) -> str:
+    return json.dumps({"host": host, "pid": pid, "time": time.time() - age})
+
+
+@pytest.mark.parametrize(
+    ("host", "alive", "age", "holds"),
+    [
+        ("elsewhere", False, 0, True),
+        ("elsewhere", True, 2 * HOUR, False),
+        (HERE, True, 0, True),
+        (HERE, True, 2 * HOUR, False),
+        (HERE, False, 0, False),
+    ],
+)
+def test_the_claim_of_another_process(
+    host: str, alive: bool, age: float, holds: bool, entry: Entry, http_store: Store
+) -> None:
+    pid = os.getpid() if alive else dead_process()
+    name = f"upload-{TOKEN.format(time.time_ns())}.json"
+    upload(entry, name, claim(host, pid, age))
+    if holds:
+        with pytest.raises(CheckpointBusyError, match=f"The process {pid} on {host} is saving"):
+            send(entry)
+        assert files(entry, http_store) == {name}
+        assert entry.path.is_dir()
+        assert names(entry.run_id) == []
+        return
+    send(entry)
+    assert mlflow_ckpt.verify(entry.run_id, 1).ok
+    assert name not in files(entry, http_store)
+    assert not entry.path.exists()
+
+
+@pytest.mark.parametrize(("age", "holds"), [(0, True), (2 * HOUR, False)])
+def test_a_claim_that_is_not_all_there_yet(
+    age: float, holds: bool, entry: Entry, http_store: Store
+) -> None:
+    """A store shows a file before all of it is there; its name tells how old it may be."""
+    name = f"upload-{TOKEN.format(int((time.time() - age) * 1e9))}.json"
+    upload(entry, name, "")
+    if holds:
+        with pytest.raises(CheckpointBusyError):
+            send(entry)
+        assert files(entry, http_store) == {name}
+        return
+    send(entry)
+    assert mlflow_ckpt.verify(entry.run_id, 1).ok
+
+
+def test_an_upload_that_another_process_took_for_dead_does_not_go_on(
+    entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = RunStore.upload
+
+    def lose_claim(store: RunStore, file: Path, directory: str) -> None:
+        original(store, file, directory)
+        if file.name == "model.keras":
+            store.delete(f"checkpoints/epoch_0001/upload-{entry.token}.json")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunStore, "upload", lose_claim)
+        with pytest.raises(CheckpointBusyError, match="took over"):
+            send(entry)
+    assert not {"MLmodel", "manifest.json"} & files(entry, http_store)
+    send(entry)
+    assert mlflow_ckpt.verify(entry.run_id, 1).ok
+
+
+def test_a_manifest_that_was_half_written_is_written_again(entry: Entry, http_store: Store) -> None:
+    upload(entry, "manifest.json", '{"schema_version": 1, "na')
+    # Without a claim, it is a checkpoint that was damaged: it is never overwritten.
+    with pytest.raises(CheckpointExistsError):
+        send(entry)
+    assert entry.path.is_dir()
+    upload(entry, f"upload-{entry.token}.json", claim(HERE, dead_process(), 0))
+    send(entry)
+    assert mlflow_ckpt.verify(entry.run_id, 1).ok
+    assert not entry.path.exists()
+
+
+def test_a_claim_that_was_left_behind_does_not_spoil_a_checkpoint(entry: Entry) -> None:
+    send(entry)
+    upload(entry, f"upload-{TOKEN.format(time.time_ns())}.json", claim("elsewhere", 1, 0))
+    assert mlflow_ckpt.verify(entry.run_id, 1).ok
+    assert mlflow_ckpt.load_model(entry.run_id).built
+    assert cli.run("verify", entry.run_id).exit_code == 0

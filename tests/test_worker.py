@@ -1,0 +1,81 @@
+"""The thread that writes checkpoints: what fails is told, and the process waits for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from mlflow_ckpt.worker import Worker
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_tasks_run_in_order_and_a_failure_stops_none() -> None:
+    errors: list[Exception] = []
+    done: list[int] = []
+    worker = Worker("test", errors.append)
+
+    def fail() -> None:
+        raise TypeError("broken")
+
+    worker.submit(lambda: done.append(1))
+    worker.submit(fail)
+    worker.submit(lambda: done.append(2))
+    assert worker.join()
+    assert done == [1, 2]
+    assert [str(error) for error in errors] == ["broken"]
+    worker.close()
+
+
+def test_a_closed_worker_starts_again() -> None:
+    threads: list[threading.Thread] = []
+    worker = Worker("test", lambda error: None)
+    for _ in range(2):
+        worker.submit(lambda: threads.append(threading.current_thread()))
+        assert worker.join()
+        worker.close()
+        threads[-1].join()
+    assert threads[0] is not threads[1]
+
+
+def test_waiting_may_have_a_limit() -> None:
+    go_on = threading.Event()
+    worker = Worker("test", lambda error: None)
+    worker.submit(go_on.wait)
+    assert not worker.join(0.01)
+    go_on.set()
+    assert worker.join()
+    worker.close()
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from mlflow_ckpt.model.hdf5 import written_to
+from mlflow_ckpt.worker import Worker
+from pathlib import Path
+
+def write():
+    with written_to(Path(sys.argv[1])) as file:
+        for index in range(300):
+            file.create_dataset(f"layer_{index}", data=np.zeros(20_000))
+
+worker = Worker("writer", print)
+worker.submit(write)
+"""
+
+
+def test_the_process_ends_when_what_was_submitted_is_written(tmp_path: Path) -> None:
+    """Python would end the thread while it holds HDF5's lock, and then wait for the lock."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "x.h5")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.h5").stat().st_size > 300 * 20_000 * 8

@@ -7,29 +7,36 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import keras
 
-from mlflow_ckpt.errors import InvalidArgumentError, MlflowCkptError, TrackingUnavailableError
+from mlflow_ckpt.errors import MlflowCkptError
 from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.format.monitor import MODES
-from mlflow_ckpt.format.retention import LatestN, RetentionPolicy, check_policy
-from mlflow_ckpt.guards import require_to_go_forward
+from mlflow_ckpt.format.retention import RetentionPolicy
 from mlflow_ckpt.improvement import Improvement
 from mlflow_ckpt.interruption import Interruption, is_whole
 from mlflow_ckpt.messages import Messages
-from mlflow_ckpt.model import snapshot
-from mlflow_ckpt.own_run import OwnRun
+from mlflow_ckpt.metrics import scalars
+from mlflow_ckpt.model import live
+from mlflow_ckpt.position import Position
 from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.settings import check_forms, check_full_format, check_metadata
-from mlflow_ckpt.tracking.spool import Entry
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt.session import Session
+from mlflow_ckpt.settings import (
+    check_drain_timeout,
+    check_forms,
+    check_full_format,
+    check_metadata,
+    check_mode,
+    check_on_error,
+    check_retention,
+    check_save_freq,
+)
 
 # Batches in which even a patient optimizer, accumulating gradients, has made a step.
 _LONGEST_ACCUMULATION = 64
-INTERRUPTED_TAG = "mlflow_ckpt.interrupted"
 
 
 class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -95,43 +102,38 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         drain_timeout: float = 30.0,
     ) -> None:
         super().__init__()
-        _check_arguments(mode, save_freq, save_best_only, monitor, on_error, drain_timeout)
         self.monitor = monitor
         self.verbose = verbose
         self.save_best_only = save_best_only
-        self.mode = mode
-        self.save_freq = save_freq
+        self.mode = check_mode(mode)
+        self.save_freq = check_save_freq(save_freq, monitor, save_best_only=save_best_only)
         self.run_id = run_id
         self.log_metrics = log_metrics
-        self.drain_timeout = drain_timeout
+        self.drain_timeout = check_drain_timeout(drain_timeout)
         # Keras may call the end of a batch late, from another thread, where nothing is saved there.
         self.async_safe = save_freq == "epoch"
-        self._forms = check_forms(forms)
-        self._full_format = check_full_format(full_format)
-        self._metadata = check_metadata(metadata)
-        self._retention = _check_retention(max_to_keep, retention)
+        self._messages = Messages(verbose=bool(verbose), raising=check_on_error(on_error))
         self._improvement = Improvement(
-            monitor,
-            mode,
-            initial_value_threshold,
+            *(monitor, mode, initial_value_threshold),
             save_best_only=save_best_only,
             inside_epochs=save_freq != "epoch",
+            warn_once=self._messages.warn_once,
         )
-        self._messages = Messages(verbose=bool(verbose), raising=on_error == "raise")
+        make_saver = partial(
+            CheckpointSaver,
+            forms=check_forms(forms),
+            full_format=check_full_format(full_format),
+            metadata=check_metadata(metadata),
+            retention=check_retention(max_to_keep, retention),
+        )
+        self._session = Session(make_saver, self._improvement, self._messages)
         self._interruption = Interruption(self)
-        self._saver: CheckpointSaver | None = None
-        self._store: RunStore | None = None
-        self._own_run = OwnRun()
+        self._position = Position()
         self._training = False
         self._process = 0
         self._thread: threading.Thread | None = None
         self._history: Any = None
-        self._epoch = 0
         self._first_epoch_checked = False
-        self._batches_since_save = 0
-        self._begun = self._ended = -1
-        self._last_batch = -1
-        self._last_step = -1
 
     @property
     def best(self) -> float | None:
@@ -157,40 +159,21 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._training:
             # An exception left the last training, and whoever caught it went on.
             self._end_training("FAILED", quietly=True)
-        try:
-            self._prepare(self.run_id or self._own_run.active_or_new())
-        except BaseException:
-            self._own_run.end("FAILED")
-            raise
+        self._session.begin(self.model, self.run_id)
         self._first_epoch_checked = False
-        self._last_step = -1
         self._process, self._thread = os.getpid(), threading.current_thread()
         self._history = getattr(self.model, "history", None)
         self._training = True
         self._interruption.install()
         atexit.register(self._at_exit)
 
-    def _prepare(self, run_id: str) -> None:
-        saver = self._saver
-        if saver is None or saver.run_id != run_id:
-            self._improvement.reset()
-            self._store = RunStore(run_id)
-            saver = self._saver = CheckpointSaver(
-                self._store,
-                forms=self._forms,
-                full_format=self._full_format,
-                metadata=self._metadata,
-                retention=self._retention,
-            )
-        saver.check(self.model)
-
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the epoch; before the first, make sure that nothing would be overwritten."""
-        self._epoch = epoch
-        self._last_batch = self._begun = self._ended = -1
+        self._position.begin_epoch(epoch)
         if not self._first_epoch_checked:
+            named_by_step = self.save_freq != "epoch"
             try:
-                self._look_at_run(epoch)
+                self._session.look_at_run(self.model, epoch, named_by_step=named_by_step)
             except BaseException:
                 # Refused before its first step: there is nothing to save when the process ends.
                 self._end_training("FAILED", limit=0.0, quietly=True)
@@ -201,17 +184,17 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Between two batches the model is whole: end here if a signal asked for it."""
         self._pause()
-        self._begun = batch
+        self._position.begin_batch(batch)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Save inside an epoch, if that is asked for."""
-        self._ended = max(self._ended, batch)
+        self._position.end_batch(batch)
         if self.save_freq != "epoch":
             self._save_inside_epoch(batch, logs)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Note that no step is under way: data of unknown length ends with one that began."""
-        self._begun = self._ended
+        """Note that no step is under way."""
+        self._position.rest()
 
     def on_test_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """End here if a signal asked for it."""
@@ -221,15 +204,16 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch's metrics and save its checkpoint."""
         completed = epoch + 1
-        metrics = _scalars(logs)
-        saver = self._require_saver()
-        self._epoch = completed
-        self._begun = self._ended = -1
+        metrics = scalars(logs)
+        self._position.begin_epoch(completed)
         if self.log_metrics and metrics:
-            saver.log_metrics(self._messages.loggable(metrics), completed)
+            self._session.saver.log_metrics(self._messages.loggable(metrics), completed)
         if self.save_freq == "epoch":
-            self._save(CheckpointName("epoch", completed), completed, metrics)
-        self._tell()
+            name = CheckpointName("epoch", completed)
+            self._session.save(
+                self.model, name, epoch=completed, metrics=metrics, params=self.params
+            )
+        self._session.tell(self.params)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait until everything is sent, and end the run that this callback started."""
@@ -243,7 +227,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         reason = str(self._interruption.reason)
         self._messages.tell_interrupted(reason, self.drain_timeout)
         try:
-            self._save_interrupted(reason)
+            self._session.save_interrupted(self.model, self._position, reason)
         finally:
             self._end_training("KILLED", limit=self.drain_timeout, quietly=True)
         self._interruption.raise_received()
@@ -262,10 +246,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _save_if_whole(self, exc: BaseException | None, reason: str) -> None:
         if getattr(self.model, "history", None) is not self._history:
             why = f"({reason}), and the model has been trained further since"
-        elif not is_whole(self.model, exc, in_step=self._begun > self._ended):
+        elif not is_whole(self.model, exc, in_step=self._position.in_step):
             why = f"inside a step ({reason}), which may have left the model half updated"
         else:
-            self._save_interrupted(reason)
+            self._session.save_interrupted(self.model, self._position, reason)
             return
         self._messages.warn(
             f"The training broke off {why}, so its state was not saved. The checkpoints are whole."
@@ -284,179 +268,36 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _end_training(
         self, status: str, *, limit: float | None = None, quietly: bool = False
     ) -> None:
-        """Wait until everything is sent, tell what is not, and end a run of our own."""
         self._training = False
         atexit.unregister(self._at_exit)
-        saver = self._saver
-        try:
-            if saver is not None:
-                if self._own_run.is_active:
-                    saver.end_run(status)
-                left = self._finish(saver, limit)
-                self._messages.tell(saver.reports(), self.params, quietly=quietly)
-                self._messages.tell_left(left, saver, quietly=quietly)
-        except BaseException:
-            status = "FAILED" if status == "FINISHED" else status
-            raise
-        finally:
-            self._interruption.restore()
-            self._own_run.end(status)
-
-    def _finish(self, saver: CheckpointSaver, limit: float | None) -> list[Entry]:
-        """Wait until everything is sent; once a signal comes, only so long."""
-        patience, known = self.drain_timeout, self._interruption.received
-
-        def signalled() -> bool:
-            return self._interruption.received != known
-
-        left = saver.finish(patience=patience, limit=limit, unless=signalled)
-        return saver.finish(patience=patience, limit=patience) if left and signalled() else left
-
-    def _save_interrupted(self, reason: str) -> None:
-        """Save the state between two checkpoints, unless it is that of the last one."""
-        saver = self._saver
-        if saver is None or not self.model.built:
-            return
-        try:
-            step = snapshot.step_of(self.model)
-            if step > self._last_step:
-                name = CheckpointName("step", step)
-                saver.save(self.model, name, epoch=self._epoch, metrics={}, interrupted=reason)
-                self._last_step = step
-            elif step == 0 and self._ended >= 0:
-                self._messages.warn(
-                    "The model's optimizer counts no steps, so there is no step to name the state "
-                    "of the interrupted training by: it was not saved."
-                )
-            saver.set_tags({INTERRUPTED_TAG: f"{reason} at step {step}"})
-        except Exception as error:  # noqa: BLE001 - another exception is on its way already
-            self._messages.warn(
-                f"The interrupted training's state was not saved: {type(error).__name__}: {error}"
-            )
+        self._session.end(
+            status,
+            self._interruption,
+            patience=self.drain_timeout,
+            limit=limit,
+            params=self.params,
+            quietly=quietly,
+        )
 
     def _save_inside_epoch(self, batch: int, logs: Mapping[str, Any] | None) -> None:
-        # With steps_per_execution, this is called for the last batch of several.
-        self._batches_since_save += batch - self._last_batch
-        self._last_batch = batch
-        if self._batches_since_save < int(self.save_freq):
+        position, every = self._position, int(self.save_freq)
+        if position.batches_since_save < every:
             return
-        step = snapshot.step_of(self.model)
-        if step <= self._last_step:
+        step = live.step_of(self.model)
+        if step <= self._session.saved_step:
             # Gradients are being accumulated, or a step overflowed: save with the next real step.
-            patience = 2 * int(self.save_freq) + _LONGEST_ACCUMULATION
-            if self._batches_since_save > patience:
+            patience = 2 * every + _LONGEST_ACCUMULATION
+            if position.batches_since_save > patience:
                 self._messages.warn_once(
                     f"The model's optimizer made no step in {patience} batches, so "
                     "there is no step to name a checkpoint by. A model that trains with optimizers "
                     "of its own counts no steps: use save_freq='epoch'."
                 )
             return
-        self._batches_since_save = 0
-        completed = self._epoch + (1 if batch + 1 == self.params.get("steps") else 0)
-        self._save(CheckpointName("step", step), completed, _scalars(logs))
-        self._tell()
-
-    def _save(self, name: CheckpointName, epoch: int, metrics: Mapping[str, float]) -> None:
-        monitor, improved = self._improvement.judge(self.model, metrics)
-        if self.save_best_only and monitor is not None and not improved:
-            self._messages.say(
-                f"{name}: {self.monitor} did not improve from {self.best}, not saved", self.params
-            )
-            return
-        saver = self._require_saver()
-        try:
-            self._last_step = saver.save(
-                self.model, name, epoch=epoch, metrics=metrics, monitor=monitor, best=improved
-            )
-        except (MlflowCkptError, OSError, MemoryError) as error:
-            self._messages.tell_unsaved(name, error)
-            return
-        if improved and monitor is not None:
-            self._improvement.best = metrics[monitor.name]
-
-    def _look_at_run(self, epoch: int) -> None:
-        """Refuse to repeat what the run holds; go on without a look if its server is away."""
-        saver, store = self._require_saver(), self._store
-        waiting = saver.adopt()
-        step = snapshot.step_of(self.model)
-        self._last_step = step
-        if store is None:
-            return
-        try:
-            store.require_answer()
-            previous = require_to_go_forward(
-                store, waiting, epoch, None if self.save_freq == "epoch" else step
-            )
-        except TrackingUnavailableError as error:
-            self._messages.tell_unavailable(error)
-        else:
-            self._improvement.recall(previous)
-
-    def _tell(self) -> None:
-        self._messages.tell(self._require_saver().reports(), self.params)
-
-    def _require_saver(self) -> CheckpointSaver:
-        if self._saver is None:
-            raise RuntimeError("MlflowCheckpoint saves during fit only")
-        return self._saver
-
-
-def _check_retention(
-    max_to_keep: int | None, retention: RetentionPolicy | None
-) -> RetentionPolicy | None:
-    if max_to_keep is not None and retention is not None:
-        raise InvalidArgumentError(
-            "max_to_keep and retention contradict each other. Expected one of them. "
-            f"Received: max_to_keep={max_to_keep!r}, retention={retention!r}"
+        position.batches_since_save = 0
+        completed = position.epoch + (1 if batch + 1 == self.params.get("steps") else 0)
+        name = CheckpointName("step", step)
+        self._session.save(
+            self.model, name, epoch=completed, metrics=scalars(logs), params=self.params
         )
-    if max_to_keep is not None:
-        return LatestN(max_to_keep)
-    if retention is not None:
-        check_policy(retention)
-    return retention
-
-
-def _check_arguments(
-    mode: str,
-    save_freq: str | int,
-    save_best_only: bool,
-    monitor: str,
-    on_error: str,
-    drain_timeout: float,
-) -> None:
-    if mode not in ("auto", *MODES):
-        raise InvalidArgumentError(
-            f"Unrecognized mode. Expected 'auto', 'min' or 'max'. Received: mode={mode!r}"
-        )
-    if save_freq != "epoch" and (
-        isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1
-    ):
-        raise InvalidArgumentError(
-            "Unrecognized save_freq. Expected 'epoch' or a number of batches, 1 or more. "
-            f"Received: save_freq={save_freq!r}"
-        )
-    if save_best_only and save_freq != "epoch" and monitor.startswith("val_"):
-        raise InvalidArgumentError(
-            "Inside an epoch there is no validation. Expected, with save_best_only and "
-            "save_freq in batches, a monitor of the training such as 'loss'. "
-            f"Received: monitor={monitor!r}"
-        )
-    if on_error not in ("warn", "raise"):
-        raise InvalidArgumentError(
-            f"Unrecognized on_error. Expected 'warn' or 'raise'. Received: on_error={on_error!r}"
-        )
-    if isinstance(drain_timeout, bool) or not drain_timeout >= 0:
-        raise InvalidArgumentError(
-            "Unrecognized drain_timeout. Expected a number of seconds, 0 or more. "
-            f"Received: drain_timeout={drain_timeout!r}"
-        )
-
-
-def _scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return the scalar values among the logs, which may be NumPy's or the backend's."""
-    scalars = {}
-    for name, value in (logs or {}).items():
-        array = keras.ops.convert_to_numpy(value)
-        if array.size == 1 and array.dtype.kind in "biuf":
-            scalars[name] = float(array.reshape(()))
-    return scalars
+        self._session.tell(self.params)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
 
@@ -22,6 +21,7 @@ class Improvement:
         threshold: Value that must be beaten; None for none.
         save_best_only: Whether what is no improvement is not saved.
         inside_epochs: Whether checkpoints are saved inside epochs, where there is no validation.
+        warn_once: Warns, if the same has not been said yet.
 
     Attributes:
         best: The best value so far; None before the first.
@@ -35,6 +35,7 @@ class Improvement:
         *,
         save_best_only: bool,
         inside_epochs: bool,
+        warn_once: Callable[[str], None],
     ) -> None:
         self.best = threshold
         self._monitor = monitor
@@ -43,7 +44,7 @@ class Improvement:
         self._save_best_only = save_best_only
         self._inside_epochs = inside_epochs
         self._previous: list[Mapping[str, float]] = []
-        self._warned: set[str] = set()
+        self._warn_once = warn_once
 
     def reset(self) -> None:
         """Forget the best value, because another run begins."""
@@ -82,6 +83,10 @@ class Improvement:
         improved = is_better(value, self.best, monitor.mode)
         return monitor, improved
 
+    def is_skipped(self, improved: bool) -> bool:
+        """Whether a moment that was judged so is not saved."""
+        return self._save_best_only and not improved
+
     def _resolve(self, model: keras.Model, metrics: Mapping[str, float]) -> Monitor | None:
         if self._monitor not in metrics:
             advice = (
@@ -117,8 +122,3 @@ class Improvement:
         if position is not None and is_better(values[position], self.best, monitor.mode):
             self.best = values[position]
         self._previous = []
-
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            warnings.warn(message, stacklevel=2)
-            self._warned.add(message)

@@ -217,9 +217,9 @@ def fingerprint(model: keras.Model) -> Fingerprint:
     Raises:
         UnsupportedModelError: If the model is not built.
     """
-    from mlflow_ckpt.model import snapshot
+    from mlflow_ckpt.model import live
 
-    return snapshot.fingerprint(model)
+    return live.fingerprint(model)
 
 
 def _with_files(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -11,12 +10,12 @@ from typing import Any
 
 from mlflow_ckpt.composing import Saved
 from mlflow_ckpt.errors import MlflowCkptError, TrackingError
-from mlflow_ckpt.saver import CheckpointSaver, Report
+from mlflow_ckpt.metrics import allowed_name
+from mlflow_ckpt.reports import Report
+from mlflow_ckpt.saver import CheckpointSaver
 from mlflow_ckpt.tracking import spool
 from mlflow_ckpt.tracking.spool import Entry
 
-# What a metric's name may not hold: https://mlflow.org/docs/latest/rest-api.html
-_REFUSED = re.compile(r"[^/\w.\- :]")
 _NOT_THE_USER = ("mlflow_ckpt", "keras")
 
 
@@ -105,7 +104,7 @@ class Messages:
         """Return metrics under names that MLflow takes; tell which it does not."""
         found = {}
         for name, value in metrics.items():
-            allowed = _REFUSED.sub("_", name)
+            allowed = allowed_name(name)
             found[allowed] = value
             if allowed != name:
                 self.warn_once(

@@ -11,24 +11,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from queue import LifoQueue, SimpleQueue
+from queue import LifoQueue
 from types import TracebackType
 from typing import Any
 
 import keras
 
-from mlflow_ckpt.composing import Composer, Job, Saved
-from mlflow_ckpt.errors import InvalidArgumentError, OutputError
-from mlflow_ckpt.format import layout
+from mlflow_ckpt.composing import Composer, Job
+from mlflow_ckpt.errors import InvalidArgumentError
 from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.monitor import Monitor
 from mlflow_ckpt.format.retention import RetentionPolicy
+from mlflow_ckpt.keeping import Keeper
 from mlflow_ckpt.model.buffers import Buffers
+from mlflow_ckpt.reports import Report, Reports
 from mlflow_ckpt.settings import check_forms, check_full_format, check_metadata
-from mlflow_ckpt.tracking import pruning, sending, spool
+from mlflow_ckpt.tracking import pruning, spool
 from mlflow_ckpt.tracking.spool import Entry, Spool
 from mlflow_ckpt.tracking.store import RunStore
 from mlflow_ckpt.tracking.uploader import Uploader
@@ -36,25 +35,6 @@ from mlflow_ckpt.worker import Worker
 
 # Snapshots that may wait to be written. A third waits for the first: memory stays bounded.
 IN_FLIGHT = 2
-
-
-@dataclass(frozen=True)
-class Report:
-    """Something that happened behind the caller's back.
-
-    Attributes:
-        saved: The checkpoint that it happened to; None for metrics, and for what was never saved.
-        published: Whether the run has it now.
-        error: What went wrong; None if nothing did.
-        final: Whether what went wrong is not tried again.
-        kept: Where in the spool it stays; None if it does not.
-    """
-
-    saved: Saved | None = None
-    published: bool = False
-    error: Exception | None = None
-    final: bool = True
-    kept: Path | None = None
 
 
 class CheckpointSaver:
@@ -88,19 +68,18 @@ class CheckpointSaver:
             metadata=check_metadata(metadata),
         )
         self._retention = retention
-        self._spool, spool_problem = Spool.usable()
+        self._reports = Reports()
+        self._keeper = Keeper(self._composer, store)
         self._uploader = Uploader(
-            self._spool, store, after=None if retention is None else self._retain
+            self.spool, store, after=None if retention is None else self._retain
         )
-        self._writer = Worker("mlflow_ckpt writer", self._report_error)
+        self._writer = Worker("mlflow_ckpt writer", self._reports.add_error)
         # The last one used first: the second takes memory only if it is needed.
         self._buffers: LifoQueue[Buffers] = LifoQueue()
         for _ in range(IN_FLIGHT):
             self._buffers.put(Buffers())
-        self._reports: SimpleQueue[Report] = SimpleQueue()
-        self._unpublished: dict[str, Saved] = {}
-        if spool_problem is not None:
-            self._report(error=_spool_error(spool_problem, self._spool))
+        if self._keeper.problem is not None:
+            self._reports.add_error(self._keeper.problem)
 
     @property
     def run_id(self) -> str:
@@ -115,13 +94,13 @@ class CheckpointSaver:
     @property
     def spool(self) -> Spool:
         """Where checkpoints are until the run has them."""
-        return self._spool
+        return self._keeper.spool
 
     def adopt(self) -> list[Entry]:
         """Take on what earlier processes left in the spool for this run, and return it."""
-        self._spool.sweep(self.run_id)
+        self.spool.sweep(self.run_id)
         found = []
-        for entry in self._spool.entries(self.run_id):
+        for entry in self.spool.entries(self.run_id):
             if entry.tracking_uri != self._store.tracking_uri:
                 continue
             if entry.kind == spool.STATUS:
@@ -133,9 +112,9 @@ class CheckpointSaver:
 
     def _forget(self, entry: Entry) -> None:
         """Drop how an earlier training ended: the run goes on."""
-        with self._spool.locked(entry) as held:
+        with self.spool.locked(entry) as held:
             if held:
-                self._spool.remove(entry)
+                self.spool.remove(entry)
 
     def check(self, model: keras.Model) -> None:
         """Try out what a save would do, so that nobody trains what cannot be saved.
@@ -233,25 +212,8 @@ class CheckpointSaver:
 
     def reports(self) -> list[Report]:
         """Return what happened since the last call."""
-        for outcome in self._uploader.outcomes():
-            name = outcome.entry.name
-            if outcome.error is not None:
-                self._reports.put(
-                    Report(
-                        self._unpublished.get(name),
-                        error=outcome.error,
-                        final=outcome.final,
-                        kept=outcome.entry.path,
-                    )
-                )
-            elif outcome.entry.kind in spool.RECORDS:
-                continue
-            else:
-                self._report(self._unpublished.pop(name, None), published=True)
-        found = []
-        while not self._reports.empty():
-            found.append(self._reports.get())
-        return found
+        self._reports.add_outcomes(self._uploader.outcomes())
+        return self._reports.take()
 
     def finish(
         self,
@@ -306,58 +268,13 @@ class CheckpointSaver:
             raise failures[0]
 
     def _keep(self, job: Job) -> None:
-        """Write a checkpoint to disk: into its place if the run's files are here, or the spool."""
-        if self._place(job):
-            return
-        try:
-            with self._spool.draft(self.run_id) as draft:
-                saved = self._composer.compose(job, draft.files)
-                entry = draft.commit(
-                    kind=spool.CHECKPOINT,
-                    run_id=self.run_id,
-                    tracking_uri=self._store.tracking_uri,
-                    name=job.name,
-                )
-        except OSError as error:
-            raise _write_error(job.name, self._spool.root, error) from error
-        self._kept(saved)
+        saved, entry = self._keeper.keep(job)
+        self._reports.add_saved(saved)
         self._uploader.add(entry)
-
-    def _place(self, job: Job) -> bool:
-        """Write a checkpoint beside its place and move it there; False if that cannot be done."""
-        beside = self._store.known_local_path(layout.CHECKPOINTS_DIR)
-        if beside is None:
-            return False
-        try:
-            with self._spool.draft(self.run_id, beside=beside) as draft:
-                saved = self._composer.compose(job, draft.files)
-                entry = sending.place(draft, self._store, saved.manifest)
-        except OSError:
-            return False  # the spool may be on another disk
-        if entry is None:
-            return False
-        self._kept(saved)
-        self._uploader.add(entry)
-        return True
-
-    def _kept(self, saved: Saved) -> None:
-        self._unpublished[saved.manifest.name] = saved
-        self._report(saved)
 
     def _record(self, values: dict[str, Any]) -> None:
-        """Put metrics or tags into the spool; if that cannot be written, send them directly."""
-        uri = self._store.tracking_uri
-        try:
-            entry = self._spool.put(self.run_id, tracking_uri=uri, **values)
-        except OSError as error:
-            unsaved = Entry(Path(), run_id=self.run_id, tracking_uri=uri, **values)
-            if not self._store.answers():
-                raise OutputError(
-                    f"The {unsaved.label} are lost: the tracking server does not answer, and the "
-                    f"spool {self._spool.root} cannot be written: {error}."
-                ) from error
-            sending.deliver(unsaved, self._store)
-        else:
+        entry = self._keeper.record(values)
+        if entry is not None:
             self._uploader.add(entry)
 
     def _retain(self, _: Manifest) -> None:
@@ -367,30 +284,4 @@ class CheckpointSaver:
         try:
             pruning.prune(self._store, pruning.plan(self._store, self._retention))
         except Exception as error:  # noqa: BLE001 - a policy is the user's code; see `reports`
-            self._report_error(error)
-
-    def _report_error(self, error: Exception) -> None:
-        self._report(error=error)
-
-    def _report(
-        self,
-        saved: Saved | None = None,
-        *,
-        published: bool = False,
-        error: Exception | None = None,
-    ) -> None:
-        self._reports.put(Report(saved, published, error))
-
-
-def _spool_error(problem: OSError, used: Spool) -> OutputError:
-    return OutputError(
-        f"The spool cannot be written: {problem}. Checkpoints wait in {used.root} instead, until "
-        f"the run has them. Name a directory that can be: {spool.ENVIRONMENT_VARIABLE}."
-    )
-
-
-def _write_error(name: str, root: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"The checkpoint {name} could not be written to {root}: {error}. It is lost, and nothing "
-        f"was uploaded; free some space, or name another disk: {spool.ENVIRONMENT_VARIABLE}."
-    )
+            self._reports.add_error(error)

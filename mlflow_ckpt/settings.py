@@ -8,6 +8,8 @@ from typing import Any
 
 from mlflow_ckpt.errors import InvalidArgumentError
 from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.monitor import MODES
+from mlflow_ckpt.format.retention import LatestN, RetentionPolicy, check_policy
 
 
 def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
@@ -53,3 +55,92 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
             f"booleans, lists and mappings. Received: {metadata!r} ({error})"
         ) from error
     return checked
+
+
+def check_mode(mode: str) -> str:
+    """Return the mode.
+
+    Raises:
+        InvalidArgumentError: Unless it is `"auto"`, `"min"` or `"max"`.
+    """
+    if mode not in ("auto", *MODES):
+        raise InvalidArgumentError(
+            f"Unrecognized mode. Expected 'auto', 'min' or 'max'. Received: mode={mode!r}"
+        )
+    return mode
+
+
+def check_save_freq(save_freq: str | int, monitor: str, *, save_best_only: bool) -> str | int:
+    """Return how often to save.
+
+    Args:
+        save_freq: It.
+        monitor: The metric that tells which checkpoint is best.
+        save_best_only: Whether only the best is saved.
+
+    Raises:
+        InvalidArgumentError: Unless it is `"epoch"` or a number of batches, and the metric is known
+            at such moments if saving depends on it.
+    """
+    if save_freq != "epoch" and (
+        isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1
+    ):
+        raise InvalidArgumentError(
+            "Unrecognized save_freq. Expected 'epoch' or a number of batches, 1 or more. "
+            f"Received: save_freq={save_freq!r}"
+        )
+    if save_best_only and save_freq != "epoch" and monitor.startswith("val_"):
+        raise InvalidArgumentError(
+            "Inside an epoch there is no validation. Expected, with save_best_only and "
+            "save_freq in batches, a monitor of the training such as 'loss'. "
+            f"Received: monitor={monitor!r}"
+        )
+    return save_freq
+
+
+def check_on_error(on_error: str) -> bool:
+    """Return whether what goes wrong is to be raised.
+
+    Raises:
+        InvalidArgumentError: Unless `on_error` is `"warn"` or `"raise"`.
+    """
+    if on_error not in ("warn", "raise"):
+        raise InvalidArgumentError(
+            f"Unrecognized on_error. Expected 'warn' or 'raise'. Received: on_error={on_error!r}"
+        )
+    return on_error == "raise"
+
+
+def check_drain_timeout(seconds: float) -> float:
+    """Return the seconds.
+
+    Raises:
+        InvalidArgumentError: If they are negative, NaN or no number.
+    """
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not seconds >= 0:
+        raise InvalidArgumentError(
+            "Unrecognized drain_timeout. Expected a number of seconds, 0 or more. "
+            f"Received: drain_timeout={seconds!r}"
+        )
+    return seconds
+
+
+def check_retention(
+    max_to_keep: int | None, retention: RetentionPolicy | None
+) -> RetentionPolicy | None:
+    """Return the policy that two arguments ask for together; None if all is kept.
+
+    Raises:
+        InvalidArgumentError: If both are given, or one is no policy.
+    """
+    if max_to_keep is not None and retention is not None:
+        raise InvalidArgumentError(
+            "max_to_keep and retention contradict each other. Expected one of them. "
+            f"Received: max_to_keep={max_to_keep!r}, retention={retention!r}"
+        )
+    if max_to_keep is not None:
+        return LatestN(max_to_keep)
+    if retention is not None:
+        check_policy(retention)
+    return retention

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import keras
 import mlflow
+import numpy as np
 import pytest
 import requests
 
@@ -184,6 +186,22 @@ def test_training_goes_on_and_what_it_saved_is_sent_later(mode: str, proxy: Prox
     send_the_rest(run_id)
     assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in (1, 2, 3, 4)]
     assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2, 3, 4))
+
+
+def test_tries_to_reach_the_server_do_not_touch_the_training_s_random_numbers(
+    proxy: Proxy,
+) -> None:
+    run_id, model = new_run(), small_model()
+    proxy.mode = "fail"
+    saver = CheckpointSaver(RunStore(run_id))
+    state, state_of_numpy = random.getstate(), repr(np.random.get_state())
+    saver.save(model, "epoch_0001", epoch=1, metrics={"loss": 1.0})
+    saver.log_metrics({"loss": 1.0}, 1)
+    left = saver.finish(patience=2.0)
+    assert [entry.label for entry in left] == ["epoch_0001", "metrics of step 1"]
+    proxy.release()
+    assert saver.finish(patience=30.0) == []
+    assert (random.getstate(), repr(np.random.get_state())) == (state, state_of_numpy)
 
 
 @pytest.mark.parametrize("mode", ["fail", "refuse artifacts"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlflow_ckpt.format.fingerprint import fingerprint_tensor
 from mlflow_ckpt.model.emission import emit
 from mlflow_ckpt.model.hdf5 import LaidOutFile, laid_out, written_to
-from mlflow_ckpt.model.snapshot import Tensor
+from mlflow_ckpt.model.state import Tensor
 
 LARGE = 1 << 16
 

@@ -462,21 +462,21 @@ def new_run() -> str:
 
 @over_http
 @pytest.mark.parametrize(
-    ("action", "code", "reason", "last_line"),
+    ("action", "codes", "reason", "last_line"),
     [
-        ("raise", 1, "BoomError", "tests.test_interruption.BoomError"),
-        ("exit", 3, "exit", None),
-        ("SIGINT", -signal.SIGINT, "SIGINT", "KeyboardInterrupt"),
-        # A process that still works while it ends forgets, in Python, that a signal ended it.
-        ("SIGINT twice", 1, "KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise", {1}, "BoomError", "tests.test_interruption.BoomError"),
+        ("exit", {3}, "exit", None),
+        ("SIGINT", {-signal.SIGINT}, "SIGINT", "KeyboardInterrupt"),
+        # A process that still works while it ends may forget, in Python, that a signal ended it.
+        ("SIGINT twice", {1, -signal.SIGINT}, "KeyboardInterrupt", "KeyboardInterrupt"),
     ],
 )
 def test_a_process_that_ends_saves_its_training_without_a_context_manager(
-    action: str, code: int, reason: str, last_line: str | None
+    action: str, codes: set[int], reason: str, last_line: str | None
 ) -> None:
     run_id = new_run()
     done = run_script(action, run_id)
-    assert done.returncode == code, done.stderr
+    assert done.returncode in codes, done.stderr
     if last_line is not None:
         assert done.stderr.rstrip().splitlines()[-1] == last_line
     # What it would have been after so many steps without an interruption.

@@ -58,16 +58,15 @@ def save_at_once(
     return told
 
 
-def one_of_two_is_saved(run_id: str, meet: tuple[str, str], store: Store, root: Path) -> None:
+def require_that_one_is_saved(run_id: str, meet: tuple[str, str], store: Store, root: Path) -> None:
     spools = [root / "one", root / "two"]
     told = save_at_once(run_id, (1, 1), meet, store, spools)
     left = [Spool(spool).entries(run_id) for spool in spools]
     (loser,) = [number for number, entries in enumerate(left) if entries]
-    assert told[1 - loser][0] in ([], ["CheckpointBusyError"])
-    assert told[loser][0] in (
-        ["CheckpointExistsError"],
-        ["CheckpointBusyError", "CheckpointExistsError"],
-    )
+    # Either may have been told, now and then, that the other was at it.
+    busy = "CheckpointBusyError"
+    assert [error for error in told[1 - loser][0] if error != busy] == []
+    assert [error for error in told[loser][0] if error != busy] == ["CheckpointExistsError"]
     (entry,) = left[loser]
     assert names(run_id) == ["epoch_0001"]
     assert mlflow_ckpt.verify(run_id, 1).ok
@@ -88,11 +87,11 @@ def one_of_two_is_saved(run_id: str, meet: tuple[str, str], store: Store, root: 
 def test_one_name_at_the_same_moment_on_a_server(
     meet: tuple[str, str], http_store: Store, tmp_path: Path
 ) -> None:
-    one_of_two_is_saved(new_run(http_store), meet, http_store, tmp_path)
+    require_that_one_is_saved(new_run(http_store), meet, http_store, tmp_path)
 
 
 def test_one_name_at_the_same_moment_on_local_disk(local_store: Store, tmp_path: Path) -> None:
-    one_of_two_is_saved(new_run(local_store), (DRAFT, "place"), local_store, tmp_path)
+    require_that_one_is_saved(new_run(local_store), (DRAFT, "place"), local_store, tmp_path)
 
 
 def test_two_names_at_the_same_moment(store: Store, tmp_path: Path) -> None:
@@ -114,10 +113,13 @@ def test_two_names_at_the_same_moment(store: Store, tmp_path: Path) -> None:
 def test_a_flush_while_the_training_sends(http_store: Store, spool: Path, tmp_path: Path) -> None:
     run_id = new_run(http_store)
     end = tmp_path / "end"
-    child = Child(*(children.train, run_id), store=http_store, spool=spool, seconds=0.3, end=end)
-    sent = ""
-    for epoch in range(1, 9):
-        child.hear_epoch(epoch)
+    # Faster than it can send, so that there is something for both.
+    child = Child(
+        *(children.train, run_id), store=http_store, spool=spool, most_waiting=3, end=end
+    )
+    sent, epoch = "", 0
+    while epoch < 8 or "Sent epoch_" not in sent:
+        epoch = child.hear_epoch(epoch + 1)
         flushed = cli.run("flush", run_id)
         # What the training is sending at this moment is left to it.
         assert flushed.exit_code in (0, 7), flushed.output
@@ -125,7 +127,6 @@ def test_a_flush_while_the_training_sends(http_store: Store, spool: Path, tmp_pa
     end.touch()
     epochs, _ = child.hear("over")
     assert child.join() == 0
-    assert "Sent epoch_" in sent
     assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in range(1, epochs + 1)]
     assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in range(1, epochs + 1))
     history = MlflowClient(http_store.uri).get_metric_history(run_id, "loss")

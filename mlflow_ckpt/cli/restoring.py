@@ -181,7 +181,7 @@ def _restore_full(
     file_format: str,
     custom_objects: Mapping[str, Any] | None,
 ) -> int:
-    from mlflow_ckpt.model import loading, snapshot
+    from mlflow_ckpt.model import loading, stock
 
     # Rebuilding proves that the file works here and now, not only that its bytes are right.
     model = loading.load_full(directory, manifest, custom_objects)
@@ -192,7 +192,7 @@ def _restore_full(
     elif file_format == "saved_model":
         _export(model, path)
     else:
-        snapshot.save_stock(model, path)
+        stock.save_stock(model, path)
         _prove(path, fingerprint)
     return len(fingerprint.tensors)
 

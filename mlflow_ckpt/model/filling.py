@@ -15,7 +15,7 @@ from mlflow_ckpt.errors import WeightsMismatchError
 from mlflow_ckpt.format.digest import Digest
 from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE, TensorFingerprint
 from mlflow_ckpt.format.manifest import Manifest
-from mlflow_ckpt.model import snapshot
+from mlflow_ckpt.model import live
 from mlflow_ckpt.model.architecture import guarded
 from mlflow_ckpt.model.hdf5 import native
 from mlflow_ckpt.model.loading import weights_path
@@ -84,7 +84,7 @@ def fill(
         WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.
     """
     theirs = {t.name: t for t in read_fingerprint(directory).of_role(WEIGHTS_ROLE)}
-    mine = {t.name: t for t in snapshot.fingerprint_tensors(model).of_role(WEIGHTS_ROLE)}
+    mine = {t.name: t for t in live.fingerprint_tensors(model).of_role(WEIGHTS_ROLE)}
     problems = list(_problems(mine, theirs))
     if problems and not skip_mismatch:
         shown = "; ".join(text for _, text in problems[:5])
@@ -122,7 +122,7 @@ def _problems(mine: Tensors, theirs: Tensors) -> Iterator[tuple[str, str]]:
 
 def _report(model: keras.Model, path: Path, mine: Tensors, theirs: Tensors) -> LoadReport:
     """Tell by hash what was loaded, rather than what should have been."""
-    now = snapshot.fingerprint_tensors(model)
+    now = live.fingerprint_tensors(model)
     expected = _expected_digests(path, mine, theirs)
     loaded = {name for name in mine if expected.get(name) == now[name].digest}
     return LoadReport(

@@ -10,7 +10,6 @@ import inspect
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE
 from mlflow_ckpt.model.buffers import Buffers
+from mlflow_ckpt.model.state import CapturedState, Group
 
 TESTED_WITH = "3.15"
 
@@ -38,25 +37,6 @@ except (ImportError, AttributeError) as _error:  # pragma: no cover - another Ke
 
 class PrivateApiError(Exception):
     """Keras's private saving code is not what this file was written for."""
-
-
-@dataclass
-class Group:
-    """What one object of the model (a layer, the optimizer) saves of itself.
-
-    Attributes:
-        path: Path of the object in Keras's weights file, such as `layers/conv2d`; "" for the model.
-        owner: The object's name, which Keras notes in the file; None if it has none.
-        arrays: Host copies of its values by key, in the order in which the object stored them.
-        variables: Names of the variables they come from, where known.
-        role: `"weights"`, or `"optimizer"` for the state of an optimizer.
-    """
-
-    path: str
-    owner: str | None
-    arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-    variables: dict[str, str] = field(default_factory=dict)
-    role: str = WEIGHTS_ROLE
 
 
 class _CapturingStore(_StoreBase):  # type: ignore[misc]
@@ -121,24 +101,6 @@ class _AssetStore(_AssetStoreBase):  # type: ignore[misc]
     def close(self) -> None:
         if self.directory is not None:
             super().close()
-
-
-@dataclass
-class CapturedState:
-    """Everything that `model.save` would write, as host copies.
-
-    Attributes:
-        groups: The content of the weights file, in Keras's order.
-        config_json: The archive's `config.json`.
-        metadata_json: The archive's `metadata.json`.
-        assets: Directory of files that layers save beside their weights (vocabularies); None if
-            there are none.
-    """
-
-    groups: list[Group]
-    config_json: str
-    metadata_json: str
-    assets: Path | None = None
 
 
 def capture_groups(model: keras.Model, buffers: Buffers | None = None) -> list[Group]:

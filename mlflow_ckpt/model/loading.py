@@ -19,7 +19,7 @@ from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.weights_file import open_weights
-from mlflow_ckpt.model import architecture, legacy_h5, snapshot
+from mlflow_ckpt.model import architecture, legacy_h5, live
 from mlflow_ckpt.model.architecture import guarded
 from mlflow_ckpt.model.proof import check_fingerprint
 
@@ -141,10 +141,10 @@ def _restore_seeds(model: keras.Model, directory: Path) -> None:
     path = directory / layout.TRAINING_ARRAYS
     if not path.is_file():
         return
-    variables = snapshot.seed_variables(model)
+    variables = live.seed_variables(model)
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            saved = {name: arrays[name] for name in arrays if name.startswith(snapshot.SEEDS)}
+            saved = {name: arrays[name] for name in arrays if name.startswith(live.SEEDS)}
     except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ModelLoadError(f"{path.name} cannot be read: {error}.") from error
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}

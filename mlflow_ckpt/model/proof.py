@@ -9,7 +9,7 @@ import keras
 from mlflow_ckpt.errors import FingerprintMismatchError, ModelLoadError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, Fingerprint
-from mlflow_ckpt.model import snapshot
+from mlflow_ckpt.model import live
 
 
 def check_fingerprint(
@@ -28,7 +28,7 @@ def check_fingerprint(
         FingerprintMismatchError: Otherwise; it names the tensors.
     """
     saved = read_fingerprint(directory)
-    rebuilt = snapshot.fingerprint_tensors(model)
+    rebuilt = live.fingerprint_tensors(model)
     differing = saved.differing(rebuilt, roles)
     lost = {tensor.name for tensor in saved.of_role(OPTIMIZER_ROLE)}
     if fresh_optimizer:

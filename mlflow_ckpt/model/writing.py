@@ -25,8 +25,8 @@ from mlflow_ckpt.format.fingerprint import (
 from mlflow_ckpt.model import architecture
 from mlflow_ckpt.model.emission import emit
 from mlflow_ckpt.model.hdf5 import LaidOutFile, laid_out
-from mlflow_ckpt.model.keras_private import CapturedState, Group
-from mlflow_ckpt.model.snapshot import Snapshot, Tensor
+from mlflow_ckpt.model.snapshot import Snapshot
+from mlflow_ckpt.model.state import CapturedState, Group, Tensor
 
 TRAINING_STATE_VERSION = 1
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from mlflow_ckpt.errors import RequestRefusedError, TrackingError, TrackingUnavailableError
 from mlflow_ckpt.format.manifest import Manifest
@@ -22,6 +23,9 @@ _LONGEST_WAIT_SECONDS = 30.0
 _SLOWEST = 1_000_000
 _LOOK_SECONDS = 0.05
 _PROBE_EVERY_SECONDS = 2.0
+# Not the generator of the `random` module, which tenacity takes its waits from: it may be the
+# training's, and what that trains must not depend on how often the server was asked.
+_random = secrets.SystemRandom()
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ class Uploader:
                     return
             retrying = Retrying(
                 retry=retry_if_exception_type(TrackingError),
-                wait=wait_random_exponential(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS),
+                wait=_backoff,
                 sleep=self._pause,
             )
             retrying(self._round)
@@ -223,3 +227,9 @@ class Uploader:
             self._pending.remove(outcome.entry)
             self._outcomes.append(outcome)
             self._changed.notify_all()
+
+
+def _backoff(state: RetryCallState) -> float:
+    """Return how long to wait: up to twice as long each time, and not when all others do."""
+    longest = _FIRST_WAIT_SECONDS * 2.0 ** min(state.attempt_number, 10)
+    return _random.uniform(0.0, min(longest, _LONGEST_WAIT_SECONDS))

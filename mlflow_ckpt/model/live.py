@@ -1,0 +1,104 @@
+"""What a live model tells of itself: its step, its seed generators, its tensors' fingerprint."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mlflow_ckpt.errors import UnsupportedModelError
+from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.fingerprint import Fingerprint, architecture_digest
+from mlflow_ckpt.model import architecture, keras_private, stock
+from mlflow_ckpt.model.state import mark_optimizers, tensors_of
+
+# How the arrays of training_state.npz that hold seed generators are called.
+SEEDS = "seed_generators/"
+
+
+def fingerprint(model: keras.Model) -> Fingerprint:
+    """Fingerprint a live model's tensors, and its architecture if it can describe it.
+
+    Raises:
+        UnsupportedModelError: If the model is not built.
+    """
+    tensors = fingerprint_tensors(model).tensors
+    try:
+        described = architecture.describe(model)
+    except UnsupportedModelError:
+        return Fingerprint(tensors)
+    return Fingerprint(tensors, architecture_digest(described))
+
+
+def fingerprint_tensors(model: keras.Model) -> Fingerprint:
+    """Fingerprint a live model's tensors, without its architecture.
+
+    Raises:
+        UnsupportedModelError: If the model is not built.
+    """
+    require_built(model)
+    try:
+        groups = keras_private.capture_groups(model)
+    except keras_private.PrivateApiError as error:
+        stock.warn_of_fallback(error)
+        with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
+            path = Path(directory) / layout.WEIGHTS
+            model.save_weights(path)
+            groups = stock.read_groups(path)
+    mark_optimizers(model, groups)
+    tensors = tensors_of(groups, readable_names(model))
+    return Fingerprint(tuple(tensor.fingerprint() for tensor in tensors))
+
+
+def require_built(model: keras.Model) -> None:
+    """Raise unless the model has its weights.
+
+    Raises:
+        UnsupportedModelError: If it has never seen an input's shape.
+    """
+    if not model.built:
+        raise UnsupportedModelError(
+            f"The model {model.name!r} has no weights yet. Expected a built model: "
+            "call it on data, fit it, or give it an Input."
+        )
+
+
+def is_compiled(model: keras.Model) -> bool:
+    """Whether `compile` was called on the model."""
+    return bool(getattr(model, "compiled", False))
+
+
+def step_of(model: keras.Model) -> int:
+    """Return `optimizer.iterations`, or 0 for a model without an optimizer."""
+    optimizer = getattr(model, "optimizer", None)
+    return 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+def seed_variables(model: keras.Model) -> dict[str, Any]:
+    """Return the variables that are neither weights nor the optimizer's: seed generators.
+
+    They are named by position, which a reloaded twin shares; their own names it does not.
+    """
+    weights = {id(weight) for weight in model.weights}
+    others = [variable for variable in model.variables if id(variable) not in weights]
+    return {f"{SEEDS}{index}": variable for index, variable in enumerate(others)}
+
+
+def seed_states(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
+    """Return host copies of the seed generators' states."""
+    return {
+        name: np.array(keras.ops.convert_to_numpy(variable), copy=True)
+        for name, variable in seed_variables(model).items()
+    }
+
+
+def readable_names(model: keras.Model) -> dict[str, str]:
+    """Map paths in the weights file to what people call variables that have no name there."""
+    # The optimizer puts the model's own name before each variable's, but only until a reload.
+    return {
+        path: name.removeprefix(f"{model.name}_")
+        for path, name in keras_private.variable_names(model).items()
+    }

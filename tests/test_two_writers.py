@@ -114,9 +114,7 @@ def test_a_flush_while_the_training_sends(http_store: Store, spool: Path, tmp_pa
     run_id = new_run(http_store)
     end = tmp_path / "end"
     # Faster than it can send, so that there is something for both.
-    child = Child(
-        *(children.train, run_id), store=http_store, spool=spool, most_waiting=3, end=end
-    )
+    child = Child(*(children.train, run_id), store=http_store, spool=spool, most_waiting=3, end=end)
     sent, epoch = "", 0
     while epoch < 8 or "Sent epoch_" not in sent:
         epoch = child.hear_epoch(epoch + 1)

@@ -21,7 +21,7 @@ def prune(
     """Remove the checkpoints of a run that a policy does not keep.
 
     Never removes the latest, the best by the recorded metric, one that a registered model version
-    uses, or a damaged one.
+    uses, or a damaged one. What an earlier prune that broke off has left goes too.
 
         mlflow_ckpt.prune(run_id, LatestN(3) | BestN(1), dry_run=True)
 
@@ -52,7 +52,7 @@ def prune(
             received=run_id,
         )
     store = RunStore(reference.run_id, tracking_uri)
-    plan = pruning.plan(store, policy)
-    if not plan.checkpoints and not plan.damaged:
+    plan = pruning.plan(store, policy, leftovers=True)
+    if not plan.checkpoints and not plan.damaged and not plan.leftovers:
         raise no_checkpoints(reference.run_id)
     return pruning.preview(plan) if dry_run else pruning.prune(store, plan)

@@ -140,10 +140,50 @@ def test_an_upload_under_way_is_left_alone(store: Store) -> None:
     run_id = save_run(losses=FIVE)
     half = store.checkpoint_directory(run_id, "epoch_0001")
     (half / "manifest.json").unlink()
+    (half / "upload-00000000000000000001-0badcafe.json").write_text("{}")
     before = files(half)
     pruned = mlflow_ckpt.prune(run_id, LatestN(1))
     assert pruned.removed == ("epoch_0003", "epoch_0004")
+    assert pruned.plan.leftovers == ()
     assert files(half) == before
+
+
+def test_what_a_killed_prune_left_goes_with_the_next_one(store: Store) -> None:
+    run_id = save_run(losses=FIVE)
+    half = store.checkpoint_directory(run_id, "epoch_0001")
+    for name in ("manifest.json", "MLmodel"):
+        (half / name).unlink()
+    before = files(half)
+    assert mlflow_ckpt.prune(run_id, LatestN(9), dry_run=True).plan.leftovers == ("epoch_0001",)
+    assert files(half) == before
+    pruned = mlflow_ckpt.prune(run_id, LatestN(9))
+    assert (pruned.removed, pruned.plan.leftovers) == ((), ("epoch_0001",))
+    assert not list(store.artifacts.rglob(f"{run_id}/artifacts/checkpoints/epoch_0001"))
+
+
+def test_the_fingerprint_by_which_it_is_known_goes_last(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = save_run(losses=FIVE)
+    deleted: list[str] = []
+    delete = RunStore.delete
+
+    def noting(self: RunStore, path: str) -> None:
+        deleted.append(path.rpartition("/")[2])
+        delete(self, path)
+
+    monkeypatch.setattr(RunStore, "delete", noting)
+    mlflow_ckpt.prune(run_id, LatestN(3))
+    assert deleted[0] == "manifest.json"
+    assert [name for name in deleted if "." in name][-1] == "fingerprint.json"
+
+
+def test_a_directory_of_somebody_else_stays(store: Store) -> None:
+    run_id = save_run(losses=FIVE)
+    # As MLflow's own checkpoint callback calls the thousandth epoch.
+    mlflow.log_text("theirs", "checkpoints/epoch_1000/model.keras", run_id=run_id)
+    assert mlflow_ckpt.prune(run_id, LatestN(9)).plan.leftovers == ()
+    assert set(files(store.checkpoint_directory(run_id, "epoch_1000"))) == {"model.keras"}
 
 
 # --- registered models ---------------------------------------------------------------------------

@@ -45,6 +45,7 @@ def to_dict(pruned: Pruned) -> dict[str, Any]:
             for checkpoint in pruned.plan.checkpoints
         ],
         "damaged": list(pruned.plan.damaged),
+        "leftovers": list(pruned.plan.leftovers),
     }
 
 
@@ -54,6 +55,9 @@ def to_text(pruned: Pruned) -> str:
     rows = [(each.name, decimal(each.size), _decision(each)) for each in plan.checkpoints]
     lines = [f"{tables.to_text(('checkpoint', 'size', 'decision'), rows)}\n"] if rows else []
     lines += [f"{name}: damaged, and left alone.\n" for name in plan.damaged]
+    lines += [
+        f"{name}: what a prune that broke off has left of it goes too.\n" for name in plan.leftovers
+    ]
     return "".join([*lines, f"{_summary(pruned)}\n"])
 
 

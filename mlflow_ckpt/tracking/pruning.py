@@ -47,11 +47,13 @@ class PrunePlan:
         run_id: The run.
         checkpoints: Every complete checkpoint, oldest first.
         damaged: Names of those with a manifest that cannot be read. They are left alone.
+        leftovers: Names of those that a prune which broke off has left without a manifest.
     """
 
     run_id: str
     checkpoints: tuple[PlannedCheckpoint, ...]
     damaged: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
 
     @property
     def kept(self) -> tuple[PlannedCheckpoint, ...]:
@@ -81,19 +83,20 @@ class Pruned:
     dry_run: bool = False
 
 
-def plan(store: RunStore, policy: RetentionPolicy) -> PrunePlan:
+def plan(store: RunStore, policy: RetentionPolicy, *, leftovers: bool = False) -> PrunePlan:
     """Decide which checkpoints of a run to keep. Changes nothing.
 
     Args:
         store: The run.
         policy: What to keep beside the protected ones.
+        leftovers: Whether to look for what a prune that broke off has left.
 
     Raises:
         MetricNotFoundError: If the policy judges by a metric that no checkpoint has a value of.
         TrackingError: If the server fails, or the model registry cannot be asked.
     """
     check_policy(policy)
-    found, damaged = _read(store)
+    found, damaged, without_manifest = _read(store)
     keep = policy.keep(found)
     latest = found[-1].name if found else None
     best = _best(store.run_id, found)
@@ -108,6 +111,7 @@ def plan(store: RunStore, policy: RetentionPolicy) -> PrunePlan:
         store.run_id,
         tuple(PlannedCheckpoint(m.name, m.size, reasons(m.name)) for m in found),
         damaged,
+        tuple(name for name in without_manifest if leftovers and _is_leftover(store, name)),
     )
 
 
@@ -131,6 +135,9 @@ def prune(store: RunStore, plan: PrunePlan) -> Pruned:
     for checkpoint in plan.to_remove:
         if _remove(store, checkpoint.name, removed):
             removed.append(checkpoint)
+    for name in plan.leftovers:
+        if _is_leftover(store, name):
+            _remove(store, name, removed)
     names = tuple(checkpoint.name for checkpoint in removed)
     return Pruned(plan, names, sum(checkpoint.size for checkpoint in removed))
 
@@ -142,8 +149,10 @@ def preview(plan: PrunePlan) -> Pruned:
     return Pruned(plan, names, freed, dry_run=True)
 
 
-def _read(store: RunStore) -> tuple[list[Manifest], tuple[str, ...]]:
-    """Return the manifests of all complete checkpoints, oldest first, and the damaged ones' names.
+def _read(store: RunStore) -> tuple[list[Manifest], tuple[str, ...], list[str]]:
+    """Return the manifests of all complete checkpoints, oldest first, and the others' names.
+
+    The names of the damaged ones come first, then of those without a manifest.
 
     From the manifests themselves: the index may tell of a best one that is no more, and the best
     that there is would go.
@@ -152,7 +161,19 @@ def _read(store: RunStore) -> tuple[list[Manifest], tuple[str, ...]]:
     read = index.read_manifests(store, names)
     found = [manifest for manifest in read.values() if isinstance(manifest, Manifest)]
     damaged = [name for name, result in read.items() if isinstance(result, ManifestError)]
-    return sorted(found, key=index.by_training), tuple(damaged)
+    without_manifest = [name for name, result in read.items() if result is None]
+    return sorted(found, key=index.by_training), tuple(damaged), without_manifest
+
+
+def _is_leftover(store: RunStore, name: str) -> bool:
+    """Whether a directory is what a prune that broke off has left of a checkpoint.
+
+    It deletes the fingerprint last; and whoever uploads a checkpoint claims it first.
+    """
+    listed = {item.path.rpartition("/")[2] for item in store.list(layout.artifact_path(name))}
+    if layout.MANIFEST in listed or any(layout.is_claim(each) for each in listed):
+        return False
+    return layout.FINGERPRINT in listed
 
 
 def _best(run_id: str, found: list[Manifest]) -> str | None:
@@ -186,7 +207,9 @@ def _remove(store: RunStore, name: str, before: list[PlannedCheckpoint]) -> bool
                 f"{_so_far(before)} Delete by hand where the artifacts lie."
             ) from failure
     failure = None
-    for item in list(store.walk(directory)):
+    fingerprint = f"{directory}/{layout.FINGERPRINT}"
+    # The fingerprint last: by it, another prune knows what is left if this one breaks off.
+    for item in sorted(store.walk(directory), key=lambda item: item.path == fingerprint):
         failure = _delete(store, item.path) or failure
     # Where a store has directories. Elsewhere the name is a prefix, and perhaps another's too.
     if _has(store, directory):

@@ -115,10 +115,16 @@ class RunStore:
         return [StoredFile(item.path, bool(item.is_dir), item.file_size) for item in found]
 
     def _looked_up(self, path: str) -> Sequence[FileInfo]:
-        # A file that is deleted while MLflow lists a local directory fails the listing: look again.
+        # What is deleted while MLflow lists a local directory fails the listing: look again.
         for _ in range(_LOOKS - 1):
-            with suppress(FileNotFoundError):
+            try:
                 return self._artifacts.list_artifacts(path or None)
+            except FileNotFoundError:
+                continue
+            except Exception as error:
+                # MLflow has no class of its own for a directory that went.
+                if not str(error).startswith("Invalid parent directory"):
+                    raise
         return self._artifacts.list_artifacts(path or None)
 
     def walk(self, path: str) -> Iterator[StoredFile]:

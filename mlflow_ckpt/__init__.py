@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     )
     from mlflow_ckpt.model.filling import LoadReport
     from mlflow_ckpt.retention import prune
-    from mlflow_ckpt.tracking.catalog import Checkpoint
     from mlflow_ckpt.tracking.pruning import Pruned
+    from mlflow_ckpt.tracking.selecting import Checkpoint
 
 __all__ = [
     "AnyOf",

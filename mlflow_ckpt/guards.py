@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from mlflow_ckpt.errors import CheckpointExistsError
 from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.tracking import spool
+from mlflow_ckpt.tracking import entries
 from mlflow_ckpt.tracking.catalog import Catalog
-from mlflow_ckpt.tracking.spool import Entry
+from mlflow_ckpt.tracking.entries import Entry
 from mlflow_ckpt.tracking.store import RunStore
 
 
@@ -32,7 +32,7 @@ def require_to_go_forward(
     """
     existing, damaged = Catalog(store).scan()
     manifests = [checkpoint.manifest for checkpoint in existing]
-    manifests += [entry.manifest() for entry in waiting if entry.kind == spool.CHECKPOINT]
+    manifests += [entry.manifest() for entry in waiting if entry.kind == entries.CHECKPOINT]
     # A damaged checkpoint is not overwritten either.
     names = [CheckpointName.parse(name) for name in [*(m.name for m in manifests), *damaged]]
     epochs = [manifest.epoch for manifest in manifests]

@@ -8,9 +8,9 @@ from typing import Any
 from mlflow_ckpt.composing import Composer, Job, Saved
 from mlflow_ckpt.errors import OutputError
 from mlflow_ckpt.format import layout
-from mlflow_ckpt.tracking import sending, spool
-from mlflow_ckpt.tracking import spool as entries
-from mlflow_ckpt.tracking.spool import Entry, Spool
+from mlflow_ckpt.tracking import entries, sending, spool
+from mlflow_ckpt.tracking.entries import Entry
+from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 
 

@@ -11,7 +11,9 @@ from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import Fingerprint
 from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.verification import VerificationResult
-from mlflow_ckpt.tracking.catalog import Catalog, Checkpoint, Progress
+from mlflow_ckpt.tracking.catalog import Catalog
+from mlflow_ckpt.tracking.downloading import Progress
+from mlflow_ckpt.tracking.selecting import Checkpoint
 from mlflow_ckpt.tracking.store import RunStore
 
 if TYPE_CHECKING:

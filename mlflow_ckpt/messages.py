@@ -13,8 +13,8 @@ from mlflow_ckpt.errors import MlflowCkptError, TrackingError
 from mlflow_ckpt.metrics import allowed_name
 from mlflow_ckpt.reports import Report
 from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking import spool
-from mlflow_ckpt.tracking.spool import Entry
+from mlflow_ckpt.tracking import entries, spool
+from mlflow_ckpt.tracking.entries import Entry
 
 _NOT_THE_USER = ("mlflow_ckpt", "keras")
 
@@ -178,7 +178,7 @@ def _level_of_user() -> int:
 
 
 def _left(left: Sequence[Entry], saver: CheckpointSaver) -> str:
-    checkpoints = [entry for entry in left if entry.kind == spool.CHECKPOINT]
+    checkpoints = [entry for entry in left if entry.kind == entries.CHECKPOINT]
     others = len(left) - len(checkpoints)
     parts = []
     if checkpoints:

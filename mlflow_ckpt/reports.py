@@ -8,7 +8,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from mlflow_ckpt.composing import Saved
-from mlflow_ckpt.tracking import spool as entries
+from mlflow_ckpt.tracking import entries
 from mlflow_ckpt.tracking.uploader import Outcome
 
 

@@ -6,8 +6,8 @@ from mlflow_ckpt.errors import SelectorError
 from mlflow_ckpt.format.reference import Reference, Selector
 from mlflow_ckpt.format.retention import RetentionPolicy, check_policy
 from mlflow_ckpt.tracking import pruning
-from mlflow_ckpt.tracking.catalog import no_checkpoints
 from mlflow_ckpt.tracking.pruning import Pruned
+from mlflow_ckpt.tracking.selecting import no_checkpoints
 from mlflow_ckpt.tracking.store import RunStore
 
 

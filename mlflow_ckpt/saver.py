@@ -27,8 +27,9 @@ from mlflow_ckpt.keeping import Keeper
 from mlflow_ckpt.model.buffers import Buffers
 from mlflow_ckpt.reports import Report, Reports
 from mlflow_ckpt.settings import check_forms, check_full_format, check_metadata
-from mlflow_ckpt.tracking import pruning, spool
-from mlflow_ckpt.tracking.spool import Entry, Spool
+from mlflow_ckpt.tracking import entries, pruning
+from mlflow_ckpt.tracking.entries import Entry
+from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 from mlflow_ckpt.tracking.uploader import Uploader
 from mlflow_ckpt.worker import Worker
@@ -103,7 +104,7 @@ class CheckpointSaver:
         for entry in self.spool.entries(self.run_id):
             if entry.tracking_uri != self._store.tracking_uri:
                 continue
-            if entry.kind == spool.STATUS:
+            if entry.kind == entries.STATUS:
                 self._forget(entry)
             else:
                 found.append(entry)
@@ -195,17 +196,17 @@ class CheckpointSaver:
         """Log metrics at one step of MLflow's charts. Returns at once."""
         timestamp = int(time.time() * 1000)
         self._submit_record(
-            kind=spool.METRICS, metrics=dict(metrics), step=step, timestamp=timestamp
+            kind=entries.METRICS, metrics=dict(metrics), step=step, timestamp=timestamp
         )
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run. Returns at once."""
-        self._submit_record(kind=spool.TAGS, tags=dict(tags))
+        self._submit_record(kind=entries.TAGS, tags=dict(tags))
 
     def end_run(self, status: str) -> None:
         """Set the status of the run to `"FINISHED"` or the like. Returns at once."""
         timestamp = int(time.time() * 1000)
-        self._submit_record(kind=spool.STATUS, status=status, timestamp=timestamp)
+        self._submit_record(kind=entries.STATUS, status=status, timestamp=timestamp)
 
     def _submit_record(self, **values: Any) -> None:
         self._writer.submit(lambda: self._record(values))

@@ -17,7 +17,7 @@ from mlflow_ckpt.model import live
 from mlflow_ckpt.own_run import OwnRun
 from mlflow_ckpt.position import Position
 from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking.spool import Entry
+from mlflow_ckpt.tracking.entries import Entry
 from mlflow_ckpt.tracking.store import RunStore
 
 INTERRUPTED_TAG = "mlflow_ckpt.interrupted"

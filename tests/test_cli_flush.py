@@ -19,8 +19,9 @@ import mlflow_ckpt
 from mlflow_ckpt.composing import Composer, Job
 from mlflow_ckpt.format.monitor import Monitor
 from mlflow_ckpt.model.buffers import Buffers
-from mlflow_ckpt.tracking import spool
-from mlflow_ckpt.tracking.spool import Entry, Spool
+from mlflow_ckpt.tracking import entries
+from mlflow_ckpt.tracking.entries import Entry
+from mlflow_ckpt.tracking.spool import Spool
 from tests.support.checkpoints import flip_byte, tiny_model
 from tests.support.cli import run
 from tests.support.stores import Store, free_port
@@ -46,16 +47,16 @@ def put_checkpoint(run_id: str, uri: str, epoch: int = 1) -> Entry:
     job = Job(taken, name, epoch, metrics, Monitor("val_loss", "min"), best=True, interrupted=None)
     with Spool.default().draft(run_id) as draft:
         composer.compose(job, draft.files)
-        return draft.commit(kind=spool.CHECKPOINT, run_id=run_id, tracking_uri=uri, name=name)
+        return draft.commit(kind=entries.CHECKPOINT, run_id=run_id, tracking_uri=uri, name=name)
 
 
 def put_all_kinds(run_id: str, uri: str) -> Entry:
     """Put one entry of each kind that a training without its server leaves; return the files'."""
     there = {"tracking_uri": uri, "timestamp": 1_700_000_000_000}
-    Spool.default().put(run_id, kind=spool.METRICS, metrics={"val_loss": 1.0}, step=1, **there)
+    Spool.default().put(run_id, kind=entries.METRICS, metrics={"val_loss": 1.0}, step=1, **there)
     entry = put_checkpoint(run_id, uri)
-    Spool.default().put(run_id, kind=spool.TAGS, tracking_uri=uri, tags={"why": "SIGTERM"})
-    Spool.default().put(run_id, kind=spool.STATUS, status="KILLED", **there)
+    Spool.default().put(run_id, kind=entries.TAGS, tracking_uri=uri, tags={"why": "SIGTERM"})
+    Spool.default().put(run_id, kind=entries.STATUS, status="KILLED", **there)
     return entry
 
 
@@ -215,7 +216,7 @@ def test_a_checkpoint_of_that_name_is_never_overwritten(store: Store, own_spool:
             Job(taken, "epoch_0001", 1, {}, None, best=False, interrupted=None), draft.files
         )
         entry = draft.commit(
-            kind=spool.CHECKPOINT, run_id=run_id, tracking_uri=store.uri, name="epoch_0001"
+            kind=entries.CHECKPOINT, run_id=run_id, tracking_uri=store.uri, name="epoch_0001"
         )
     waiting = contents(own_spool)
     assert outcome(run("flush", run_id)) == (
@@ -236,7 +237,7 @@ def test_a_run_that_is_no_more(store: Store, deleted: bool) -> None:
     if deleted:
         MlflowClient().delete_run(run_id)
     there = {"tracking_uri": store.uri, "timestamp": 1_700_000_000_000}
-    Spool.default().put(run_id, kind=spool.METRICS, metrics={"loss": 1.0}, step=1, **there)
+    Spool.default().put(run_id, kind=entries.METRICS, metrics={"loss": 1.0}, step=1, **there)
     result = run("flush", run_id)
     assert result.exit_code == 7
     assert result.stdout.startswith(f"Left metrics of step 1 of run {run_id} in ")

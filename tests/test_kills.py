@@ -16,9 +16,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
-from mlflow_ckpt.tracking import spool as spool_
+from mlflow_ckpt.tracking.entries import CHECKPOINT, METRICS, Entry
 from mlflow_ckpt.tracking.publishing import BEST_TAG, LATEST_TAG
-from mlflow_ckpt.tracking.spool import Entry, Spool
+from mlflow_ckpt.tracking.spool import Spool
 from tests.support import children, cli
 from tests.support.children import Child, die
 from tests.support.stores import Store
@@ -90,7 +90,7 @@ def flush_and_check(
 ) -> list[Entry]:
     """Flush, and check that nothing of what was in the spool is missing, and nothing is left."""
     entries = Spool(root).entries(run_id)
-    manifests = [entry.manifest() for entry in entries if entry.kind == spool_.CHECKPOINT]
+    manifests = [entry.manifest() for entry in entries if entry.kind == CHECKPOINT]
     if process:
         done = cli.run_process("flush", run_id)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -114,7 +114,7 @@ def _check_metrics(run_id: str, entries: list[Entry], store: Store) -> None:
     logged = Counter((metric.step, metric.timestamp) for metric in history)
     assert all(count == 1 for count in logged.values()), logged
     for entry in entries:
-        if entry.kind == spool_.METRICS:
+        if entry.kind == METRICS:
             assert logged[entry.step, entry.timestamp] == 1
 
 
@@ -265,11 +265,11 @@ class Point:
 
 STORE = "mlflow_ckpt.tracking.store:RunStore"
 SPOOL = "mlflow_ckpt.tracking.spool:Spool"
-DRAFT = "mlflow_ckpt.tracking.spool:Draft"
+DRAFT = "mlflow_ckpt.tracking.drafts:Draft"
 PUBLISHING = "mlflow_ckpt.tracking.publishing"
 WRITING = [
     Point("amid the files", die_before, ("mlflow_ckpt.composing", "hash_files"), waiting=False),
-    Point("before fsync", die_before, ("mlflow_ckpt.tracking.spool", "sync"), waiting=False),
+    Point("before fsync", die_before, ("mlflow_ckpt.tracking.disk", "sync"), waiting=False),
 ]
 ANNOUNCING = [
     Point("before the index", die_before, ("mlflow_ckpt.tracking.index", "record"), listed=True),
@@ -300,8 +300,12 @@ PLACING = [
 ]
 
 
-def killed_at(point: Point, run_id: str, root: Path, store: Store) -> None:
-    """Save a checkpoint in a process that is killed there; look, and flush."""
+def kill_and_flush(point: Point, run_id: str, root: Path, store: Store) -> tuple[Any, ...]:
+    """Save a checkpoint in a process that is killed there, look, and flush.
+
+    Returns:
+        What waited, what was listed, how many of those were whole, and what is listed after all.
+    """
     child = Child(
         *(children.save, run_id, 1),
         store=store,
@@ -310,22 +314,31 @@ def killed_at(point: Point, run_id: str, root: Path, store: Store) -> None:
         given=point.given,
     )
     assert child.join() == -signal.SIGKILL
-    waiting = [each.name for each in Spool(root).entries(run_id) if each.kind != spool_.METRICS]
-    assert waiting == ["epoch_0001"] * point.waiting
-    assert names(run_id) == ["epoch_0001"] * point.listed
-    assert verify_all(run_id) == point.listed
+    waiting = [each.name for each in Spool(root).entries(run_id) if each.kind != METRICS]
+    listed, whole = names(run_id), verify_all(run_id)
     flush_and_check(run_id, root, store)
-    assert names(run_id) == ["epoch_0001"] * (point.listed or point.waiting)
+    return waiting, listed, whole, names(run_id)
+
+
+def expected(point: Point) -> tuple[Any, ...]:
+    """What `kill_and_flush` is to return."""
+    one = ["epoch_0001"]
+    return (
+        *(one * point.waiting, one * point.listed, int(point.listed)),
+        one * (point.listed or point.waiting),
+    )
 
 
 @pytest.mark.parametrize("point", [*WRITING, *UPLOADING, *ANNOUNCING], ids=str)
 def test_killed_on_the_way_to_a_server(point: Point, http_store: Store, spool: Path) -> None:
-    killed_at(point, new_run(http_store), spool, http_store)
+    found = kill_and_flush(point, new_run(http_store), spool, http_store)
+    assert found == expected(point)
 
 
 @pytest.mark.parametrize("point", [*WRITING, *PLACING, *ANNOUNCING], ids=str)
 def test_killed_on_the_way_to_local_disk(point: Point, local_store: Store, spool: Path) -> None:
-    killed_at(point, new_run(local_store), spool, local_store)
+    found = kill_and_flush(point, new_run(local_store), spool, local_store)
+    assert found == expected(point)
 
 
 PRUNING = [

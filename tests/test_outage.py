@@ -12,7 +12,8 @@ from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking.spool import CHECKPOINT, Spool
+from mlflow_ckpt.tracking.entries import CHECKPOINT
+from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 from tests.support import children, cli
 from tests.support.children import Child

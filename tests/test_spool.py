@@ -18,7 +18,8 @@ import pytest
 
 from mlflow_ckpt.errors import ManifestError
 from mlflow_ckpt.tracking import spool as module
-from mlflow_ckpt.tracking.spool import CHECKPOINT, METRICS, TAGS, Entry, Spool
+from mlflow_ckpt.tracking.entries import ANNOUNCEMENT, CHECKPOINT, METRICS, TAGS, Entry
+from mlflow_ckpt.tracking.spool import Spool
 
 RUN = "a" * 32
 URI = "http://127.0.0.1:5000"
@@ -225,7 +226,7 @@ def test_a_checkpoint_moves_to_its_place_in_one_step(empty: Spool, tmp_path: Pat
     with empty.draft(RUN, beside=goal.parent) as draft:
         (draft.files / "weights").write_text("whole")
         entry = draft.place(
-            goal, kind=module.ANNOUNCEMENT, run_id=RUN, tracking_uri=URI, name="epoch_0001"
+            goal, kind=ANNOUNCEMENT, run_id=RUN, tracking_uri=URI, name="epoch_0001"
         )
     assert [path.name for path in goal.parent.iterdir()] == ["epoch_0001"]
     assert (goal / "weights").read_text() == "whole"
@@ -233,7 +234,7 @@ def test_a_checkpoint_moves_to_its_place_in_one_step(empty: Spool, tmp_path: Pat
     with empty.draft(RUN, beside=goal.parent) as draft:
         (draft.files / "weights").write_text("other")
         with pytest.raises(FileExistsError):
-            draft.place(goal, kind=module.ANNOUNCEMENT, run_id=RUN, tracking_uri=URI)
+            draft.place(goal, kind=ANNOUNCEMENT, run_id=RUN, tracking_uri=URI)
     assert [path.name for path in goal.parent.iterdir()] == ["epoch_0001"]
     assert (goal / "weights").read_text() == "whole"
     assert empty.entries() == [entry]

@@ -17,8 +17,9 @@ from mlflow_ckpt.errors import (
 )
 from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.tracking import sending
-from mlflow_ckpt.tracking.catalog import Progress
-from mlflow_ckpt.tracking.spool import Entry, Spool
+from mlflow_ckpt.tracking.downloading import Progress
+from mlflow_ckpt.tracking.entries import Entry
+from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 
 

@@ -19,8 +19,11 @@ from mlflow_ckpt.format.fingerprint import Fingerprint, TensorFingerprint
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.verification import VerificationResult
-from mlflow_ckpt.tracking.catalog import Catalog, Checkpoint, Progress, best_of, no_checkpoints
-from mlflow_ckpt.tracking.spool import Entry, Spool
+from mlflow_ckpt.tracking.catalog import Catalog
+from mlflow_ckpt.tracking.downloading import Progress
+from mlflow_ckpt.tracking.entries import Entry
+from mlflow_ckpt.tracking.selecting import Checkpoint, best_of, no_checkpoints
+from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 
 # A table wider than this helps nobody; --json has every metric.

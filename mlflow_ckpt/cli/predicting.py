@@ -16,7 +16,7 @@ from mlflow_ckpt.errors import InputMismatchError
 if TYPE_CHECKING:
     import keras
 
-    from mlflow_ckpt.tracking.catalog import Progress
+    from mlflow_ckpt.tracking.downloading import Progress
 
 
 def load(

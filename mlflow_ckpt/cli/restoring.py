@@ -26,7 +26,9 @@ from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.weights_file import damaged_tensors, has_assets
-from mlflow_ckpt.tracking.catalog import Catalog, Checkpoint, Progress
+from mlflow_ckpt.tracking.catalog import Catalog
+from mlflow_ckpt.tracking.downloading import Progress
+from mlflow_ckpt.tracking.selecting import Checkpoint
 from mlflow_ckpt.tracking.store import RunStore
 
 if TYPE_CHECKING:

@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from threading import Thread
+from pathlib import Path
 
 from mlflow_ckpt.errors import (
     CheckpointNotFoundError,
     InvalidArgumentError,
     ManifestError,
-    MetricNotFoundError,
     NewerSchemaError,
 )
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.format.manifest import Manifest, safe_path
-from mlflow_ckpt.format.monitor import MODES, Monitor, infer_mode
+from mlflow_ckpt.format.manifest import Manifest
+from mlflow_ckpt.format.monitor import MODES
 from mlflow_ckpt.format.reference import Selector
 from mlflow_ckpt.format.verification import VerificationResult, read_manifest, verify_directory
 from mlflow_ckpt.tracking import index
+from mlflow_ckpt.tracking.downloading import Progress, download
+from mlflow_ckpt.tracking.selecting import Checkpoint, best_of, no_checkpoints
 from mlflow_ckpt.tracking.store import RunStore
-
-# Stores give no progress within a file; the file that grows does.
-_WATCH_SECONDS = 0.1
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A complete checkpoint of a run.
-
-    Attributes:
-        run_id: The run that holds it.
-        manifest: What it contains.
-    """
-
-    run_id: str
-    manifest: Manifest
-
-    @property
-    def name(self) -> str:
-        """Directory name, such as `epoch_0003`."""
-        return self.manifest.name
-
-    @property
-    def artifact_path(self) -> str:
-        """Run-relative path of its directory."""
-        return layout.artifact_path(self.name)
-
-    @property
-    def uri(self) -> str:
-        """The URI that `mlflow.keras.load_model` and MLflow's commands take."""
-        return f"runs:/{self.run_id}/{self.artifact_path}"
-
 
 _Result = Checkpoint | ManifestError | None
 
@@ -187,42 +154,8 @@ class Catalog:
             return
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             directory = Path(temporary)
-            self._download(checkpoint, directory, progress or _silent)
+            download(self._store, checkpoint.artifact_path, directory, progress)
             yield directory
-
-    def _download(self, checkpoint: Checkpoint, directory: Path, progress: Progress) -> None:
-        """Download all that the store has in the checkpoint's directory, listed or not."""
-        items = list(self._store.walk(checkpoint.artifact_path))
-        total = sum(item.size or 0 for item in items)
-        done = 0
-        for item in items:
-            inside = PurePosixPath(item.path).relative_to(checkpoint.artifact_path)
-            # The store's listing is not ours: it must not lead out of the directory.
-            target = directory / safe_path(str(inside))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            for size in self._downloading(item.path, target):
-                progress(done + size, total)
-            done += item.size or 0
-            progress(done, total)
-
-    def _downloading(self, path: str, target: Path) -> Iterator[int]:
-        """Download one file, and yield how much of it is there while it grows."""
-        failures: list[Exception] = []
-
-        def download() -> None:
-            try:
-                self._store.download(path, target)
-            except Exception as error:  # noqa: BLE001 - raised again below, for the caller
-                failures.append(error)
-
-        # A daemon: Ctrl-C need not wait for the rest of a large file.
-        thread = Thread(target=download, daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(_WATCH_SECONDS)
-            yield target.stat().st_size if target.exists() else 0
-        if failures:
-            raise failures[0]
 
     def _contents(self) -> _Contents:
         """Find out what the run has, with as few requests as there can be."""
@@ -275,69 +208,6 @@ class Catalog:
                 available=available,
             )
         return result
-
-
-def _silent(done: int, total: int) -> None:
-    """Take progress and show nothing."""
-
-
-def no_checkpoints(run_id: str) -> CheckpointNotFoundError:
-    """Return the error for a run that has none."""
-    return CheckpointNotFoundError(
-        f"The run {run_id} has no checkpoints. "
-        "Train with mlflow_ckpt.MlflowCheckpoint() among the callbacks.",
-        run_id=run_id,
-    )
-
-
-def recorded_monitor(checkpoints: Collection[Checkpoint]) -> Monitor | None:
-    """Return the monitor that the newest checkpoint recorded, or None."""
-    for checkpoint in reversed(list(checkpoints)):
-        if checkpoint.manifest.monitor is not None:
-            return checkpoint.manifest.monitor
-    return None
-
-
-def best_of(found: list[Checkpoint], monitor: str | None, mode: str | None) -> Checkpoint:
-    """Return the best of several checkpoints (the earliest of equals).
-
-    Raises:
-        MetricNotFoundError: If none recorded the metric, or only NaN.
-        InvalidArgumentError: If it is unclear which way the metric improves.
-    """
-    recorded = recorded_monitor(found)
-    available = sorted({name for checkpoint in found for name in checkpoint.manifest.metrics})
-    name = monitor or (recorded.name if recorded else None)
-    if name is None:
-        raise MetricNotFoundError(
-            "No checkpoint of the run recorded a metric to judge by. "
-            f"Name one: monitor=… (--monitor); recorded: {', '.join(available) or 'none'}.",
-            metric="",
-            available=available,
-        )
-    if mode is None:
-        mode = recorded.mode if recorded and recorded.name == name else infer_mode(name)
-    candidates = [c for c in found if name in c.manifest.metrics]
-    if not candidates:
-        raise MetricNotFoundError(
-            f"No checkpoint of the run recorded the metric {name!r}. "
-            f"Recorded: {', '.join(available) or 'none'}.",
-            metric=name,
-            available=available,
-        )
-    if mode is None:
-        raise InvalidArgumentError(
-            f"Whether a high or a low {name!r} is better cannot be told from its name. "
-            "Say mode='min' or mode='max' (--mode)."
-        )
-    position = Monitor(name, mode).best(c.manifest.metrics[name] for c in candidates)
-    if position is None:
-        raise MetricNotFoundError(
-            f"The metric {name!r} is NaN in every checkpoint of the run.",
-            metric=name,
-            available=available,
-        )
-    return candidates[position]
 
 
 def _restated(error: ManifestError, message: str) -> ManifestError:

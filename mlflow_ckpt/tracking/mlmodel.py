@@ -56,36 +56,44 @@ def write(
         metadata=dict(metadata) or None,
     )
     if full_format == "keras":
-        loader = "mlflow.keras"
-        model.add_flavor(
-            "keras",
-            data="data",
-            keras_version=keras_version,
-            keras_backend=backend,
-            save_exported_model=False,
-        )
+        _add_keras_flavor(model, keras_version, backend)
     else:
-        # mlflow.keras opens `.keras` only; mlflow.tensorflow is the stock flavor for legacy HDF5.
-        loader = "mlflow.tensorflow"
         (directory / "data" / "save_format.txt").write_text("h5")
-        model.add_flavor(
-            "tensorflow",
-            data="data",
-            keras_version=keras_version,
-            model_type="keras",
-            save_format="h5",
-        )
-    pyfunc.add_to_model(
-        model,
-        loader_module=loader,
-        data=None if full_format == "keras" else "data",
-        conda_env=CONDA,
-        python_env=PYTHON_ENV,
-    )
+        _add_tensorflow_flavor(model, keras_version)
     for file_name, text in _environment(backend).items():
         (directory / file_name).write_text(text, encoding="utf-8")
     model.model_size_bytes = sum(f.stat().st_size for f in directory.rglob("*") if f.is_file())
     model.save(str(directory / layout.MLMODEL))
+
+
+def _add_keras_flavor(model: Model, keras_version: str, backend: str) -> None:
+    """Tell how `mlflow.keras` opens a `.keras` file."""
+    model.add_flavor(
+        "keras",
+        data="data",
+        keras_version=keras_version,
+        keras_backend=backend,
+        save_exported_model=False,
+    )
+    pyfunc.add_to_model(model, loader_module="mlflow.keras", conda_env=CONDA, python_env=PYTHON_ENV)
+
+
+def _add_tensorflow_flavor(model: Model, keras_version: str) -> None:
+    """Tell how `mlflow.tensorflow` opens legacy HDF5, which `mlflow.keras` does not."""
+    model.add_flavor(
+        "tensorflow",
+        data="data",
+        keras_version=keras_version,
+        model_type="keras",
+        save_format="h5",
+    )
+    pyfunc.add_to_model(
+        model,
+        loader_module="mlflow.tensorflow",
+        data="data",
+        conda_env=CONDA,
+        python_env=PYTHON_ENV,
+    )
 
 
 @cache
@@ -123,16 +131,18 @@ def _requirements(backend: str) -> list[str]:
 
 
 def _signature(schema: ModelSchema) -> ModelSignature:
-    def convert(tensors: Sequence[TensorSchema]) -> Schema:
-        return Schema(
-            [
-                TensorSpec(
-                    np.dtype(tensor.dtype),
-                    tuple(-1 if size is None else size for size in tensor.shape),
-                    tensor.name,
-                )
-                for tensor in tensors
-            ]
-        )
+    return ModelSignature(inputs=_specs(schema.inputs), outputs=_specs(schema.outputs))
 
-    return ModelSignature(inputs=convert(schema.inputs), outputs=convert(schema.outputs))
+
+def _specs(tensors: Sequence[TensorSchema]) -> Schema:
+    """Return tensors as MLflow describes them, with -1 for a size that is open."""
+    return Schema(
+        [
+            TensorSpec(
+                np.dtype(tensor.dtype),
+                tuple(-1 if size is None else size for size in tensor.shape),
+                tensor.name,
+            )
+            for tensor in tensors
+        ]
+    )

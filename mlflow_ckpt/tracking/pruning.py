@@ -19,7 +19,7 @@ from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.retention import RetentionPolicy, check_policy
 from mlflow_ckpt.tracking import index, registry
-from mlflow_ckpt.tracking.catalog import Checkpoint, best_of
+from mlflow_ckpt.tracking.selecting import Checkpoint, best_of
 from mlflow_ckpt.tracking.store import RunStore, StoredFile
 
 

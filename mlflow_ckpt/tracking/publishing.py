@@ -28,7 +28,7 @@ from mlflow_ckpt.errors import (
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.tracking import index
-from mlflow_ckpt.tracking.catalog import Checkpoint, best_of
+from mlflow_ckpt.tracking.selecting import Checkpoint, best_of
 from mlflow_ckpt.tracking.store import RunStore
 
 LATEST_TAG = "mlflow_ckpt.latest"

@@ -6,9 +6,11 @@ from mlflow_ckpt.errors import CheckpointBusyError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.verification import read_manifest, verify_directory
-from mlflow_ckpt.tracking import publishing, spool
+from mlflow_ckpt.tracking import entries, publishing
+from mlflow_ckpt.tracking.drafts import Draft
+from mlflow_ckpt.tracking.entries import Entry
 from mlflow_ckpt.tracking.publishing import Progress
-from mlflow_ckpt.tracking.spool import Draft, Entry, Spool
+from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 
 
@@ -50,7 +52,7 @@ def send(
             )
         if not entry.path.exists():
             return None
-        if verified and entry.kind == spool.CHECKPOINT:
+        if verified and entry.kind == entries.CHECKPOINT:
             verify_directory(entry.files, read_manifest(entry.files)).raise_if_damaged()
         manifest = deliver(entry, store, progress)
         spool_.remove(entry)
@@ -73,7 +75,7 @@ def place(draft: Draft, store: RunStore, manifest: Manifest) -> Entry | None:
     try:
         return draft.place(
             goal,
-            kind=spool.ANNOUNCEMENT,
+            kind=entries.ANNOUNCEMENT,
             run_id=store.run_id,
             tracking_uri=store.tracking_uri,
             name=manifest.name,
@@ -84,16 +86,16 @@ def place(draft: Draft, store: RunStore, manifest: Manifest) -> Entry | None:
 
 def deliver(entry: Entry, store: RunStore, progress: Progress | None = None) -> Manifest | None:
     """Send an entry, and leave the spool alone. Errors and result as in `send`."""
-    if entry.kind == spool.METRICS:
+    if entry.kind == entries.METRICS:
         store.log_metrics(entry.metrics, entry.step, entry.timestamp)
         return None
-    if entry.kind == spool.TAGS:
+    if entry.kind == entries.TAGS:
         store.set_tags(entry.tags)
         return None
-    if entry.kind == spool.STATUS:
+    if entry.kind == entries.STATUS:
         store.end(entry.status, entry.timestamp)
         return None
-    if entry.kind == spool.CHECKPOINT:
+    if entry.kind == entries.CHECKPOINT:
         manifest = entry.manifest()
         publishing.publish(store, entry.files, manifest, token=entry.token, progress=progress)
     else:

@@ -14,7 +14,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from mlflow_ckpt.errors import RequestRefusedError, TrackingError, TrackingUnavailableError
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.tracking import sending
-from mlflow_ckpt.tracking.spool import Entry, Spool
+from mlflow_ckpt.tracking.entries import Entry
+from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 
 _FIRST_WAIT_SECONDS = 0.5

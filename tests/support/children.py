@@ -28,6 +28,7 @@ from mlflow_ckpt.format.monitor import Monitor
 from mlflow_ckpt.format.retention import LatestN
 from mlflow_ckpt.saver import CheckpointSaver
 from mlflow_ckpt.tracking import spool
+from mlflow_ckpt.tracking.entries import CHECKPOINT
 from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 from tests.support.stores import Store
@@ -249,7 +250,7 @@ def barrier() -> Barrier:
 
 def _waiting(run_id: str) -> int:
     entries = Spool.default().entries(run_id)
-    return sum(entry.kind == spool.CHECKPOINT for entry in entries)
+    return sum(entry.kind == CHECKPOINT for entry in entries)
 
 
 def die() -> None:

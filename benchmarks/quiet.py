@@ -2,11 +2,9 @@
 
 import logging
 import os
-import sys
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+from mlflow_ckpt.cli.quiet import without_native_messages
 
 _SETTINGS = {
     "KERAS_BACKEND": "tensorflow",
@@ -25,7 +23,7 @@ def start() -> None:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.environ.pop("MLFLOW_RUN_ID", None)
     warnings.simplefilter("ignore")
-    with _without_native_messages():
+    with without_native_messages():
         import keras
         import mlflow.keras
         import mlflow.tensorflow  # noqa: F401
@@ -33,21 +31,3 @@ def start() -> None:
         keras.ops.zeros(())
     for name in ("absl", "alembic", "mlflow", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-@contextmanager
-def _without_native_messages() -> Iterator[None]:
-    """Hold back what native code writes to standard error, and show it if an exception comes."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
-        before = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(before, held.read())
-            raise
-        finally:
-            os.dup2(before, 2)
-            os.close(before)

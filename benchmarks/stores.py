@@ -5,25 +5,17 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-from mlflow.tracking import MlflowClient
 
 from benchmarks.errors import BenchmarkError
-
-_START_TIMEOUT_SECONDS = 120
+from tests.support.stores import Server, ServerError, create_database, open_server, open_sqlite
+from tests.support.stores import Store as TrackingStore
 
 
 @dataclass(frozen=True)
@@ -85,23 +77,30 @@ def workspace(parent: Path | None) -> Iterator[Path]:
 @contextmanager
 def open_store(kind: str, directory: Path) -> Iterator[Store]:
     """Make a tracking store in `directory`, and make it MLflow's current one."""
-    store = Store(directory / "artifacts", directory / "files")
-    store.artifacts.mkdir()
-    store.files.mkdir()
-    database = f"sqlite:///{directory / 'mlflow.db'}"
-    # Makes the tables, which takes a server longer than it may take to start.
-    client = MlflowClient(database)
-    client.search_experiments()
-    if kind == "http":
-        with _serve(database, store.artifacts) as uri:
-            experiment = MlflowClient(uri).create_experiment("benchmark")
-            with _current(uri, experiment):
-                yield store
-    else:
-        location = store.artifacts.as_uri()
-        experiment = client.create_experiment("benchmark", artifact_location=location)
-        with _current(database, experiment):
-            yield store
+    template = directory / "template.db"
+    create_database(template)
+    files = directory / "files"
+    files.mkdir()
+    opened = _served(template, directory) if kind == "http" else _local(template, directory)
+    with opened as store, _current(store.uri, store.experiment_id):
+        yield Store(store.artifacts, files)
+
+
+@contextmanager
+def _local(template: Path, directory: Path) -> Iterator[TrackingStore]:
+    yield open_sqlite(template, directory)
+
+
+@contextmanager
+def _served(template: Path, directory: Path) -> Iterator[TrackingStore]:
+    server = Server(template, directory)
+    try:
+        server.start()
+        yield open_server(server)
+    except ServerError as error:
+        raise BenchmarkError(str(error)) from error
+    finally:
+        server.stop()
 
 
 @contextmanager
@@ -113,62 +112,6 @@ def _current(uri: str, experiment_id: str) -> Iterator[None]:
     finally:
         while mlflow.active_run() is not None:
             mlflow.end_run("KILLED")
-
-
-@contextmanager
-def _serve(database: str, artifacts: Path) -> Iterator[str]:
-    """Run `mlflow server` with proxied artifacts, in a process group of its own."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
-    uri = f"http://127.0.0.1:{port}"
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", "1", "--backend-store-uri", database),
-        *("--artifacts-destination", str(artifacts)),
-    ]
-    log = artifacts.parent / "server.log"
-    # Without the consumers of MLflow's own background jobs: processes that nothing here uses.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=artifacts.parent,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            _wait_until_healthy(uri, process, log)
-            yield uri
-        finally:
-            _end_group(process)
-
-
-def _wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    last_lines = log.read_text(errors="replace")[-2000:]
-    raise BenchmarkError(f"mlflow server did not start; its last words were:\n{last_lines}")
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for ending in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, ending)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(timeout=15)
-            break
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def _filesystem(directory: Path) -> str | None:

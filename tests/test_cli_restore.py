@@ -264,7 +264,7 @@ def test_a_signal_to_end_leaves_nothing_behind(local_store: Store, tmp_path: Pat
         "import os, signal, sys\n"
         "from mlflow_ckpt.cli import main, restoring\n"
         # The moment of the signal is fixed: between the staging and the move.
-        "restoring._move = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "restoring.move = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         f"main(['restore', {run_id!r}, '--output', 'out'])\n"
     )
     (tmp_path / "temporary").mkdir()

@@ -2,132 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from mlflow_ckpt import errors
 from mlflow_ckpt._version import __version__
-from mlflow_ckpt.tracking.environment import environment
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-# What a script may tell apart. Anything else that goes wrong is a bug, and shows its traceback.
-EXIT_CODES: dict[type[errors.MlflowCkptError], int] = {
-    errors.InvalidArgumentError: 2,
-    errors.NotFoundError: 3,
-    errors.IntegrityError: 4,
-    errors.ModelError: 5,
-    errors.OutputError: 6,
-    errors.TrackingError: 7,
-}
-
-# A person waits at the command line: give a dead server up within a minute, not after MLflow's
-# eight tries of two minutes. TensorFlow's start-up messages are not about the user's command.
-_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
+from mlflow_ckpt.cli import options
+from mlflow_ckpt.cli.application import EXIT_CODES, Application
 
 
-class _Failure(click.ClickException):
-    """An error of ours as the command line shows it: one sentence, and an exit code."""
-
-    exit_code: int  # type: ignore[misc]  # click declares it on the class, and reads the instance
-
-    def __init__(self, error: errors.MlflowCkptError) -> None:
-        super().__init__(str(error))
-        codes = (code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
-        self.exit_code = next(codes, 1)
-
-
-class _Group(click.Group):
-    def invoke(self, ctx: click.Context) -> Any:
-        ours = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
-        try:
-            with _ending_cleanly(), environment(ours):
-                return super().invoke(ctx)
-        except errors.MlflowCkptError as error:
-            raise _Failure(error) from error
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            # Whatever else may fill up, the code that writes it tells; this is standard output.
-            raise _Failure(errors.OutputError(f"The output cannot be written: {error}.")) from error
-
-
-@contextmanager
-def _ending_cleanly() -> Iterator[None]:
-    """Let a signal to end the process unwind it, so that temporary files are removed."""
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, end) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _tracking_uri(function: F) -> F:
-    return click.option(
-        "--tracking-uri",
-        envvar="MLFLOW_TRACKING_URI",
-        show_envvar=True,
-        metavar="URI",
-        help="The tracking server or store. Default: MLflow's own.",
-    )(function)
-
-
-def _as_json(function: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(
-        function
-    )
-
-
-def _selection(function: F) -> F:
-    options = [
-        click.option(
-            "--checkpoint",
-            default="latest",
-            show_default=True,
-            metavar="SELECTOR",
-            help="Which one: latest, best, an epoch (3 or epoch:3), or a step (step:1500).",
-        ),
-        click.option("--monitor", metavar="METRIC", help="For best: the metric to judge by."),
-        click.option("--mode", type=click.Choice(["min", "max"]), help="For best: which way."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def _custom_objects(function: F) -> F:
-    return click.option(
-        "--custom-objects",
-        "modules",
-        multiple=True,
-        metavar="MODULE",
-        help="Import this module first; its classes and functions are known to the loader.",
-    )(function)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Application, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlflow-ckpt")
 def main() -> None:
     """Keras checkpoints in MLflow runs: list, show, verify, restore, predict, prune.
@@ -138,17 +24,17 @@ def main() -> None:
 
 @main.command("list")
 @click.argument("run")
-@_tracking_uri
-@_as_json
+@options.tracking_uri
+@options.as_json
 def list_command(run: str, tracking_uri: str | None, as_json: bool) -> None:
     """List the checkpoints of RUN, oldest first, and what of it waits in the spool."""
-    from mlflow_ckpt.cli import listing
+    from mlflow_ckpt.cli import listing, waiting
 
     try:
         found = listing.collect(run, tracking_uri)
     except errors.TrackingError:
         # The spool is on this machine, whatever the server is doing.
-        listing.show_spool(run)
+        waiting.show(run)
         raise
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text(), nl=as_json)
 
@@ -156,8 +42,8 @@ def list_command(run: str, tracking_uri: str | None, as_json: bool) -> None:
 @main.command()
 @click.argument("run")
 @click.argument("checkpoint", default="latest")
-@_tracking_uri
-@_as_json
+@options.tracking_uri
+@options.as_json
 def show(run: str, checkpoint: str, tracking_uri: str | None, as_json: bool) -> None:
     """Show the manifest and the fingerprint of a checkpoint of RUN."""
     from mlflow_ckpt.cli import listing
@@ -168,10 +54,10 @@ def show(run: str, checkpoint: str, tracking_uri: str | None, as_json: bool) -> 
 
 @main.command()
 @click.argument("run")
-@_selection
+@options.selection
 @click.option("--all", "every", is_flag=True, help="Verify every checkpoint of the run.")
-@_tracking_uri
-@_as_json
+@options.tracking_uri
+@options.as_json
 def verify(
     run: str,
     checkpoint: str,
@@ -207,7 +93,7 @@ def verify(
 
 @main.command(short_help="Rebuild a checkpoint of RUN as files, verified.")
 @click.argument("run")
-@_selection
+@options.selection
 @click.option(
     "--form",
     type=click.Choice(["full", "split"]),
@@ -226,9 +112,9 @@ def verify(
     help="Directory to write to. Default: the checkpoint's name.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace files of the same names in it.")
-@_custom_objects
-@_tracking_uri
-@_as_json
+@options.custom_objects
+@options.tracking_uri
+@options.as_json
 def restore(
     run: str,
     checkpoint: str,
@@ -267,7 +153,7 @@ def restore(
 @main.command(short_help="Predict on a file with the model of a checkpoint of RUN.")
 @click.argument("run")
 @click.argument("data", metavar="INPUT", type=click.Path(path_type=Path))
-@_selection
+@options.selection
 @click.option("--array", metavar="NAME", help="Which array of an .npz INPUT to predict on.")
 @click.option(
     "--output",
@@ -283,8 +169,8 @@ def restore(
     metavar="N",
     help="Samples a batch; as with Model.predict, the last bits of a result depend on it.",
 )
-@_custom_objects
-@_tracking_uri
+@options.custom_objects
+@options.tracking_uri
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of CSV.")
 def predict(
     run: str,
@@ -336,8 +222,8 @@ def predict(
 @click.option("--monitor", metavar="METRIC", help="For --keep-best: the metric to judge by.")
 @click.option("--mode", type=click.Choice(["min", "max"]), help="For --keep-best: which way.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and do nothing.")
-@_tracking_uri
-@_as_json
+@options.tracking_uri
+@options.as_json
 def prune(
     run: str,
     keep_last: int | None,
@@ -373,7 +259,7 @@ def prune(
     metavar="URI",
     help="Send to this server. Default: the one that training used.",
 )
-@_as_json
+@options.as_json
 def flush(run: str | None, tracking_uri: str | None, as_json: bool) -> None:
     """Send what waits in this machine's spool, of RUN or of all runs.
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import click
 from rich.filesize import decimal
 
-from mlflow_ckpt.cli import tables
+from mlflow_ckpt.cli import tables, waiting
 from mlflow_ckpt.errors import IntegrityError, InvalidArgumentError, MetricNotFoundError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.digest import Digest
@@ -23,7 +22,6 @@ from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
 from mlflow_ckpt.tracking.entries import Entry
 from mlflow_ckpt.tracking.selecting import Checkpoint, best_of, no_checkpoints
-from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 
 # A table wider than this helps nobody; --json has every metric.
@@ -72,7 +70,7 @@ class Listing:
                 for checkpoint in self.checkpoints
             ],
             "damaged": dict(self.damaged),
-            "waiting": waiting_to_dict(self.waiting),
+            "waiting": waiting.to_dict(self.waiting),
         }
 
     def to_text(self) -> str:
@@ -107,7 +105,7 @@ class Listing:
             lines.append(f"{len(names) - len(shown)} more metrics: see --json.\n")
         lines += [f"{name}: damaged. {reason}\n" for name, reason in self.damaged.items()]
         if self.waiting:
-            lines += ["\n" if lines else "", waiting_to_text(self.run_id, self.waiting)]
+            lines += ["\n" if lines else "", waiting.to_text(self.run_id, self.waiting)]
         return "".join(lines)
 
 
@@ -171,9 +169,9 @@ def collect(run: str, tracking_uri: str | None) -> Listing:
         RunNotFoundError, TrackingError: As in `mlflow_ckpt.list_checkpoints`.
     """
     reference = Reference.parse(run)
-    waiting = in_spool(reference.run_id)
+    in_spool = waiting.in_spool(reference.run_id)
     complete, damaged = Catalog(RunStore(reference.run_id, tracking_uri)).scan()
-    if not complete and not damaged and not waiting:
+    if not complete and not damaged and not in_spool:
         raise no_checkpoints(reference.run_id)
     try:
         best = best_of(complete, None, None).name if complete else None
@@ -185,44 +183,8 @@ def collect(run: str, tracking_uri: str | None) -> Listing:
         checkpoints=tuple(complete),
         best=best,
         damaged={name: str(error) for name, error in damaged.items()},
-        waiting=waiting,
+        waiting=in_spool,
     )
-
-
-def show_spool(run: str) -> None:
-    """Print what waits in the spool of a run whose server cannot be asked."""
-    run_id = Reference.parse(run).run_id
-    waiting = in_spool(run_id)
-    if waiting:
-        click.echo(waiting_to_text(run_id, waiting), nl=False, err=True)
-
-
-def in_spool(run_id: str) -> tuple[Entry, ...]:
-    """Return what of a run waits in this machine's spool, oldest first."""
-    return tuple(Spool.default().entries(run_id))
-
-
-def waiting_to_dict(waiting: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Return what waits as plain values."""
-    return [
-        {
-            "kind": entry.kind,
-            "name": entry.name or None,
-            "size": entry.size,
-            "tracking_uri": entry.tracking_uri,
-            "path": str(entry.path),
-        }
-        for entry in waiting
-    ]
-
-
-def waiting_to_text(run_id: str, waiting: Iterable[Entry]) -> str:
-    """Return what waits as lines, with the command that sends it."""
-    lines = [
-        f"{entry.label} waits in the spool ({decimal(entry.size)}): {entry.path}\n"
-        for entry in waiting
-    ]
-    return "".join([*lines, f"Send it: mlflow-ckpt flush {run_id}\n"])
 
 
 def describe(run: str, checkpoint: str, tracking_uri: str | None) -> Description:

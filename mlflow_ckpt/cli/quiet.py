@@ -18,7 +18,7 @@ def start_backend() -> None:
     error, before any setting of its own could stop it. They are not about the user's command.
     """
     try:
-        with _without_native_messages():
+        with without_native_messages():
             import keras
 
             keras.ops.zeros(())
@@ -31,7 +31,7 @@ def start_backend() -> None:
 
 
 @contextmanager
-def _without_native_messages() -> Iterator[None]:
+def without_native_messages() -> Iterator[None]:
     """Hold back what native code writes to standard error, and show it if an exception comes."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:

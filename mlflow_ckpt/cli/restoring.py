@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 
+from mlflow_ckpt.cli.output import move, refuse_occupied, staging
 from mlflow_ckpt.cli.quiet import start_backend
 from mlflow_ckpt.errors import (
     FingerprintMismatchError,
     FormNotFoundError,
     InvalidArgumentError,
-    MlflowCkptError,
-    OutputError,
     UnsupportedModelError,
 )
 from mlflow_ckpt.format import layout
@@ -143,37 +140,47 @@ def restore(
         OutputError: If the directory is in the way or cannot be written.
         MlflowCkptError: As `mlflow_ckpt.load_model`.
     """
+    reference = Reference.parse(run, checkpoint)
+    _refuse_contradiction(form, file_format)
+    catalog = Catalog(RunStore(reference.run_id, tracking_uri))
+    found = catalog.find(reference.selector, monitor=monitor, mode=mode)
+    form = _form(found, form, file_format)
+    target = output or Path(found.name)
+    refuse_occupied(target, overwrite=overwrite)
+    # Only now: whatever is wrong with the request was told without waiting for the backend.
+    start_backend()
+    with staging(target) as staged:
+        with catalog.fetch(found, progress) as directory:
+            if form == "split":
+                tensors = _restore_split(directory, found.manifest, staged, custom_objects)
+            else:
+                wanted = file_format or str(found.manifest.full_format)
+                tensors = _restore_full(directory, found.manifest, staged, wanted, custom_objects)
+            for name in (layout.ARCHITECTURE_JSON, layout.ARCHITECTURE_YAML, layout.FINGERPRINT):
+                shutil.copyfile(directory / name, staged / name)
+        files = sorted(item.name for item in staged.iterdir())
+        move(staged, target)
+    return Restored(found, target, form, tuple(files), tensors)
+
+
+def _refuse_contradiction(form: str | None, file_format: str | None) -> None:
     if form == "split" and file_format is not None:
         raise InvalidArgumentError(
             "--format chooses the file of the full form; the split form is always architecture "
             "and weights apart. Leave one of --form split and --format out."
         )
-    reference = Reference.parse(run, checkpoint)
-    catalog = Catalog(RunStore(reference.run_id, tracking_uri))
-    found = catalog.find(reference.selector, monitor=monitor, mode=mode)
+
+
+def _form(found: Checkpoint, form: str | None, file_format: str | None) -> str:
+    """Return the form to restore: the full one where the checkpoint has it and none is named."""
     manifest = found.manifest
-    form = form or ("full" if file_format or "full" in manifest.forms else "split")
-    if form == "full" and manifest.full_format is None:
+    chosen = form or ("full" if file_format or "full" in manifest.forms else "split")
+    if chosen == "full" and manifest.full_format is None:
         raise FormNotFoundError(
             f"The checkpoint {found.name} holds the split form only. Restore it with --form split.",
             available=manifest.forms,
         )
-    target = output or Path(found.name)
-    _refuse_occupied(target, overwrite=overwrite)
-    # Only now: whatever is wrong with the request was told without waiting for the backend.
-    start_backend()
-    with _staging(target) as staging:
-        with catalog.fetch(found, progress) as directory:
-            if form == "split":
-                tensors = _restore_split(directory, manifest, staging, custom_objects)
-            else:
-                wanted = file_format or str(manifest.full_format)
-                tensors = _restore_full(directory, manifest, staging, wanted, custom_objects)
-            for name in (layout.ARCHITECTURE_JSON, layout.ARCHITECTURE_YAML, layout.FINGERPRINT):
-                shutil.copyfile(directory / name, staging / name)
-        files = sorted(item.name for item in staging.iterdir())
-        _move(staging, target)
-    return Restored(found, target, form, tuple(files), tensors)
+    return chosen
 
 
 def _restore_full(
@@ -243,74 +250,3 @@ def _prove(path: Path, fingerprint: Fingerprint) -> None:
             "Keras cannot keep this model in that format; restore it as --format keras.",
             tensors=differing,
         )
-
-
-def _refuse_occupied(target: Path, *, overwrite: bool) -> None:
-    try:
-        is_file, occupied = target.is_file(), target.is_dir() and any(target.iterdir())
-    except OSError as error:
-        raise OutputError(f"The output directory {target} cannot be used: {error}.") from error
-    if is_file:
-        raise OutputError(
-            f"The output {target} is a file. Expected a directory, or a path that does not exist."
-        )
-    if occupied and not overwrite:
-        raise OutputError(
-            f"The output directory {target} exists and is not empty. "
-            "Name another with --output, or pass --overwrite to replace files of the same names."
-        )
-
-
-@contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """Give a directory on the target's disk; it is gone afterwards, whatever happened."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
-        ) as staging:
-            yield Path(staging)
-    except MlflowCkptError:
-        # Some of ours are OSErrors too.
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"The output directory {target} cannot be written: {error}. Nothing was restored."
-        ) from error
-
-
-def _move(staging: Path, target: Path) -> None:
-    """Move everything into place; only renames are left to do, so nothing is half written.
-
-    Raises:
-        OutputError: If something else than what is replaced stands in the way.
-    """
-    target.mkdir(exist_ok=True)
-    for item in staging.iterdir():
-        place = target / item.name
-        if place.exists() and place.is_dir() != item.is_dir():
-            raise _in_the_way(place, "a directory" if item.is_dir() else "a file")
-        if strangers := _files_below(place) - _files_below(item):
-            raise _in_the_way(place / min(strangers), "only files that are replaced")
-    for item in sorted(staging.iterdir()):
-        place = target / item.name
-        if place.is_dir():
-            # Aside first: at every moment the old directory or the new one is there.
-            place.rename(staging.with_name(f"{staging.name}.{place.name}.old"))
-        item.replace(place)
-        shutil.rmtree(staging.with_name(f"{staging.name}.{place.name}.old"), ignore_errors=True)
-
-
-def _files_below(directory: Path) -> set[Path]:
-    if not directory.is_dir():
-        return set()
-    found = {item.relative_to(directory) for item in directory.rglob("*") if item.is_file()}
-    # A SavedModel's data comes in shards, numbered anew by each export.
-    return {path for path in found if not path.name.startswith("variables.data-")}
-
-
-def _in_the_way(place: Path, expected: str) -> OutputError:
-    return OutputError(
-        f"{place} is in the way. Expected {expected} there. Move it away, or name another "
-        "directory with --output. Nothing was restored."
-    )

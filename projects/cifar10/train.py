@@ -12,7 +12,7 @@ import mlflow
 
 import mlflow_ckpt
 from projects.cifar10 import options
-from projects.cifar10.data import load_dataset
+from projects.cifar10.data import Dataset, load_dataset
 from projects.cifar10.errors import plain_errors
 from projects.cifar10.model import build_model, check_image_shape
 from projects.cifar10.record import (
@@ -92,9 +92,7 @@ def main(
                 "monitor": monitor,
             },
         )
-        log_dataset(data)
-        log_model_summary(model)
-        log_environment()
+        log_surroundings(data, model)
 
         # It logs the metrics of every epoch too, at step = epoch.
         with mlflow_ckpt.MlflowCheckpoint(
@@ -105,18 +103,37 @@ def main(
             full_format=full_format,
             metadata={"class_names": list(data.class_names), "dataset": data.reference},
         ) as checkpoints:
-            model.fit(
-                data.x_train,
-                data.y_train,
-                batch_size=batch_size,
-                epochs=epochs,
-                validation_data=(data.x_test, data.y_test),
-                callbacks=[checkpoints],
-                # Away from a terminal a progress bar is noise: one line an epoch.
-                verbose=1 if sys.stdout.isatty() else 2,
-            )
+            fit(model, data, checkpoints, batch_size=batch_size, epochs=epochs)
 
     click.echo(next_steps(run.info.run_id))
+
+
+def log_surroundings(data: Dataset, model: keras.Model) -> None:
+    """Log what the parameters do not tell of a training: its data, its model, its environment."""
+    log_dataset(data)
+    log_model_summary(model)
+    log_environment()
+
+
+def fit(
+    model: keras.Model,
+    data: Dataset,
+    checkpoints: mlflow_ckpt.MlflowCheckpoint,
+    *,
+    batch_size: int,
+    epochs: int,
+) -> None:
+    """Train a model on all of the data, and save its checkpoints."""
+    model.fit(
+        data.x_train,
+        data.y_train,
+        batch_size=batch_size,
+        epochs=epochs,
+        validation_data=(data.x_test, data.y_test),
+        callbacks=[checkpoints],
+        # Away from a terminal a progress bar is noise: one line an epoch.
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
 
 
 def prepare_backend(seed: int) -> None:

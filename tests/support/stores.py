@@ -1,4 +1,4 @@
-"""Tracking stores for the tests: a real server over HTTP, and SQLite with local artifacts."""
+"""Tracking stores to try things on: a real server over HTTP, and SQLite with local artifacts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ import mlflow
 from mlflow.tracking import MlflowClient
 
 _START_TIMEOUT_SECONDS = 120
+
+
+class ServerError(Exception):
+    """A server did not start."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def _wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise RuntimeError(f"mlflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")
+    raise ServerError(f"mlflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

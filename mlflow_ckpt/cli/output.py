@@ -1,0 +1,87 @@
+"""Writes a directory as a whole: everything is in its place, or nothing is."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow_ckpt.errors import MlflowCkptError, OutputError
+
+
+def refuse_occupied(target: Path, *, overwrite: bool) -> None:
+    """Raise unless a directory may be written to.
+
+    Raises:
+        OutputError: If it is a file, or holds something and must not be overwritten.
+    """
+    try:
+        is_file, occupied = target.is_file(), target.is_dir() and any(target.iterdir())
+    except OSError as error:
+        raise OutputError(f"The output directory {target} cannot be used: {error}.") from error
+    if is_file:
+        raise OutputError(
+            f"The output {target} is a file. Expected a directory, or a path that does not exist."
+        )
+    if occupied and not overwrite:
+        raise OutputError(
+            f"The output directory {target} exists and is not empty. "
+            "Name another with --output, or pass --overwrite to replace files of the same names."
+        )
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """Give a directory on the target's disk; it is gone afterwards, whatever happened."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
+        ) as staging:
+            yield Path(staging)
+    except MlflowCkptError:
+        # Some of ours are OSErrors too.
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"The output directory {target} cannot be written: {error}. Nothing was restored."
+        ) from error
+
+
+def move(staging: Path, target: Path) -> None:
+    """Move everything into place; only renames are left to do, so nothing is half written.
+
+    Raises:
+        OutputError: If something else than what is replaced stands in the way.
+    """
+    target.mkdir(exist_ok=True)
+    for item in staging.iterdir():
+        place = target / item.name
+        if place.exists() and place.is_dir() != item.is_dir():
+            raise _in_the_way(place, "a directory" if item.is_dir() else "a file")
+        if strangers := _files_below(place) - _files_below(item):
+            raise _in_the_way(place / min(strangers), "only files that are replaced")
+    for item in sorted(staging.iterdir()):
+        place = target / item.name
+        if place.is_dir():
+            # Aside first: at every moment the old directory or the new one is there.
+            place.rename(staging.with_name(f"{staging.name}.{place.name}.old"))
+        item.replace(place)
+        shutil.rmtree(staging.with_name(f"{staging.name}.{place.name}.old"), ignore_errors=True)
+
+
+def _files_below(directory: Path) -> set[Path]:
+    if not directory.is_dir():
+        return set()
+    found = {item.relative_to(directory) for item in directory.rglob("*") if item.is_file()}
+    # A SavedModel's data comes in shards, numbered anew by each export.
+    return {path for path in found if not path.name.startswith("variables.data-")}
+
+
+def _in_the_way(place: Path, expected: str) -> OutputError:
+    return OutputError(
+        f"{place} is in the way. Expected {expected} there. Move it away, or name another "
+        "directory with --output. Nothing was restored."
+    )

@@ -77,23 +77,26 @@ def workspace(parent: Path | None) -> Iterator[Path]:
 @contextmanager
 def open_store(kind: str, directory: Path) -> Iterator[Store]:
     """Make a tracking store in `directory`, and make it MLflow's current one."""
-    template = directory / "template.db"
-    create_database(template)
     files = directory / "files"
     files.mkdir()
-    opened = _served(template, directory) if kind == "http" else _local(template, directory)
+    opened = served(directory) if kind == "http" else _local(directory)
     with opened as store, _current(store.uri, store.experiment_id):
         yield Store(store.artifacts, files)
 
 
 @contextmanager
-def _local(template: Path, directory: Path) -> Iterator[TrackingStore]:
-    yield open_sqlite(template, directory)
+def _local(directory: Path) -> Iterator[TrackingStore]:
+    yield open_sqlite(_template(directory), directory)
 
 
 @contextmanager
-def _served(template: Path, directory: Path) -> Iterator[TrackingStore]:
-    server = Server(template, directory)
+def served(directory: Path) -> Iterator[TrackingStore]:
+    """Run an `mlflow server` on 127.0.0.1, with its data in `directory`.
+
+    Raises:
+        BenchmarkError: It does not start.
+    """
+    server = Server(_template(directory), directory)
     try:
         server.start()
         yield open_server(server)
@@ -101,6 +104,12 @@ def _served(template: Path, directory: Path) -> Iterator[TrackingStore]:
         raise BenchmarkError(str(error)) from error
     finally:
         server.stop()
+
+
+def _template(directory: Path) -> Path:
+    path = directory / "template.db"
+    create_database(path)
+    return path
 
 
 @contextmanager

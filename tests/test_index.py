@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,90 +16,13 @@ from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from mlflow_ckpt.errors import CheckpointNotFoundError, TrackingError
-from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.digest import Digest
-from mlflow_ckpt.format.manifest import FileEntry, Manifest
-from mlflow_ckpt.format.monitor import Monitor
 from mlflow_ckpt.tracking import index
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.store import RunStore
 from tests.support.checkpoints import save_run
+from tests.support.runs import READERS, Run, manifest_of, run_of
 from tests.support.stores import Store
-
-DIGEST = Digest.of_bytes(b"")
-READERS: dict[str, Callable[[str], Any]] = {
-    "list": mlflow_ckpt.list_checkpoints,
-    "latest": lambda run_id: mlflow_ckpt.get_checkpoint(run_id, "latest"),
-    "best": lambda run_id: mlflow_ckpt.get_checkpoint(run_id, "best"),
-}
-
-
-def manifest_of(run_id: str, epoch: int, loss: float | None = None) -> Manifest:
-    """A valid manifest; without `loss`, the middle of a thousand epochs is best."""
-    paths = [*layout.ALWAYS, layout.FULL_KERAS, layout.MLMODEL]
-    return Manifest(
-        run_id=run_id,
-        name=f"epoch_{epoch:04d}",
-        epoch=epoch,
-        step=100 * epoch,
-        created="2026-01-02T03:04:05+00:00",
-        forms=("full",),
-        full_format="keras",
-        files=tuple(FileEntry(path, 1000, DIGEST) for path in sorted(paths)),
-        weights_digest=DIGEST,
-        architecture_digest=DIGEST,
-        metrics={"val_loss": abs(epoch - 500) / 500 if loss is None else loss},
-        monitor=Monitor("val_loss", "min"),
-        versions={"keras": "3.15.1"},
-        metadata={"class_names": ["猫", "dog"]},
-    )
-
-
-class Run:
-    """A run whose checkpoints are written straight to where the server keeps them."""
-
-    def __init__(self, store: Store) -> None:
-        client = MlflowClient(store.uri)
-        run = client.create_run(store.experiment_id)
-        self.id: str = run.info.run_id
-        self.store = RunStore(self.id, store.uri)
-        client.log_text(self.id, "", "checkpoints/notes.txt")
-        (note,) = store.artifacts.rglob(f"{self.id}/artifacts/checkpoints/notes.txt")
-        self.checkpoints: Path = note.parent
-        self.index = self.checkpoints / "manifests.json"
-
-    def put(self, manifest: Manifest) -> Path:
-        """Write a checkpoint's directory, unknown to the index."""
-        directory = self.checkpoints / manifest.name
-        directory.mkdir(exist_ok=True)
-        file = directory / "manifest.json"
-        file.write_text(manifest.to_json(), encoding="utf-8")
-        return file
-
-    def write_index(self, *manifests: Manifest, **changes: Any) -> None:
-        """Write the index as docs/format.md describes it."""
-        content = {
-            "schema_version": 1,
-            "manifests": [json.loads(manifest.to_json()) for manifest in manifests],
-        }
-        self.index.write_text(json.dumps(content | changes), encoding="utf-8")
-
-    def indexed(self) -> list[str]:
-        """Names in the index, read by hand."""
-        return [entry["name"] for entry in json.loads(self.index.read_bytes())["manifests"]]
-
-    def listed(self) -> list[str]:
-        """Names of the run's checkpoints, as users get them."""
-        return [checkpoint.name for checkpoint in mlflow_ckpt.list_checkpoints(self.id)]
-
-
-def run_of(store: Store, count: int) -> Run:
-    run = Run(store)
-    manifests = [manifest_of(run.id, epoch) for epoch in range(1, count + 1)]
-    for manifest in manifests:
-        run.put(manifest)
-    run.write_index(*manifests)
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -333,11 +255,12 @@ def test_an_index_is_mended_while_python_shuts_down(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
-        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
     run.index.unlink()
-    index.record(run.store, manifest_of(run.id, 3, 0.3))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        index.record(run.store, manifest_of(run.id, 3, 0.3))
     assert run.indexed() == ["epoch_0001", "epoch_0002", "epoch_0003"]
 
 

@@ -171,6 +171,22 @@ def test_a_server_that_comes_back_after_training_is_sent_everything_by_flush(
     assert again.output == f"Nothing of run {run_id} waits in the spool.\n"
 
 
+def test_a_process_does_not_wait_at_its_end_for_an_upload_that_hangs(
+    fragile: Fragile, spool: Path
+) -> None:
+    # As MLflow does for minutes where a server goes away in the middle of one.
+    child = Child(
+        *(children.save, new_run(fragile[1]), 1),
+        store=fragile[1],
+        spool=spool,
+        prepare=children.hang_in,
+        given=("mlflow_ckpt.tracking.store:RunStore", "upload", "model.keras"),
+        patience=0.5,
+    )
+    assert child.hear("saved") == ([], ["epoch_0001", "metrics of step 1"])
+    assert child.join() == 0
+
+
 def test_a_server_that_goes_in_the_middle_of_an_upload(
     fragile: Fragile, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

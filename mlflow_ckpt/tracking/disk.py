@@ -45,6 +45,14 @@ def subdirectories(directory: Path) -> list[Path]:
         raise OutputError(f"The spool {directory} cannot be read: {error}.") from error
 
 
+def files(directory: Path, suffix: str) -> list[Path]:
+    """Return the files in a directory whose names end so; none where there is no such directory."""
+    try:
+        return sorted(directory.glob(f"*{suffix}"))
+    except FileNotFoundError:
+        return []  # Python's glob means to tell nothing, but the directory may go under it
+
+
 def remove_if_empty(directory: Path) -> None:
     """Remove a directory that holds nothing."""
     try:

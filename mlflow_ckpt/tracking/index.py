@@ -11,14 +11,15 @@ import json
 import logging
 import tempfile
 from collections.abc import Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlflow_ckpt.errors import ManifestError, TrackingError, TrackingUnavailableError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.manifest import Manifest
+from mlflow_ckpt.tracking.parallel import in_parallel
 from mlflow_ckpt.tracking.store import RunStore, StoredFile
 
 SCHEMA_VERSION = 1
@@ -154,13 +155,8 @@ def _read_entries(
     store: RunStore, names: Iterable[str]
 ) -> dict[str, _Entry | ManifestError | None]:
     wanted = list(names)
-    try:
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            futures = [pool.submit(_read_entry, store, name) for name in wanted]
-    except RuntimeError:
-        # Python is shutting down, and starts no more threads.
-        return {name: _read_entry(store, name) for name in wanted}
-    return {name: future.result() for name, future in zip(wanted, futures, strict=True)}
+    found = in_parallel(partial(_read_entry, store), wanted, _PARALLEL)
+    return dict(zip(wanted, found, strict=True))
 
 
 def _read_entry(store: RunStore, name: str) -> _Entry | ManifestError | None:

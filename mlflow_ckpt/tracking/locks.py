@@ -47,6 +47,6 @@ def unlink_if_free(lock_file: Path) -> None:
     lock = FileLock(lock_file)
     try:
         lock.acquire(blocking=False)
-    except Timeout:
-        return
+    except (FileNotFoundError, Timeout):
+        return  # its directory went, or somebody holds it
     release(lock, for_good=True)

@@ -13,7 +13,6 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from mlflow_ckpt.errors import (
@@ -28,6 +27,7 @@ from mlflow_ckpt.errors import (
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.tracking import index
+from mlflow_ckpt.tracking.parallel import in_parallel
 from mlflow_ckpt.tracking.selecting import Checkpoint, best_of
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -232,23 +232,10 @@ def _upload_files(
 
     order = upload_order([entry.path for entry in manifest.files])
     data = [path for path in order if path not in _LAST]
-    _in_parallel(upload, data)
+    in_parallel(upload, data, _PARALLEL)
     _require_claim(store, manifest.name, claim)
     for path in order[len(data) :]:
         upload(path)
-
-
-def _in_parallel(action: Callable[[str], None], items: Sequence[str]) -> None:
-    try:
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            futures = [pool.submit(action, item) for item in items]
-    except RuntimeError:
-        # Python is shutting down, and starts no more threads.
-        for item in items:
-            action(item)
-        return
-    for future in futures:
-        future.result()
 
 
 def _upload_text(store: RunStore, directory: str, name: str, text: str) -> None:

@@ -159,7 +159,7 @@ class Spool:
             for draft in disk.subdirectories(run):
                 if draft.suffix == _DRAFT:
                     self._sweep_draft(draft)
-            for lock in run.glob(f"*{_LOCK}"):
+            for lock in disk.files(run, _LOCK):
                 if not (lock.with_suffix("").exists() or lock.with_suffix(_DRAFT).exists()):
                     locks.unlink_if_free(lock)
             disk.remove_if_empty(run)
@@ -171,8 +171,8 @@ class Spool:
         lock = FileLock(draft.with_suffix(_LOCK))
         try:
             lock.acquire(blocking=False)
-        except Timeout:
-            return
+        except (FileNotFoundError, Timeout):
+            return  # its directory went, or its process lives
         try:
             if beside is not None and not beside.exists() and Entry.read(draft) is not None:
                 draft.rename(draft.with_suffix(""))

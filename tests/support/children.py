@@ -190,6 +190,7 @@ def save(
     given: tuple[Any, ...] = (),
     max_to_keep: int | None = None,
     bias: float = 0.0,
+    patience: float = 30.0,
 ) -> None:
     """Save the end of some epochs, one after another, and tell what went wrong.
 
@@ -201,6 +202,7 @@ def save(
         given: To it.
         max_to_keep: How many checkpoints the run keeps.
         bias: What tells this model from another.
+        patience: Seconds to wait for a server that does not answer.
     """
     model = small_model()
     model.get_layer("head").bias.assign([bias])
@@ -218,7 +220,7 @@ def save(
             monitor=Monitor("loss", "min"),
         )
         saver.log_metrics({"loss": 1.0 / epoch}, epoch)
-    left = saver.finish(patience=30.0)
+    left = saver.finish(patience=patience)
     errors = [type(report.error).__name__ for report in saver.reports() if report.error]
     talk("saved", (errors, [entry.label for entry in left]))
 
@@ -238,6 +240,18 @@ def meet_before(barrier: Barrier, owner: str, name: str) -> None:
         if not met.is_set():
             met.set()
             barrier.wait(_PATIENCE_SECONDS)
+        return function(*arguments, **keywords)
+
+    setattr(resolve_name(owner), name, call)
+
+
+def hang_in(owner: str, name: str, suffix: str) -> None:
+    """Have this process wait for ever before it calls a function with a path that ends so."""
+    function = getattr(resolve_name(owner), name)
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        if any(str(argument).endswith(suffix) for argument in arguments):
+            threading.Event().wait()
         return function(*arguments, **keywords)
 
     setattr(resolve_name(owner), name, call)

@@ -62,7 +62,7 @@ __all__ = [
 _HOME = {
     "AnyOf": "mlflow_ckpt.format.retention",
     "BestN": "mlflow_ckpt.format.retention",
-    "Checkpoint": "mlflow_ckpt.tracking.catalog",
+    "Checkpoint": "mlflow_ckpt.tracking.selecting",
     "EveryN": "mlflow_ckpt.format.retention",
     "Fingerprint": "mlflow_ckpt.format.fingerprint",
     "LatestN": "mlflow_ckpt.format.retention",

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlflow_ckpt.composing import Saved
 from mlflow_ckpt.errors import MlflowCkptError, TrackingError
-from mlflow_ckpt.metrics import allowed_name
+from mlflow_ckpt.metrics import allowed_names
 from mlflow_ckpt.reports import Report
 from mlflow_ckpt.saver import CheckpointSaver
 from mlflow_ckpt.tracking import entries, spool
@@ -102,15 +102,13 @@ class Messages:
 
     def loggable(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return metrics under names that MLflow takes; tell which it does not."""
-        found = {}
-        for name, value in metrics.items():
-            allowed = allowed_name(name)
-            found[allowed] = value
+        names = allowed_names(metrics)
+        for name, allowed in names.items():
             if allowed != name:
                 self.warn_once(
                     f"MLflow takes no metric called {name!r}, so it is logged as {allowed!r}."
                 )
-        return found
+        return {names[name]: value for name, value in metrics.items()}
 
     def tell_interrupted(self, signal: str, seconds: float) -> None:
         """Tell whoever pressed Ctrl-C what they wait for, and how not to."""

@@ -46,14 +46,14 @@ def _downloading(store: RunStore, path: str, target: Path) -> Iterator[int]:
     """Download one file, and yield how much of it is there while it grows."""
     failures: list[Exception] = []
 
-    def download() -> None:
+    def fetch() -> None:
         try:
             store.download(path, target)
         except Exception as error:  # noqa: BLE001 - raised again below, for the caller
             failures.append(error)
 
     # A daemon: Ctrl-C need not wait for the rest of a large file.
-    thread = Thread(target=download, daemon=True)
+    thread = Thread(target=fetch, daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(_WATCH_SECONDS)

@@ -170,10 +170,11 @@ class RunStore:
 
     def local_path(self, path: str) -> Path | None:
         """Return where an artifact lies on this machine's disk, or None if it lies elsewhere."""
-        uri = urlsplit(self.run.info.artifact_uri or "")
+        given = self.run.info.artifact_uri or ""
+        uri = urlsplit(given)
         if uri.scheme == "file" and uri.netloc in ("", "localhost"):
             return Path(url2pathname(uri.path)) / path
-        return Path(self.run.info.artifact_uri) / path if not uri.scheme else None
+        return Path(given) / path if given and not uri.scheme else None
 
     def known_local_path(self, path: str) -> Path | None:
         """Return the same without asking the server: None too if it has not told of the run yet."""

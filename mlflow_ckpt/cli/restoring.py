@@ -140,8 +140,8 @@ def restore(
         OutputError: If the directory is in the way or cannot be written.
         MlflowCkptError: As `mlflow_ckpt.load_model`.
     """
-    reference = Reference.parse(run, checkpoint)
     _refuse_contradiction(form, file_format)
+    reference = Reference.parse(run, checkpoint)
     catalog = Catalog(RunStore(reference.run_id, tracking_uri))
     found = catalog.find(reference.selector, monitor=monitor, mode=mode)
     form = _form(found, form, file_format)

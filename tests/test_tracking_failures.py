@@ -118,10 +118,8 @@ from tests.support.training import small_model
 
 store = RunStore(sys.argv[1])
 upload = store.upload
-seen = []
 
 def die_before(file, directory):
-    seen.append(file.name)
     if file.name == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
     upload(file, directory)
@@ -149,7 +147,8 @@ def test_a_process_that_is_killed_while_it_uploads_leaves_no_checkpoint(
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     directory = http_store.checkpoint_directory(run_id, "epoch_0001")
-    assert (directory / "architecture.json").is_file()
+    # Its claim at least; the data goes up in parallel.
+    assert [path.name for path in directory.glob("upload-*.json")]
     assert not (directory / "manifest.json").exists()
     assert mlflow_ckpt.list_checkpoints(run_id) == []
     assert "mlflow_ckpt.latest" not in MlflowClient().get_run(run_id).data.tags

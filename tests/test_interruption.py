@@ -19,6 +19,8 @@ from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from mlflow_ckpt import MlflowCheckpoint, interruption
+from mlflow_ckpt.errors import TrackingUnavailableError
+from mlflow_ckpt.tracking import sending
 from mlflow_ckpt.tracking.spool import Spool
 from tests.support.cli import run as run_command
 from tests.support.stores import Server, current, open_server
@@ -339,6 +341,33 @@ def test_a_signal_at_the_very_end_of_training_is_not_lost() -> None:
         )
     assert caught.value.code == 143
     assert names(run.info.run_id) == ["epoch_0001", "epoch_0002"]
+
+
+@over_http
+def test_a_signal_while_the_rest_is_sent_limits_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def send_for_ever(*arguments: Any, **settings: Any) -> None:
+        # As long as there is progress, the end of a training waits.
+        while not over.wait(0.05):
+            arguments[3](1)
+        raise TrackingUnavailableError("the test is over")
+
+    monkeypatch.setattr(sending, "send", send_for_ever)
+    signalling = threading.Timer(1.0, lambda: send_to_self(signal.SIGTERM))
+    giving_up = threading.Timer(60.0, over.set)
+    with mlflow.start_run() as run, pytest.raises(SystemExit) as caught:
+        giving_up.start()
+        with pytest.warns(UserWarning, match=f"mlflow-ckpt flush {run.info.run_id}"):
+            fit(
+                small_model(),
+                At("on_train_end", signalling.start, epoch=1),
+                MlflowCheckpoint(drain_timeout=1.0),
+            )
+    assert not over.is_set(), "it waited until the sending ended"
+    assert caught.value.code == 143
+    giving_up.cancel()
+    over.set()
 
 
 @on_disk

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
         load_weights,
         verify,
     )
+    from mlflow_ckpt.model.callback_state import register_callback_state
+    from mlflow_ckpt.model.epoch_dataset import EpochDataset
     from mlflow_ckpt.model.filling import LoadReport
+    from mlflow_ckpt.resuming import ResumePoint, restore, resume
     from mlflow_ckpt.retention import prune
     from mlflow_ckpt.tracking.pruning import Pruned
     from mlflow_ckpt.tracking.selecting import Checkpoint
@@ -39,12 +42,14 @@ __all__ = [
     "AnyOf",
     "BestN",
     "Checkpoint",
+    "EpochDataset",
     "EveryN",
     "Fingerprint",
     "LatestN",
     "LoadReport",
     "MlflowCheckpoint",
     "Pruned",
+    "ResumePoint",
     "RetentionPolicy",
     "VerificationResult",
     "__version__",
@@ -56,6 +61,9 @@ __all__ = [
     "load_model",
     "load_weights",
     "prune",
+    "register_callback_state",
+    "restore",
+    "resume",
     "verify",
 ]
 
@@ -63,15 +71,20 @@ _HOME = {
     "AnyOf": "mlflow_ckpt.format.retention",
     "BestN": "mlflow_ckpt.format.retention",
     "Checkpoint": "mlflow_ckpt.tracking.selecting",
+    "EpochDataset": "mlflow_ckpt.model.epoch_dataset",
     "EveryN": "mlflow_ckpt.format.retention",
     "Fingerprint": "mlflow_ckpt.format.fingerprint",
     "LatestN": "mlflow_ckpt.format.retention",
     "LoadReport": "mlflow_ckpt.model.filling",
     "MlflowCheckpoint": "mlflow_ckpt.callback",
     "Pruned": "mlflow_ckpt.tracking.pruning",
+    "ResumePoint": "mlflow_ckpt.resuming",
     "RetentionPolicy": "mlflow_ckpt.format.retention",
     "VerificationResult": "mlflow_ckpt.format.verification",
     "prune": "mlflow_ckpt.retention",
+    "register_callback_state": "mlflow_ckpt.model.callback_state",
+    "restore": "mlflow_ckpt.resuming",
+    "resume": "mlflow_ckpt.resuming",
 }
 
 

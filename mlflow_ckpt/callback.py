@@ -15,12 +15,15 @@ import keras
 
 from mlflow_ckpt.errors import MlflowCkptError
 from mlflow_ckpt.format.layout import CheckpointName
+from mlflow_ckpt.format.lineage import Origin
 from mlflow_ckpt.format.retention import RetentionPolicy
 from mlflow_ckpt.improvement import Improvement
 from mlflow_ckpt.interruption import Interruption, is_whole
 from mlflow_ckpt.messages import Messages
 from mlflow_ckpt.metrics import scalars
 from mlflow_ckpt.model import live
+from mlflow_ckpt.model.training import Training
+from mlflow_ckpt.model.training_state import TrainingState
 from mlflow_ckpt.position import Position
 from mlflow_ckpt.saver import CheckpointSaver
 from mlflow_ckpt.session import Session
@@ -33,6 +36,7 @@ from mlflow_ckpt.settings import (
     check_on_error,
     check_retention,
     check_save_freq,
+    recorded,
 )
 
 # Batches in which even a patient optimizer, accumulating gradients, has made a step.
@@ -119,21 +123,67 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             inside_epochs=save_freq != "epoch",
             warn_once=self._messages.warn_once,
         )
+        forms, policy = check_forms(forms), check_retention(max_to_keep, retention)
+        metadata = check_metadata(metadata)
         make_saver = partial(
             CheckpointSaver,
-            forms=check_forms(forms),
+            forms=forms,
             full_format=check_full_format(full_format),
-            metadata=check_metadata(metadata),
-            retention=check_retention(max_to_keep, retention),
+            metadata=metadata,
+            retention=policy,
+        )
+        self._settings = recorded(
+            {
+                "monitor": monitor,
+                "verbose": verbose,
+                "save_best_only": save_best_only,
+                "mode": mode,
+                "save_freq": save_freq,
+                "initial_value_threshold": initial_value_threshold,
+                "forms": list(forms),
+                "full_format": full_format,
+                "log_metrics": log_metrics,
+                "metadata": metadata,
+                "on_error": on_error,
+                "drain_timeout": drain_timeout,
+            },
+            policy,
         )
         self._session = Session(make_saver, self._improvement, self._messages)
         self._interruption = Interruption(self)
         self._position = Position()
         self._training = False
+        self._surroundings: Training | None = None
+        self._due = False
+        self._origin: Origin | None = None
+        self._in_place = False
+        self._begun_batches = 0
         self._process = 0
         self._thread: threading.Thread | None = None
         self._history: Any = None
         self._first_epoch_checked = False
+
+    def resume_from(self, origin: Origin, *, in_place: bool, batch: int) -> None:
+        """Have the next training go on from a checkpoint; called by `resume`.
+
+        Args:
+            origin: The checkpoint.
+            in_place: Whether to go on in the same run.
+            batch: Batches done of the epoch under way.
+        """
+        self._origin, self._in_place, self._begun_batches = origin, in_place, batch
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a resumed training needs of this callback."""
+        return {
+            "best": self._improvement.best,
+            "batches_since_save": self._position.batches_since_save,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `get_state` returned."""
+        self._improvement.best = state["best"]
+        self._position.batches_since_save = state["batches_since_save"]
 
     @property
     def best(self) -> float | None:
@@ -159,8 +209,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._training:
             # An exception left the last training, and whoever caught it went on.
             self._end_training("FAILED", quietly=True)
-        self._session.begin(self.model, self.run_id)
-        self._first_epoch_checked = False
+        self._surroundings = Training(self, self._settings)
+        self._surroundings.move_last(self)
+        self._session.begin(self.model, self.run_id, self._origin, in_place=self._in_place)
+        self._first_epoch_checked = self._due = False
         self._process, self._thread = os.getpid(), threading.current_thread()
         self._history = getattr(self.model, "history", None)
         self._training = True
@@ -169,7 +221,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the epoch; before the first, make sure that nothing would be overwritten."""
-        self._position.begin_epoch(epoch)
+        done, self._begun_batches = self._begun_batches, 0
+        self._position.begin_epoch(epoch, done)
         if not self._first_epoch_checked:
             named_by_step = self.save_freq != "epoch"
             try:
@@ -179,10 +232,14 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 self._end_training("FAILED", limit=0.0, quietly=True)
                 raise
             self._first_epoch_checked = True
+        if self._surroundings is not None:
+            self._surroundings.begin_epoch(epoch, done)
         self._pause()
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Between two batches the model is whole: end here if a signal asked for it."""
+        # Keras may tell late that a batch ended; that the next one begins is sure.
+        self._position.end_batch(batch - 1)
         self._pause()
         self._position.begin_batch(batch)
 
@@ -207,13 +264,31 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         metrics = scalars(logs)
         self._position.begin_epoch(completed)
         if self.log_metrics and metrics:
-            self._session.saver.log_metrics(self._messages.loggable(metrics), completed)
+            self._session.log_metrics(metrics, completed)
         if self.save_freq == "epoch":
-            name = CheckpointName("epoch", completed)
-            self._session.save(
-                self.model, name, epoch=completed, metrics=metrics, params=self.params
-            )
+            self._save(CheckpointName("epoch", completed), metrics)
+        elif self._due:
+            self._due = False
+            self._save(CheckpointName("step", live.step_of(self.model)), metrics)
         self._session.tell(self.params)
+
+    def _save(self, name: CheckpointName, metrics: Mapping[str, float]) -> None:
+        self._session.save(
+            *(self.model, name),
+            epoch=self._position.epoch,
+            metrics=metrics,
+            params=self.params,
+            capture=self._capture,
+        )
+
+    def _capture(self) -> TrainingState:
+        """Capture what the training keeps besides its model."""
+        if self._surroundings is None:
+            return TrainingState()
+        steps = self._surroundings.steps(self.params)
+        batch = self._position.batch
+        batch = batch if steps is None else min(batch, steps)
+        return self._surroundings.capture(batch=batch, steps=steps)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait until everything is sent, and end the run that this callback started."""
@@ -227,7 +302,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         reason = str(self._interruption.reason)
         self._messages.tell_interrupted(reason, self.drain_timeout)
         try:
-            self._session.save_interrupted(self.model, self._position, reason)
+            self._session.save_interrupted(*(self.model, self._position, reason, self._capture))
         finally:
             self._end_training("KILLED", limit=self.drain_timeout, quietly=True)
         self._interruption.raise_received()
@@ -249,7 +324,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         elif not is_whole(self.model, exc, in_step=self._position.in_step):
             why = f"inside a step ({reason}), which may have left the model half updated"
         else:
-            self._session.save_interrupted(self.model, self._position, reason)
+            self._session.save_interrupted(*(self.model, self._position, reason, self._capture))
             return
         self._messages.warn(
             f"The training broke off {why}, so its state was not saved. The checkpoints are whole."
@@ -295,9 +370,11 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 )
             return
         position.batches_since_save = 0
-        completed = position.epoch + (1 if batch + 1 == self.params.get("steps") else 0)
-        name = CheckpointName("step", step)
-        self._session.save(
-            self.model, name, epoch=completed, metrics=scalars(logs), params=self.params
-        )
+        if self._surroundings is not None and position.batch == self._surroundings.steps(
+            self.params
+        ):
+            # With what validation and the other callbacks are yet to do, once they did it.
+            self._due = True
+            return
+        self._save(CheckpointName("step", step), scalars(logs))
         self._session.tell(self.params)

@@ -19,6 +19,7 @@ from mlflow_ckpt.format.manifest import Manifest, hash_files
 from mlflow_ckpt.format.monitor import Monitor
 from mlflow_ckpt.model import architecture, snapshot, writing
 from mlflow_ckpt.model.buffers import Buffers, Shapes, Views
+from mlflow_ckpt.model.training_state import TrainingState
 from mlflow_ckpt.tracking import mlmodel
 
 
@@ -48,6 +49,7 @@ class Job:
     monitor: Monitor | None
     best: bool
     interrupted: str | None
+    training: TrainingState | None = None
 
 
 class Composer:
@@ -58,6 +60,9 @@ class Composer:
         forms: `"full"`, `"split"` or both.
         full_format: `"keras"` or `"h5"`.
         metadata: Plain values to keep in every checkpoint.
+
+    Attributes:
+        lineage: Where the training came from; empty if it started fresh.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Composer:
         self._forms = tuple(forms)
         self._full_format = full_format
         self._metadata = metadata
+        self.lineage: Mapping[str, Any] = {}
         self._versions = versions()
         self._descriptions = snapshot.Descriptions()
 
@@ -128,6 +134,7 @@ class Composer:
             epoch=job.epoch,
             forms=self._forms,
             full_format=self._full_format,
+            training=job.training,
         )
         if "full" in self._forms:
             mlmodel.write(
@@ -159,6 +166,7 @@ class Composer:
             metrics=job.metrics,
             monitor=job.monitor,
             versions=self._versions,
+            lineage=self.lineage,
             metadata=self._metadata,
             interrupted=job.interrupted,
         )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from mlflow_ckpt.errors import InvalidArgumentError
+from mlflow_ckpt.format.lineage import Origin
 from mlflow_ckpt.tracking.environment import environment
+from mlflow_ckpt.tracking.store import RunStore
 
 # MLflow's own patience with a server that is away, four minutes, is not for the end of a training.
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
@@ -25,11 +29,25 @@ class OwnRun:
         active = mlflow.active_run()
         return active is not None and active.info.run_id == self._run_id
 
-    def active_or_new(self) -> str:
-        """Return the id of MLflow's active run; start one if there is none."""
+    def active_or_new(self, origin: Origin | None = None, *, in_place: bool = False) -> str:
+        """Return the id of MLflow's active run; start one if there is none.
+
+        Args:
+            origin: What the training goes on from; None if it starts fresh.
+            in_place: Whether it goes on in the same run.
+
+        Raises:
+            InvalidArgumentError: If it is to go on in the same run, and another one is active.
+        """
         active = mlflow.active_run()
+        if active is not None and in_place and origin and active.info.run_id != origin.run_id:
+            raise InvalidArgumentError(
+                f"The training was to go on in the run {origin.run_id}, and the run "
+                f"{active.info.run_id} is active. End that one first, or resume without "
+                "in_place=True."
+            )
         if active is None:
-            active = mlflow.start_run()
+            active = mlflow.start_run(**_arguments(origin, in_place=in_place))
             self._run_id = active.info.run_id
         return str(active.info.run_id)
 
@@ -44,3 +62,14 @@ class OwnRun:
             with environment(_IMPATIENT), suppress(MlflowException):
                 mlflow.end_run(status)
         self._run_id = None
+
+
+def _arguments(origin: Origin | None, *, in_place: bool) -> dict[str, Any]:
+    if origin is None:
+        return {}
+    if in_place:
+        return {"run_id": origin.run_id}
+    if origin.tracking_uri and RunStore(origin.run_id).tracking_uri != origin.tracking_uri:
+        return {}
+    # The pages show a child below its parent only where both are in the same experiment.
+    return {"experiment_id": RunStore(origin.run_id).run.info.experiment_id}

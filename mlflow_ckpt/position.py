@@ -14,6 +14,7 @@ class Position:
     def __init__(self) -> None:
         self.epoch = 0
         self.batches_since_save = 0
+        self._skipped = 0
         self._begun = self._ended = -1
 
     @property
@@ -24,11 +25,22 @@ class Position:
     @property
     def inside_epoch(self) -> bool:
         """Whether the epoch has made a step."""
-        return self._ended >= 0
+        return self.batch > 0
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Note that an epoch begins, after so many completed ones."""
+    @property
+    def batch(self) -> int:
+        """Batches done of the epoch under way."""
+        return self._skipped + self._ended + 1
+
+    def begin_epoch(self, epoch: int, skipped: int = 0) -> None:
+        """Note that an epoch begins.
+
+        Args:
+            epoch: Number of completed epochs.
+            skipped: Batches of it that an earlier training has done.
+        """
         self.epoch = epoch
+        self._skipped = skipped
         self._begun = self._ended = -1
 
     def begin_batch(self, batch: int) -> None:

@@ -25,6 +25,7 @@ from mlflow_ckpt.format.monitor import Monitor
 from mlflow_ckpt.format.retention import RetentionPolicy
 from mlflow_ckpt.keeping import Keeper
 from mlflow_ckpt.model.buffers import Buffers
+from mlflow_ckpt.model.training_state import TrainingState
 from mlflow_ckpt.reports import Report, Reports
 from mlflow_ckpt.settings import check_forms, check_full_format, check_metadata
 from mlflow_ckpt.tracking import entries, pruning
@@ -148,6 +149,7 @@ class CheckpointSaver:
         monitor: Monitor | None = None,
         best: bool = False,
         interrupted: str | None = None,
+        training: TrainingState | None = None,
     ) -> int:
         """Save a checkpoint, whole or not at all. Returns once the state is copied.
 
@@ -161,6 +163,7 @@ class CheckpointSaver:
             monitor: The metric that tells which checkpoint is best.
             best: Whether this one is the best so far.
             interrupted: What breaks the training off, such as `"SIGTERM"`; None for nothing.
+            training: The state of what trains the model, if it is known.
 
         Returns:
             The optimizer's step.
@@ -180,7 +183,7 @@ class CheckpointSaver:
         except BaseException:
             self._buffers.put(buffers)
             raise
-        job = Job(taken, str(name), epoch, dict(metrics), monitor, best, interrupted)
+        job = Job(taken, str(name), epoch, dict(metrics), monitor, best, interrupted, training)
 
         def write() -> None:
             try:
@@ -191,6 +194,10 @@ class CheckpointSaver:
 
         self._writer.submit(write)
         return taken.step
+
+    def set_lineage(self, lineage: Mapping[str, Any]) -> None:
+        """Note in every further checkpoint where its training came from."""
+        self._composer.lineage = dict(lineage)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log metrics at one step of MLflow's charts. Returns at once."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from mlflow_ckpt.errors import MlflowCkptError, TrackingUnavailableError
+from mlflow_ckpt.errors import MlflowCkptError, TrackingError, TrackingUnavailableError
 from mlflow_ckpt.format.layout import CheckpointName
+from mlflow_ckpt.format.lineage import Origin
 from mlflow_ckpt.guards import require_to_go_forward
 from mlflow_ckpt.improvement import Improvement
 from mlflow_ckpt.interruption import Interruption
 from mlflow_ckpt.messages import Messages
 from mlflow_ckpt.model import live
+from mlflow_ckpt.model.training_state import TrainingState
 from mlflow_ckpt.own_run import OwnRun
 from mlflow_ckpt.position import Position
 from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.tracking import lineage
 from mlflow_ckpt.tracking.entries import Entry
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -48,23 +51,44 @@ class Session:
         self._own_run = OwnRun()
         self._store: RunStore | None = None
         self._saver: CheckpointSaver | None = None
+        self._origin: Origin | None = None
+        self._logged: Mapping[str, set[int]] = {}
 
-    def begin(self, model: keras.Model, run_id: str | None) -> None:
+    def begin(
+        self,
+        model: keras.Model,
+        run_id: str | None,
+        origin: Origin | None = None,
+        *,
+        in_place: bool = False,
+    ) -> None:
         """Find or start the run, and refuse what could not be saved.
 
         Args:
             model: The model that is to be trained.
             run_id: The run; MLflow's active one if None, or a new one.
+            origin: What the training goes on from; None if it starts fresh.
+            in_place: Whether it goes on in the same run.
 
         Raises:
+            InvalidArgumentError: If it is to go on in the same run, and another one is active.
             UnsupportedModelError: If Keras cannot save the model.
         """
+        same = in_place and origin is not None and run_id == origin.run_id
+        chosen = None if same else run_id
         try:
-            self._open(run_id or self._own_run.active_or_new()).check(model)
+            saver = self._open(chosen or self._own_run.active_or_new(origin, in_place=in_place))
+            saver.check(model)
         except BaseException:
             self._own_run.end("FAILED")
             raise
         self.saved_step = -1
+        self._origin, self._logged = origin, {}
+        saver.set_lineage({} if origin is None else origin.to_dict())
+        if origin is not None and self._store is not None:
+            tags = lineage.tags_of(origin, self._store)
+            if tags:
+                saver.set_tags(tags)
 
     def _open(self, run_id: str) -> CheckpointSaver:
         if self._saver is None or self._saver.run_id != run_id:
@@ -97,6 +121,25 @@ class Session:
             self._messages.tell_unavailable(error)
         else:
             self._improvement.recall(previous)
+            if self._origin is not None:
+                self._continue(self._store, self._origin, waiting)
+
+    def _continue(self, store: RunStore, origin: Origin, waiting: Sequence[Entry]) -> None:
+        """Tie a resumed training to what was there before."""
+        try:
+            if origin.run_id == store.run_id:
+                lineage.clear_tag(store, INTERRUPTED_TAG)
+                self._logged = lineage.logged_steps(store, waiting)
+            else:
+                lineage.tell_parent(store, origin)
+        except (TrackingError, LookupError) as error:
+            self._messages.warn(f"The run that the training goes on from was not told: {error}")
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log an epoch's metrics, but for those that the run has at that step already."""
+        new = lineage.unlogged(self._messages.loggable(metrics), step, self._logged)
+        if new:
+            self.saver.log_metrics(new, step)
 
     @property
     def saver(self) -> CheckpointSaver:
@@ -117,6 +160,7 @@ class Session:
         epoch: int,
         metrics: Mapping[str, float],
         params: Mapping[str, Any] | None,
+        capture: Callable[[], TrainingState],
     ) -> None:
         """Save a checkpoint, unless only the best is saved and this is not it."""
         saver = self.saver
@@ -127,23 +171,43 @@ class Session:
                 params,
             )
             return
+        before = self._improvement.best
+        if improved and monitor is not None:
+            # The state that is saved includes it.
+            self._improvement.best = metrics[monitor.name]
         try:
+            training = capture()
             self.saved_step = saver.save(
-                model, name, epoch=epoch, metrics=metrics, monitor=monitor, best=improved
+                *(model, name),
+                epoch=epoch,
+                metrics=metrics,
+                monitor=monitor,
+                best=improved,
+                training=training,
             )
-        except (MlflowCkptError, OSError, MemoryError) as error:
+        except BaseException as error:
+            self._improvement.best = before
+            if not isinstance(error, (MlflowCkptError, OSError, MemoryError)):
+                raise
             self._messages.tell_unsaved(name, error)
             return
-        if improved and monitor is not None:
-            self._improvement.best = metrics[monitor.name]
+        for phrase in training.unsaved:
+            self._messages.warn_once(f"A resumed training cannot be the same in all: {phrase}.")
 
-    def save_interrupted(self, model: keras.Model, position: Position, reason: str) -> None:
+    def save_interrupted(
+        self,
+        model: keras.Model,
+        position: Position,
+        reason: str,
+        capture: Callable[[], TrainingState],
+    ) -> None:
         """Save the state of a training that breaks off, unless it is that of the last checkpoint.
 
         Args:
             model: The model, whole.
             position: Where the training is.
             reason: What breaks it off, such as `"SIGTERM"`.
+            capture: Captures the state of the training.
         """
         saver = self._saver
         if saver is None or not model.built:
@@ -152,7 +216,13 @@ class Session:
             step = live.step_of(model)
             if step > self.saved_step:
                 name = CheckpointName("step", step)
-                saver.save(model, name, epoch=position.epoch, metrics={}, interrupted=reason)
+                saver.save(
+                    *(model, name),
+                    epoch=position.epoch,
+                    metrics={},
+                    interrupted=reason,
+                    training=capture(),
+                )
                 self.saved_step = step
             elif step == 0 and position.inside_epoch:
                 self._messages.warn(

@@ -9,7 +9,13 @@ from typing import Any
 from mlflow_ckpt.errors import InvalidArgumentError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.monitor import MODES
-from mlflow_ckpt.format.retention import LatestN, RetentionPolicy, check_policy
+from mlflow_ckpt.format.retention import (
+    LatestN,
+    RetentionPolicy,
+    check_policy,
+    describe_policy,
+    policy_of,
+)
 
 
 def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
@@ -144,3 +150,19 @@ def check_retention(
     if retention is not None:
         check_policy(retention)
     return retention
+
+
+def recorded(arguments: Mapping[str, Any], retention: RetentionPolicy | None) -> dict[str, Any]:
+    """Return a callback's arguments as plain values, to be kept in its checkpoints.
+
+    Args:
+        arguments: The plain ones by name.
+        retention: The policy; one that a user wrote is left out.
+    """
+    return {**arguments, "retention": None if retention is None else describe_policy(retention)}
+
+
+def arguments_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that `recorded` was given."""
+    described = settings.get("retention")
+    return {**settings, "retention": None if described is None else policy_of(described)}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlflow_ckpt.errors import InvalidArgumentError, MetricNotFoundError
@@ -179,6 +179,29 @@ def check_policy(policy: Any) -> None:
             "Expected a retention policy, such as LatestN(3) or LatestN(3) | BestN(1). "
             f"Received: {policy!r}"
         )
+
+
+def describe_policy(policy: RetentionPolicy) -> dict[str, Any] | None:
+    """Return a policy of this module as plain values; None for one that a user wrote."""
+    if isinstance(policy, AnyOf):
+        parts = [describe_policy(each) for each in policy.policies]
+        return None if None in parts else {"AnyOf": parts}
+    if type(policy) not in (LatestN, BestN, EveryN):
+        return None
+    return {type(policy).__name__: asdict(policy)}  # type: ignore[call-overload]
+
+
+def policy_of(description: Mapping[str, Any]) -> RetentionPolicy:
+    """Return the policy that `describe_policy` described.
+
+    Raises:
+        KeyError: If this version knows no such policy.
+    """
+    ((name, arguments),) = description.items()
+    if name == "AnyOf":
+        return AnyOf(*(policy_of(each) for each in arguments))
+    kinds: dict[str, type[RetentionPolicy]] = {"LatestN": LatestN, "BestN": BestN, "EveryN": EveryN}
+    return kinds[name](**arguments)
 
 
 def _check_count(n: Any, policy: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ import h5py
 import keras
 
 from mlflow_ckpt.errors import WeightsMismatchError
+from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.digest import Digest
-from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE, TensorFingerprint
+from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, TensorFingerprint
 from mlflow_ckpt.format.manifest import Manifest
-from mlflow_ckpt.model import live
+from mlflow_ckpt.model import live, loading
 from mlflow_ckpt.model.architecture import guarded
 from mlflow_ckpt.model.hdf5 import native
 from mlflow_ckpt.model.loading import weights_path
@@ -87,13 +89,7 @@ def fill(
     mine = {t.name: t for t in live.fingerprint_tensors(model).of_role(WEIGHTS_ROLE)}
     problems = list(_problems(mine, theirs))
     if problems and not skip_mismatch:
-        shown = "; ".join(text for _, text in problems[:5])
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise WeightsMismatchError(
-            f"The weights of {manifest.name} do not fit the given model: {shown}{more}. "
-            "Nothing was loaded. Pass skip_mismatch=True to load what fits.",
-            tensors=[name for name, _ in problems],
-        )
+        raise _mismatch(manifest, problems, " Pass skip_mismatch=True to load what fits.")
     with weights_path(directory, manifest, custom_objects) as path, warnings.catch_warnings():
         # The optimizer of the given model is left alone on purpose.
         warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
@@ -106,6 +102,56 @@ def fill(
         warnings.filterwarnings("ignore", message="Skipping loading weights")
         guarded(lambda: model.load_weights(path, skip_mismatch=True))
         return _report(model, path, mine, theirs)
+
+
+def fill_all(
+    model: keras.Model,
+    directory: Path,
+    manifest: Manifest,
+    custom_objects: Mapping[str, Any] | None = None,
+) -> None:
+    """Copy everything that the full form holds into a model that the user built and compiled.
+
+    Raises:
+        FormNotFoundError: If the checkpoint was saved without the full form.
+        WeightsMismatchError: If a tensor does not fit. Nothing was touched then.
+        ModelLoadError: If the model has other seed generators than were saved.
+    """
+    roles = (WEIGHTS_ROLE, OPTIMIZER_ROLE)
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    saved = read_fingerprint(directory)
+    rebuilt = live.fingerprint_tensors(model)
+    fresh = manifest.step == 0 and not saved.of_role(OPTIMIZER_ROLE)
+    compared = (WEIGHTS_ROLE,) if fresh else roles
+    theirs = {t.name: t for t in saved.tensors if t.role in compared}
+    mine = {t.name: t for t in rebuilt.tensors if t.role in compared}
+    problems = list(_problems(mine, theirs))
+    if problems:
+        raise _mismatch(manifest, problems, "")
+    if manifest.full_format == "keras":
+        guarded(lambda: model.load_weights(directory / layout.FULL_KERAS))
+    else:
+        twin = loading.load_full(directory, manifest, custom_objects)
+        with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
+            path = Path(temporary) / layout.WEIGHTS
+            twin.save_weights(path)
+            guarded(lambda: model.load_weights(path))
+    loading.restore_seeds(model, directory)
+    check_fingerprint(model, directory, roles=compared, fresh_optimizer=manifest.step == 0)
+
+
+def _mismatch(
+    manifest: Manifest, problems: list[tuple[str, str]], advice: str
+) -> WeightsMismatchError:
+    shown = "; ".join(text for _, text in problems[:5])
+    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return WeightsMismatchError(
+        f"The weights of {manifest.name} do not fit the given model: {shown}{more}. "
+        f"Nothing was loaded.{advice}",
+        tensors=[name for name, _ in problems],
+    )
 
 
 def _problems(mine: Tensors, theirs: Tensors) -> Iterator[tuple[str, str]]:

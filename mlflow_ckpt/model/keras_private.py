@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import inspect
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import keras
@@ -33,6 +36,19 @@ except (ImportError, AttributeError) as _error:  # pragma: no cover - another Ke
     saving_lib = legacy_h5_format = None
     _StoreBase = _AssetStoreBase = object
     _IMPORT_PROBLEM = _error
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What `fit` keeps to itself of the training that a callback serves.
+
+    Attributes:
+        callbacks: The list that calls the callback; None where something else calls it.
+        iterator: What gives `fit` its batches; None where it is not `fit` that trains.
+    """
+
+    callbacks: keras.callbacks.CallbackList | None
+    iterator: Any
 
 
 class PrivateApiError(Exception):
@@ -190,6 +206,102 @@ def metric_direction(model: keras.Model, name: str) -> str | None:
         if getattr(metric, "name", None) == wanted:
             return {"up": "max", "down": "min"}.get(getattr(metric, "_direction", None) or "")
     return None
+
+
+def surroundings() -> Surroundings:
+    """Find out who calls a callback, in its `on_train_begin`: Keras tells callbacks nothing.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    try:
+        from keras.src.trainers.epoch_iterator import EpochIterator
+    except ImportError as error:  # pragma: no cover - another Keras
+        raise PrivateApiError(str(error)) from error
+    callbacks: keras.callbacks.CallbackList | None = None
+    inside = False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            # A list may stand in another one: the outermost has them all.
+            if callbacks is None or inside:
+                callbacks, inside = caller, True
+        elif callbacks is not None:
+            inside = False
+            iterator = frame.f_locals.get("epoch_iterator")
+            if isinstance(iterator, EpochIterator):
+                return Surroundings(callbacks, iterator)
+        frame = frame.f_back
+    return Surroundings(callbacks, None)
+
+
+def data_of(iterator: Any) -> tuple[str, Any]:
+    """Tell what gives the batches of a training.
+
+    Returns:
+        The kind, `"arrays"`, `"shuffled arrays"`, `"PyDataset"` or another adapter's name; and the
+        `PyDataset`, if it is one.
+    """
+    adapter = getattr(iterator, "data_adapter", None)
+    kind = type(adapter).__name__.removesuffix("Adapter")
+    if kind == "PyDataset":
+        return kind, getattr(adapter, "py_dataset", None)
+    if kind == "ArrayData":
+        return ("shuffled arrays" if getattr(adapter, "_shuffle", True) else "arrays"), None
+    return kind, None
+
+
+def expect_batches(iterator: Any, count: int) -> None:
+    """Tell `fit` how many batches the epoch has that is about to begin, and to keep their order.
+
+    By default, `fit` shuffles the batches of a `PyDataset` from Python's random numbers.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    adapter = getattr(iterator, "data_adapter", None)
+    if not (hasattr(iterator, "_num_batches") and hasattr(adapter, "shuffle")):
+        raise PrivateApiError(f"{type(iterator).__name__} has no _num_batches, or no shuffle")
+    iterator._num_batches = count
+    adapter.shuffle = False
+
+
+def build_metrics(model: keras.Model, batch: Any) -> None:
+    """Make the variables of a compiled model's metrics, which Keras does in the first step.
+
+    Args:
+        model: A built model.
+        batch: What `fit` would get: (x, y) or (x, y, sample_weight).
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    if not hasattr(model, "_symbolic_build"):
+        raise PrivateApiError("keras.Model has no _symbolic_build")
+    model._symbolic_build(data_batch=batch)
+
+
+def global_seed_state() -> Any:
+    """Return the variable of Keras's global seed generator; None if nothing has drawn from it."""
+    try:
+        from keras.src.backend.common import global_state
+
+        generator = global_state.get_global_attribute("global_seed_generator")
+    except (ImportError, AttributeError):  # pragma: no cover - another Keras
+        return None
+    return None if generator is None else generator.state
+
+
+def set_global_seed_state(value: Any) -> None:
+    """Set the state of Keras's global seed generator.
+
+    Raises:
+        AttributeError: If Keras has changed.
+    """
+    from keras.src.random import seed_generator
+
+    seed_generator.global_seed_generator().state.assign(value)
 
 
 def _walk(

@@ -95,6 +95,16 @@ def seed_states(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
+def layers_of(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of a model and of the models in it, each once."""
+    found: dict[int, keras.layers.Layer] = {}
+    for layer in getattr(model, "layers", []):
+        inside = layers_of(layer) if isinstance(layer, keras.Model) else []
+        for each in (layer, *inside):
+            found.setdefault(id(each), each)
+    return list(found.values())
+
+
 def readable_names(model: keras.Model) -> dict[str, str]:
     """Map paths in the weights file to what people call variables that have no name there."""
     # The optimizer puts the model's own name before each variable's, but only until a reload.

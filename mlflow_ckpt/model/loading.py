@@ -52,7 +52,7 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
             # fingerprint tells.
             warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
             model = _load_archive(path, directory, custom_objects, compiled=True)
-    _restore_seeds(model, directory)
+    restore_seeds(model, directory)
     check_fingerprint(
         model,
         directory,
@@ -132,7 +132,7 @@ def _extract_weights(archive: Path, target: Path) -> None:
                 source.copy(name, file)
 
 
-def _restore_seeds(model: keras.Model, directory: Path) -> None:
+def restore_seeds(model: keras.Model, directory: Path) -> None:
     """Put back the states of seed generators, which Keras's own files leave out.
 
     Raises:

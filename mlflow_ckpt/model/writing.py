@@ -7,12 +7,12 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from mlflow_ckpt.errors import UnsupportedModelError
 from mlflow_ckpt.format import layout
@@ -22,13 +22,12 @@ from mlflow_ckpt.format.fingerprint import (
     Fingerprint,
     TensorFingerprint,
 )
-from mlflow_ckpt.model import architecture
+from mlflow_ckpt.model import architecture, training_state
 from mlflow_ckpt.model.emission import emit
 from mlflow_ckpt.model.hdf5 import LaidOutFile, laid_out
 from mlflow_ckpt.model.snapshot import Snapshot
 from mlflow_ckpt.model.state import CapturedState, Group, Tensor
-
-TRAINING_STATE_VERSION = 1
+from mlflow_ckpt.model.training_state import TrainingState
 
 
 def write(
@@ -38,6 +37,7 @@ def write(
     epoch: int,
     forms: Collection[str],
     full_format: str,
+    training: TrainingState | None = None,
 ) -> Fingerprint:
     """Write everything of a checkpoint that comes from the model.
 
@@ -47,6 +47,7 @@ def write(
         epoch: Number of completed epochs.
         forms: `"full"`, `"split"` or both.
         full_format: `"keras"` or `"h5"`.
+        training: The state of what trained the model, if it is known.
 
     Returns:
         The fingerprint, which is also written.
@@ -62,7 +63,7 @@ def write(
         known |= _write_full(snapshot, directory, full_format)
     if "split" in forms:
         known |= _write_weights(snapshot, directory / layout.WEIGHTS, wanted=not known)
-    _write_training_state(snapshot, directory, epoch)
+    _write_training_state(snapshot, directory, epoch, training or TrainingState())
     fingerprint = snapshot.fingerprint(known)
     _write_text(directory / layout.FINGERPRINT, fingerprint.to_json())
     return fingerprint
@@ -186,17 +187,17 @@ def _fingerprinted(
     return {tensors[index].name: fingerprint for index, fingerprint in done.items()}
 
 
-def _write_training_state(snapshot: Snapshot, directory: Path, epoch: int) -> None:
-    state: dict[str, Any] = {
-        "schema_version": TRAINING_STATE_VERSION,
-        "epoch": epoch,
-        "step": snapshot.step,
-        "compile_config": snapshot.compile_config,
-        "arrays": sorted(snapshot.seeds),
-    }
-    _write_text(directory / layout.TRAINING_STATE, json.dumps(state, indent=2) + "\n")
-    if snapshot.seeds:
-        np.savez(directory / layout.TRAINING_ARRAYS, allow_pickle=False, **dict(snapshot.seeds))
+def _write_training_state(
+    snapshot: Snapshot, directory: Path, epoch: int, training: TrainingState
+) -> None:
+    state = replace(
+        training,
+        epoch=epoch,
+        step=snapshot.step,
+        compile_config=snapshot.compile_config,
+        arrays={**snapshot.seeds, **training.arrays},
+    )
+    training_state.write(state, directory)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -78,6 +78,18 @@ class Catalog:
             self._confirm(contents, complete[-1])
         return complete, contents.damaged
 
+    def survey(self) -> tuple[list[Checkpoint], dict[str, ManifestError], list[str]]:
+        """Return the complete checkpoints, oldest first; the damaged ones; and the names of others.
+
+        The others have no manifest: they are being uploaded, or their upload died.
+        """
+        contents = self._contents()
+        for found in contents.complete:
+            if found.name in contents.cached:
+                self._confirm(contents, found)
+        others = [name for name, result in contents.results.items() if result is None]
+        return contents.complete, contents.damaged, others
+
     def checkpoints(self) -> list[Checkpoint]:
         """Return the complete checkpoints, oldest first (by epoch, then step).
 

@@ -142,6 +142,16 @@ def prune(store: RunStore, plan: PrunePlan) -> Pruned:
     return Pruned(plan, names, sum(checkpoint.size for checkpoint in removed))
 
 
+def remove(store: RunStore, name: str) -> None:
+    """Remove one checkpoint, whatever it is worth: its manifest first.
+
+    Raises:
+        TrackingError: If the store does not delete.
+    """
+    index.discard(store, [name])
+    _remove(store, name, [])
+
+
 def preview(plan: PrunePlan) -> Pruned:
     """Return what `prune` would, and do nothing."""
     names = tuple(checkpoint.name for checkpoint in plan.to_remove)

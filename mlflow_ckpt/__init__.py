@@ -18,6 +18,8 @@ from mlflow_ckpt._version import __version__
 
 if TYPE_CHECKING:
     from mlflow_ckpt.callback import MlflowCheckpoint
+    from mlflow_ckpt.comparing import diff
+    from mlflow_ckpt.format.diff import Difference
     from mlflow_ckpt.format.fingerprint import Fingerprint
     from mlflow_ckpt.format.retention import AnyOf, BestN, EveryN, LatestN, RetentionPolicy
     from mlflow_ckpt.format.verification import VerificationResult
@@ -42,6 +44,7 @@ __all__ = [
     "AnyOf",
     "BestN",
     "Checkpoint",
+    "Difference",
     "EpochDataset",
     "EveryN",
     "Fingerprint",
@@ -53,6 +56,7 @@ __all__ = [
     "RetentionPolicy",
     "VerificationResult",
     "__version__",
+    "diff",
     "errors",
     "fingerprint",
     "get_checkpoint",
@@ -71,6 +75,7 @@ _HOME = {
     "AnyOf": "mlflow_ckpt.format.retention",
     "BestN": "mlflow_ckpt.format.retention",
     "Checkpoint": "mlflow_ckpt.tracking.selecting",
+    "Difference": "mlflow_ckpt.format.diff",
     "EpochDataset": "mlflow_ckpt.model.epoch_dataset",
     "EveryN": "mlflow_ckpt.format.retention",
     "Fingerprint": "mlflow_ckpt.format.fingerprint",
@@ -81,6 +86,7 @@ _HOME = {
     "ResumePoint": "mlflow_ckpt.resuming",
     "RetentionPolicy": "mlflow_ckpt.format.retention",
     "VerificationResult": "mlflow_ckpt.format.verification",
+    "diff": "mlflow_ckpt.comparing",
     "prune": "mlflow_ckpt.retention",
     "register_callback_state": "mlflow_ckpt.model.callback_state",
     "restore": "mlflow_ckpt.resuming",

@@ -176,23 +176,19 @@ class Session:
             # The state that is saved includes it.
             self._improvement.best = metrics[monitor.name]
         try:
-            training = capture()
             self.saved_step = saver.save(
                 *(model, name),
                 epoch=epoch,
                 metrics=metrics,
                 monitor=monitor,
                 best=improved,
-                training=training,
+                training=capture(),
             )
         except BaseException as error:
             self._improvement.best = before
             if not isinstance(error, (MlflowCkptError, OSError, MemoryError)):
                 raise
             self._messages.tell_unsaved(name, error)
-            return
-        for phrase in training.unsaved:
-            self._messages.warn_once(f"A resumed training cannot be the same in all: {phrase}.")
 
     def save_interrupted(
         self,

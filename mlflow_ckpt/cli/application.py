@@ -34,6 +34,10 @@ _ENVIRONMENT = {
 }
 
 
+# Where a command finds the names of those that were set for it, and are not the user's.
+OWN_ENVIRONMENT = "mlflow_ckpt.environment"
+
+
 class _Failure(click.ClickException):
     """An error of ours as the command line shows it: one sentence, and an exit code."""
 
@@ -53,6 +57,7 @@ class Application(click.Group):
         ours = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
         try:
             with _ending_cleanly(), environment(ours):
+                ctx.meta[OWN_ENVIRONMENT] = tuple(ours)
                 return super().invoke(ctx)
         except errors.MlflowCkptError as error:
             raise _Failure(error) from error

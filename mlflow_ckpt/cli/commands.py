@@ -10,13 +10,13 @@ import click
 from mlflow_ckpt import errors
 from mlflow_ckpt._version import __version__
 from mlflow_ckpt.cli import options
-from mlflow_ckpt.cli.application import EXIT_CODES, Application
+from mlflow_ckpt.cli.application import EXIT_CODES, OWN_ENVIRONMENT, Application
 
 
 @click.group(cls=Application, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlflow-ckpt")
 def main() -> None:
-    """Keras checkpoints in MLflow runs: list, show, verify, restore, predict, prune.
+    """Keras checkpoints in MLflow runs: list, show, verify, restore, resume, predict, prune.
 
     RUN is a run id, or a URI such as ckpt:/RUN_ID/best.
     """
@@ -209,6 +209,55 @@ def predict(
     writer(predicting.predict(model, given, class_names, batch_size))
 
 
+@main.command(short_help="Go on training from a checkpoint of RUN.")
+@click.argument("run")
+@options.selection
+@click.option(
+    "--epochs", type=click.IntRange(min=1), required=True, metavar="N", help="Epochs in all."
+)
+@click.option("--in-place", is_flag=True, help="Go on in the same run. Default: in a new one.")
+@click.option(
+    "--project", metavar="URI", help="The project's directory or repository. Default: as recorded."
+)
+@click.option(
+    "--env-manager",
+    "environment",
+    type=click.Choice(["local", "virtualenv", "uv", "conda"]),
+    help="As of mlflow run. Default: as recorded.",
+)
+@options.tracking_uri
+def resume(
+    run: str,
+    checkpoint: str,
+    monitor: str | None,
+    mode: str | None,
+    epochs: int,
+    in_place: bool,
+    project: str | None,
+    environment: str | None,
+    tracking_uri: str | None,
+) -> None:
+    """Start the MLflow Project that made RUN again, from one of its checkpoints.
+
+    For a run that no project made, print the lines of Python that go on from there.
+    """
+    from mlflow_ckpt.cli import resuming
+
+    resumption = resuming.prepare(
+        run,
+        checkpoint,
+        epochs=epochs,
+        in_place=in_place,
+        monitor=monitor,
+        mode=mode,
+        project=project,
+        environment=environment,
+        tracking_uri=tracking_uri,
+    )
+    click.echo(resumption.to_text())
+    resumption.start(click.get_current_context().meta[OWN_ENVIRONMENT])
+
+
 @main.command(short_help="Remove checkpoints of RUN that are not worth keeping.")
 @click.argument("run")
 @click.option("--keep-last", type=click.IntRange(min=1), metavar="N", help="Keep the newest N.")
@@ -274,3 +323,27 @@ def flush(run: str | None, tracking_uri: str | None, as_json: bool) -> None:
         json.dumps(flushed.to_dict(), indent=2) if as_json else flushed.to_text(), nl=as_json
     )
     flushed.raise_if_left()
+
+
+@main.command(short_help="Compare two checkpoints, tensor by tensor.")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--all", "every", is_flag=True, help="List the identical tensors too.")
+@options.tracking_uri
+@options.as_json
+def diff(a: str, b: str, every: bool, tracking_uri: str | None, as_json: bool) -> None:
+    """Compare the checkpoints A and B: all tensors and the architecture.
+
+    A and B are run ids (the latest checkpoint) or URIs such as ckpt:/RUN_ID/4. The exit code is 0
+    if they are identical, and 1 if they differ.
+    """
+    from mlflow_ckpt import comparing
+    from mlflow_ckpt.cli import diffing
+    from mlflow_ckpt.cli.progress import download_bar
+
+    with download_bar() as progress:
+        found = comparing.diff(a, b, tracking_uri=tracking_uri, progress=progress)
+    text = json.dumps(found.to_dict(), indent=2) if as_json else diffing.to_text(found, every=every)
+    click.echo(text, nl=as_json)
+    if not found.identical:
+        raise click.exceptions.Exit(diffing.DIFFERENT)

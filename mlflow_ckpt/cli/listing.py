@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from mlflow_ckpt.format.fingerprint import Fingerprint, TensorFingerprint
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.verification import VerificationResult
+from mlflow_ckpt.tracking import lineage
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
 from mlflow_ckpt.tracking.entries import Entry
@@ -42,6 +43,8 @@ class Listing:
         best: Name of the best; None if no metric tells.
         damaged: Why others cannot be read, by name.
         waiting: What of this run is in this machine's spool.
+        ancestors: What the run goes on from, nearest first: runs and names of checkpoints.
+        children: Runs that go on from this one, and the names of the checkpoints they do from.
     """
 
     run_id: str
@@ -49,6 +52,8 @@ class Listing:
     best: str | None
     damaged: Mapping[str, str]
     waiting: tuple[Entry, ...] = ()
+    ancestors: tuple[tuple[str, str], ...] = ()
+    children: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the listing as plain values."""
@@ -71,6 +76,12 @@ class Listing:
             ],
             "damaged": dict(self.damaged),
             "waiting": waiting.to_dict(self.waiting),
+            "resumed_from": [
+                {"run_id": run_id, "checkpoint": name} for run_id, name in self.ancestors
+            ],
+            "resumed_by": [
+                {"run_id": run_id, "checkpoint": name} for run_id, name in self.children.items()
+            ],
         }
 
     def to_text(self) -> str:
@@ -104,9 +115,21 @@ class Listing:
         if len(names) > len(shown):
             lines.append(f"{len(names) - len(shown)} more metrics: see --json.\n")
         lines += [f"{name}: damaged. {reason}\n" for name, reason in self.damaged.items()]
+        lines += self._chain()
         if self.waiting:
             lines += ["\n" if lines else "", waiting.to_text(self.run_id, self.waiting)]
         return "".join(lines)
+
+    def _chain(self) -> list[str]:
+        """Return where the run came from and where it went, if it did."""
+        lines = []
+        if self.ancestors:
+            chain = " <- ".join(f"ckpt:/{run_id}/{name}" for run_id, name in self.ancestors)
+            lines.append(f"Resumed from {chain}\n")
+        lines += [
+            f"Resumed by {run_id}, from {name}\n" for run_id, name in self.children.items()
+        ]
+        return lines
 
 
 @dataclass(frozen=True)
@@ -170,7 +193,8 @@ def collect(run: str, tracking_uri: str | None) -> Listing:
     """
     reference = Reference.parse(run)
     in_spool = waiting.in_spool(reference.run_id)
-    complete, damaged = Catalog(RunStore(reference.run_id, tracking_uri)).scan()
+    store = RunStore(reference.run_id, tracking_uri)
+    complete, damaged = Catalog(store).scan()
     if not complete and not damaged and not in_spool:
         raise no_checkpoints(reference.run_id)
     try:
@@ -184,6 +208,8 @@ def collect(run: str, tracking_uri: str | None) -> Listing:
         best=best,
         damaged={name: str(error) for name, error in damaged.items()},
         waiting=in_spool,
+        ancestors=tuple(lineage.ancestors_of(store)),
+        children=lineage.children_of(store),
     )
 
 

@@ -260,7 +260,7 @@ def expect_batches(iterator: Any, count: int) -> None:
     Raises:
         PrivateApiError: If Keras has changed.
     """
-    adapter = getattr(iterator, "data_adapter", None)
+    adapter: Any = getattr(iterator, "data_adapter", None)
     if not (hasattr(iterator, "_num_batches") and hasattr(adapter, "shuffle")):
         raise PrivateApiError(f"{type(iterator).__name__} has no _num_batches, or no shuffle")
     iterator._num_batches = count

@@ -21,11 +21,12 @@ PACKAGES = ("h5py", "keras", "mlflow", "numpy", "pillow", "scikit-learn", "tenso
 # Tags of a run: the data set really used (`auto` decides), and why; what an evaluation judged.
 DATASET_TAG = "mlflow_ckpt.dataset"
 DATASET_WHY_TAG = "mlflow_ckpt.dataset_why"
+CHANGED_TAG = "mlflow_ckpt.changed_parameters"
 SOURCE_RUN_TAG = "mlflow_ckpt.source_run"
 SOURCE_CHECKPOINT_TAG = "mlflow_ckpt.source_checkpoint"
 
 
-def log_parameters(run: Run, parameters: dict[str, Any]) -> None:
+def log_parameters(run: Run, parameters: dict[str, Any], *, resumed: bool = False) -> None:
     """Log the parameters that `run` does not hold yet.
 
     `mlflow run` has already logged those of its entry point, as text quoted for a shell.
@@ -33,27 +34,40 @@ def log_parameters(run: Run, parameters: dict[str, Any]) -> None:
     Args:
         run: The active run.
         parameters: Value of each parameter.
+        resumed: Whether the training goes on from another one. Then parameters may have other
+            values than the run holds, which MLflow cannot change: a tag tells them.
 
     Raises:
         UserError: The run holds another value: it is the run of another training.
     """
-    for name, value in parameters.items():
-        if name in run.data.params and not _same(run.data.params[name], value):
-            raise UserError(
-                f"The run {run.info.run_id} already holds another value of {name}: expected "
-                f"{run.data.params[name]}. Received: {name}={value}; unset MLFLOW_RUN_ID to train "
-                "in a new run"
-            )
+    changed = {
+        name: value
+        for name, value in parameters.items()
+        if name in run.data.params and not _same(run.data.params[name], value)
+    }
+    if changed and resumed:
+        mlflow.set_tag(CHANGED_TAG, json.dumps(changed))
+    for name, value in ({} if resumed else changed).items():
+        raise UserError(
+            f"The run {run.info.run_id} already holds another value of {name}: expected "
+            f"{run.data.params[name]}. Received: {name}={value}; unset MLFLOW_RUN_ID to train "
+            "in a new run"
+        )
     mlflow.log_params({k: v for k, v in parameters.items() if k not in run.data.params})
 
 
 def _same(logged: str, value: Any) -> bool:
     """Whether the text `logged` means `value`: `1e-3` is 0.001, `'my data.npz'` has quotes."""
-    text = " ".join(shlex.split(logged))
+    text = plain_text(logged)
     try:
         return bool(type(value)(text) == value)
     except ValueError:
         return False
+
+
+def plain_text(logged: str) -> str:
+    """Return what `mlflow run` was given, of which it logs a form quoted for a shell."""
+    return " ".join(shlex.split(logged))
 
 
 def log_dataset(dataset: Dataset) -> None:

@@ -5,7 +5,8 @@ python -m projects.cifar10.train --epochs 2 --dataset auto
 
 import os
 import sys
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any
 
 import click
 import keras
@@ -14,7 +15,7 @@ import mlflow
 import mlflow_ckpt
 from projects.cifar10 import options
 from projects.cifar10.data import Dataset, load_dataset
-from projects.cifar10.errors import plain_errors
+from projects.cifar10.errors import UserError, plain_errors
 from projects.cifar10.model import build_model, check_image_shape
 from projects.cifar10.record import (
     log_dataset,
@@ -22,6 +23,7 @@ from projects.cifar10.record import (
     log_model_summary,
     log_parameters,
 )
+from projects.cifar10.settings import Settings
 
 # What a server that is away has not got waits in the spool, however long. For the rest, such as the
 # run's status, MLflow need not try for the four minutes that it does otherwise.
@@ -60,58 +62,86 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT
     help="Save after every epoch, or after so many batches.",
 )
 @click.option("--monitor", default="val_loss", help="Metric that tells the best checkpoint.")
+@click.option(
+    "--resume-from",
+    default="",
+    help="Go on from this run, or from a reference such as ckpt:/RUN/3. Parameters that are left "
+    "at their defaults are taken from it.",
+)
 @plain_errors
-def main(
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-    dataset: str,
-    forms: tuple[str, ...],
-    full_format: str,
-    save_freq: int | Literal["epoch"],
-    monitor: str,
-) -> None:
+def main(resume_from: str, **given: Any) -> None:
     """Train a CNN on images; its metrics and checkpoints go to MLflow."""
     os.environ.update({name: each for name, each in PATIENCE.items() if name not in os.environ})
+    settings = Settings(**given)
     # What can be refused is refused before a run exists.
-    data = load_dataset(dataset)
+    origin = mlflow_ckpt.get_checkpoint(resume_from) if resume_from else None
+    if origin is not None:
+        recorded = mlflow.get_run(origin.run_id).data.params
+        settings = settings.continued(recorded, origin.manifest.metadata.get("dataset"))
+    data = load_dataset(settings.dataset)
     click.echo(f"Data set: {data}")
     check_image_shape(data.image_shape)
 
     with mlflow.start_run() as run:
         # Not earlier: MLflow draws the run's name from Python's random numbers.
-        prepare_backend(seed)
-        model = build_model(data.image_shape, len(data.class_names), learning_rate)
-
-        log_parameters(
-            run,
-            {
-                "epochs": epochs,
-                "batch_size": batch_size,
-                "learning_rate": learning_rate,
-                "seed": seed,
-                "dataset": dataset,
-                "forms": ",".join(forms),
-                "full_format": full_format,
-                "save_freq": str(save_freq),
-                "monitor": monitor,
-            },
-        )
-        log_surroundings(data, model)
-
+        prepare_backend(settings.seed)
         # It logs the metrics of every epoch too, at step = epoch.
-        with mlflow_ckpt.MlflowCheckpoint(
-            monitor=monitor,
+        checkpoints = mlflow_ckpt.MlflowCheckpoint(
+            monitor=settings.monitor,
             verbose=1,
-            save_freq=save_freq,
-            forms=forms,
-            full_format=full_format,
+            save_freq=settings.save_freq,
+            forms=settings.forms,
+            full_format=settings.full_format,
             metadata={"class_names": list(data.class_names), "dataset": data.reference},
-        ) as checkpoints:
-            fit(model, data, checkpoints, batch_size=batch_size, epochs=epochs)
+        )
+        training = begin(settings, data, checkpoints, resume_from)
+        parameters = {**settings.parameters(), "resume_from": resume_from}
+        log_parameters(run, parameters, resumed=bool(resume_from))
+        if origin is None or origin.run_id != run.info.run_id:
+            log_surroundings(data, training.model)
+        with checkpoints:
+            fit(training, data, settings)
 
     click.echo(next_steps(run.info.run_id))
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that can begin, or go on.
+
+    Attributes:
+        model: Compiled.
+        initial_epoch: Number of completed epochs.
+        callbacks: What to pass to `fit`.
+    """
+
+    model: keras.Model
+    initial_epoch: int
+    callbacks: list[keras.callbacks.Callback]
+
+
+def begin(
+    settings: Settings,
+    data: Dataset,
+    checkpoints: mlflow_ckpt.MlflowCheckpoint,
+    resume_from: str,
+) -> Training:
+    """Build a model, or bring a training back that was saved.
+
+    Raises:
+        UserError: There is nothing left to train.
+    """
+    if not resume_from:
+        model = build_model(data.image_shape, len(data.class_names), settings.learning_rate)
+        return Training(model, 0, [checkpoints])
+    point = mlflow_ckpt.resume(resume_from, callbacks=[checkpoints])
+    if point.initial_epoch >= settings.epochs:
+        raise UserError(
+            f"The checkpoint {point.checkpoint.name} is of epoch {point.initial_epoch}: expected "
+            f"epochs, the number in all, to be greater. Received: epochs={settings.epochs}"
+        )
+    click.echo(f"Resuming from {point.checkpoint.name} of run {point.checkpoint.run_id}")
+    return Training(point.model, point.initial_epoch, point.callbacks)
 
 
 def log_surroundings(data: Dataset, model: keras.Model) -> None:
@@ -121,22 +151,18 @@ def log_surroundings(data: Dataset, model: keras.Model) -> None:
     log_environment()
 
 
-def fit(
-    model: keras.Model,
-    data: Dataset,
-    checkpoints: mlflow_ckpt.MlflowCheckpoint,
-    *,
-    batch_size: int,
-    epochs: int,
-) -> None:
+def fit(training: Training, data: Dataset, settings: Settings) -> None:
     """Train a model on all of the data, and save its checkpoints."""
-    model.fit(
-        data.x_train,
-        data.y_train,
-        batch_size=batch_size,
-        epochs=epochs,
+    training.model.fit(
+        # The same batches in epoch 3, whether or not the process was restarted.
+        mlflow_ckpt.EpochDataset(
+            data.x_train, data.y_train, batch_size=settings.batch_size, seed=settings.seed
+        ),
+        epochs=settings.epochs,
+        initial_epoch=training.initial_epoch,
         validation_data=(data.x_test, data.y_test),
-        callbacks=[checkpoints],
+        validation_batch_size=settings.batch_size,
+        callbacks=training.callbacks,
         # Away from a terminal a progress bar is noise: one line an epoch.
         verbose=1 if sys.stdout.isatty() else 2,
     )

@@ -1,0 +1,130 @@
+"""The MLflow Project that made a run: what started it, and how to start it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.projects import utils as projects
+from mlflow.utils import mlflow_tags
+from mlflow.utils.git_utils import get_git_commit
+
+from mlflow_ckpt.errors import InvalidArgumentError, TrackingError
+
+RESUME_FROM = "resume_from"
+# MLflow sets its tag for every other way to get an environment.
+_DEFAULT_ENVIRONMENT = "local"
+
+
+@dataclass(frozen=True)
+class ProjectRun:
+    """How a run was started.
+
+    Attributes:
+        uri: The project: a directory, or a Git repository's address.
+        version: The Git commit; None if the project lies in no repository.
+        entry_point: Its entry point.
+        environment: What `mlflow run --env-manager` was.
+        parameters: All parameters of the run by name, as text.
+        experiment_id: The run's experiment.
+        directory: Where the project lies, if that is on this machine.
+    """
+
+    uri: str
+    version: str | None
+    entry_point: str
+    environment: str
+    parameters: Mapping[str, str]
+    experiment_id: str
+    directory: Path | None
+
+    @classmethod
+    def of(cls, run: Run) -> ProjectRun | None:
+        """Read it from a run's tags; None if no project made the run."""
+        tags = run.data.tags
+        uri = tags.get(mlflow_tags.MLFLOW_SOURCE_NAME)
+        if tags.get(mlflow_tags.MLFLOW_SOURCE_TYPE) != "PROJECT" or not uri:
+            return None
+        return cls(
+            uri=uri,
+            version=tags.get(mlflow_tags.MLFLOW_GIT_COMMIT),
+            entry_point=tags.get(mlflow_tags.MLFLOW_PROJECT_ENTRY_POINT, "main"),
+            environment=tags.get(mlflow_tags.MLFLOW_PROJECT_ENV, _DEFAULT_ENVIRONMENT),
+            parameters=dict(run.data.params),
+            experiment_id=run.info.experiment_id,
+            directory=_directory_of(uri),
+        )
+
+    def moved(self, uri: str) -> ProjectRun:
+        """Return the same with the project elsewhere."""
+        return replace(self, uri=uri, directory=_directory_of(uri))
+
+    def changed_version(self) -> str | None:
+        """Tell that the project's code is another commit now, as a phrase; None if it is not."""
+        now = None if self.directory is None else get_git_commit(str(self.directory))
+        if self.version is None or now is None or now == self.version:
+            return None
+        return f"the project was at commit {self.version[:12]}, and is at {now[:12]}"
+
+    def arguments(self, changed: Mapping[str, str], *, run_id: str | None) -> list[str]:
+        """Return the arguments of `mlflow run` that start it again.
+
+        Args:
+            changed: Parameters with another value than they had.
+            run_id: The run to go on in; None for a new one.
+
+        Raises:
+            InvalidArgumentError: If the project cannot resume.
+            TrackingError: If the project cannot be had.
+        """
+        declared = self._declared_parameters()
+        for name in changed:
+            if name not in declared:
+                raise InvalidArgumentError(
+                    f"The entry point {self.entry_point!r} of the project {self.uri} has no "
+                    f"parameter {name!r}. Expected it to take {RESUME_FROM} (a run id or a ckpt: "
+                    "URI) and epochs, and to pass the first to mlflow_ckpt.resume."
+                )
+        values = {
+            # MLflow logs them quoted for a shell.
+            **{k: " ".join(shlex.split(v)) for k, v in self.parameters.items() if k in declared},
+            **changed,
+        }
+        arguments = ["run", self.uri, "--entry-point", self.entry_point]
+        arguments += ["--env-manager", self.environment]
+        # In a directory of one's own, MLflow would check that commit out.
+        if self.version is not None and self.directory is None:
+            arguments += ["--version", self.version]
+        for name, value in values.items():
+            # An empty value, on MLflow's command line, is no value.
+            arguments += ["--param-list", f"{name}={value}"] if value else []
+        return [*arguments, *(["--run-id", run_id] if run_id else self._experiment())]
+
+    def _experiment(self) -> list[str]:
+        return ["--experiment-id", self.experiment_id]
+
+    def _declared_parameters(self) -> set[str]:
+        try:
+            fetch: Any = projects._fetch_project
+            load: Any = projects.load_project
+            directory = self.directory or fetch(self.uri, self.version)
+            entry_point = load(str(directory)).get_entry_point(self.entry_point)
+        except (MlflowException, OSError) as error:
+            raise TrackingError(
+                f"The project {self.uri} cannot be read: {str(error).splitlines()[0]} Name where "
+                "it is now: --project."
+            ) from error
+        return set(getattr(entry_point, "parameters", {}))
+
+
+def _directory_of(uri: str) -> Path | None:
+    """Return where a project lies on this machine; None if it lies elsewhere."""
+    if not projects._is_local_uri(uri.partition("#")[0]):
+        return None
+    root, _, subdirectory = uri.partition("#")
+    return Path(projects._parse_file_uri(root)) / subdirectory

@@ -285,10 +285,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """Capture what the training keeps besides its model."""
         if self._surroundings is None:
             return TrainingState()
-        steps = self._surroundings.steps(self.params)
-        batch = self._position.batch
-        batch = batch if steps is None else min(batch, steps)
-        return self._surroundings.capture(batch=batch, steps=steps)
+        return self._surroundings.capture(batch=self._position.batch, params=self.params)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait until everything is sent, and end the run that this callback started."""

@@ -309,6 +309,13 @@ def _changes(
     changes += state.unsaved
     if state.stopped:
         changes.append("a callback had ended the training there, and now it goes on")
+    for each in callbacks:
+        swapped = isinstance(each, keras.callbacks.SwapEMAWeights) and each.swap_on_epoch
+        if swapped and state.epochs == state.epoch:
+            changes.append(
+                "SwapEMAWeights put the moving average in the place of the weights for good, as "
+                f"epoch {state.epoch} was to be the last"
+            )
     if any(isinstance(each, keras.callbacks.BackupAndRestore) for each in callbacks):
         changes.append("BackupAndRestore restores a state of its own over this one: leave it out")
     return changes

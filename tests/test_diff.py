@@ -158,6 +158,7 @@ def test_a_large_tensor_is_measured_in_pieces() -> None:
         pytest.param([1e6], np.array([np.inf], "float16"), "became Inf", None, id="overflow"),
         pytest.param(np.array(True), np.array(False), "changed", 1.0, id="bool scalar"),
         pytest.param(np.array(7), np.array(9), "changed", 2.0, id="integer scalar"),
+        pytest.param(np.array([2**60]), np.array([2**60 + 1]), "changed", 1.0, id="large integers"),
         pytest.param(np.empty(0, "f4"), np.empty(0, "f8"), "dtype changed", None, id="empty"),
         pytest.param(np.array([1j]), np.array([2j]), "changed", None, id="complex"),
         pytest.param([-1.7e308], [1.7e308], "changed", None, id="beyond float64"),
@@ -183,8 +184,12 @@ def test_tensors_of_other_roles_do_not_count() -> None:
     prints = Fingerprint(
         tuple(fingerprint_tensor(name, np.ones(2)) for name in ("vars/0", "optimizer/vars/0"))
     )
-    found = diff_tensors(prints, Fingerprint(()), _nothing, _nothing, (WEIGHTS_ROLE,))
-    assert [(each.name, each.kind) for each in found] == [("vars/0", "vanished")]
+    for pair, kind in (
+        ((prints, Fingerprint(())), "vanished"),
+        ((Fingerprint(()), prints), "appeared"),
+    ):
+        found = diff_tensors(*pair, _nothing, _nothing, (WEIGHTS_ROLE,))
+        assert [(each.name, each.kind) for each in found] == [("vars/0", kind)]
 
 
 def test_without_the_values_the_counts_tell_of_nan() -> None:
@@ -265,6 +270,19 @@ def test_layers_that_keras_numbered_otherwise_meet_all_the_same() -> None:
             *("batch_normalization", "changed", "config.name"),
             *("batch_normalization", "batch_normalization_7"),
         ),
+    ]
+
+
+def test_a_layer_put_in_before_others_of_its_class_is_the_one_that_was_added() -> None:
+    a = model(layer("Dense", "dense", units=3), layer("Dense", "dense_1", units=4))
+    b = model(
+        *(layer("Dense", name, units=u) for name, u in (("dense", 9), ("dense_1", 3))),
+        layer("Dense", "dense_2", units=4),
+    )
+    assert places(a, b) == [
+        ("dense", "changed", "config.name", "dense", "dense_1"),
+        ("dense_1", "changed", "config.name", "dense_1", "dense_2"),
+        ("dense", "layer added", "", None, "Dense"),
     ]
 
 

@@ -16,7 +16,7 @@ from mlflow_ckpt.cli.application import EXIT_CODES, OWN_ENVIRONMENT, Application
 @click.group(cls=Application, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlflow-ckpt")
 def main() -> None:
-    """Keras checkpoints in MLflow runs: list, show, verify, restore, resume, predict, prune.
+    """Keras checkpoints in MLflow runs: list, show, verify, restore, resume, predict, prune, diff.
 
     RUN is a run id, or a URI such as ckpt:/RUN_ID/best.
     """

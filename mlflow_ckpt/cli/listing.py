@@ -126,9 +126,7 @@ class Listing:
         if self.ancestors:
             chain = " <- ".join(f"ckpt:/{run_id}/{name}" for run_id, name in self.ancestors)
             lines.append(f"Resumed from {chain}\n")
-        lines += [
-            f"Resumed by {run_id}, from {name}\n" for run_id, name in self.children.items()
-        ]
+        lines += [f"Resumed by {run_id}, from {name}\n" for run_id, name in self.children.items()]
         return lines
 
 

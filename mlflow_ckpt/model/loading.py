@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import warnings
 import zipfile
@@ -21,7 +22,7 @@ from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.weights_file import open_weights
 from mlflow_ckpt.model import architecture, legacy_h5, live
 from mlflow_ckpt.model.architecture import guarded
-from mlflow_ckpt.model.proof import check_fingerprint
+from mlflow_ckpt.model.proof import check_fingerprint, read_fingerprint
 
 CustomObjects = Mapping[str, Any] | None
 
@@ -40,7 +41,42 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
             "Load it with form='split', or save with forms=('full', 'split').",
             available=manifest.forms,
         )
-    path = directory / manifest.full_file
+    with _own_policy(directory):
+        model = _loaded(directory, manifest, custom_objects)
+    restore_seeds(model, directory)
+    check_fingerprint(
+        model,
+        directory,
+        roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE),
+        fresh_optimizer=manifest.step == 0,
+    )
+    return model
+
+
+@contextmanager
+def _own_policy(directory: Path) -> Iterator[None]:
+    """Have Keras's global policy be the one that the model itself had.
+
+    Keras does not save it, and `compile` goes by it: without it, a model of mixed precision that is
+    loaded loses the state of its loss scale, with all of its optimizer's.
+    """
+    before = keras.config.dtype_policy()
+    policy = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8")).get("dtype_policy")
+    if policy is None:
+        scaled = any(t.variable == "dynamic_scale" for t in read_fingerprint(directory).tensors)
+        policy = "mixed_float16" if scaled else before.name
+    if policy == before.name:
+        yield
+        return
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _loaded(directory: Path, manifest: Manifest, custom_objects: CustomObjects) -> keras.Model:
+    path = directory / str(manifest.full_file)
     if manifest.full_format == "h5":
         model = load_architecture(directory, custom_objects)
         known = architecture.known_objects(_read_architecture(directory), custom_objects)
@@ -52,13 +88,6 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
             # fingerprint tells.
             warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
             model = _load_archive(path, directory, custom_objects, compiled=True)
-    restore_seeds(model, directory)
-    check_fingerprint(
-        model,
-        directory,
-        roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE),
-        fresh_optimizer=manifest.step == 0,
-    )
     return model
 
 

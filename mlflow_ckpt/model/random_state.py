@@ -40,7 +40,8 @@ def restore(state: Mapping[str, Any]) -> list[str]:
     """
     problems = []
     name = keras.config.backend()
-    for key, value in state.items():
+    # Keras's first: if it must be made anew, it draws its seed from Python's.
+    for key, value in sorted(state.items(), key=lambda item: item[0] != _KERAS):
         try:
             if key == _PYTHON:
                 version, words, gauss = value

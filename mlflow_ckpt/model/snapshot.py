@@ -50,6 +50,7 @@ class Snapshot:
         workspace: Gives the directory of the temporary files, and makes it the first time.
         schema: What the model takes and gives; None if it cannot tell.
         created: When the snapshot was taken.
+        dtype_policy: Name of the model's own policy.
         variable_names: What people call the tensors that the model stores without a name.
     """
 
@@ -63,6 +64,7 @@ class Snapshot:
     workspace: Workspace
     schema: ModelSchema | None
     created: datetime
+    dtype_policy: str
     variable_names: Mapping[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Snapshot:
@@ -201,6 +203,7 @@ def take(
             workspace=workspace,
             schema=schema_of(model),
             created=datetime.now(UTC),
+            dtype_policy=str(model.dtype_policy.name),
             variable_names=live.readable_names(model),
         )
     except BaseException:

@@ -96,13 +96,14 @@ class Training:
         steps = (params or {}).get("steps")
         return None if steps is None else int(steps)
 
-    def capture(self, *, batch: int, steps: int | None) -> TrainingState:
+    def capture(self, *, batch: int, params: Mapping[str, Any] | None) -> TrainingState:
         """Capture the state as it is now.
 
         Args:
             batch: Batches done of the epoch under way; 0 between two epochs.
-            steps: Batches of a whole epoch; None if unknown.
+            params: What Keras says of the training.
         """
+        steps = self.steps(params)
         model = self._model
         watch = self._watch or callback_state.Watch(self.callbacks)
         captured = watch.capture()
@@ -116,8 +117,9 @@ class Training:
             self._code = code_digests(model)
             self._described = None if self.data is None else self.data.describe()
         return TrainingState(
-            batch=batch,
+            batch=batch if steps is None else min(batch, steps),
             steps=steps,
+            epochs=(params or {}).get("epochs"),
             arrays=captured.arrays,
             random=random_state.capture(),
             metrics=metrics,

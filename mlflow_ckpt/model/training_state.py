@@ -27,6 +27,8 @@ class TrainingState:
         step: `optimizer.iterations`.
         batch: Batches done of the epoch under way; 0 between two epochs.
         steps: Batches of a whole epoch; None if unknown.
+        epochs: Epochs in all that `fit` was told; None if unknown.
+        dtype_policy: Name of the model's own policy; None if unknown.
         compile_config: What `model.compile_from_config` takes; None for an uncompiled model.
         arrays: By name: the states of seed generators, and what the rest refers to.
         random: States of the global random generators, by whose they are; None if unknown.
@@ -43,6 +45,8 @@ class TrainingState:
     step: int = 0
     batch: int = 0
     steps: int | None = None
+    epochs: int | None = None
+    dtype_policy: str | None = None
     compile_config: dict[str, Any] | None = None
     arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     random: dict[str, Any] | None = None
@@ -64,6 +68,8 @@ def write(state: TrainingState, directory: Path) -> None:
         "step": state.step,
         "batch": state.batch,
         "steps": state.steps,
+        "epochs": state.epochs,
+        "dtype_policy": state.dtype_policy,
         "compile_config": state.compile_config,
         "random": pack(state.random, "random", arrays),
         "metrics": pack(state.metrics, "metrics", arrays),
@@ -121,6 +127,8 @@ def _from_content(
         step=content["step"],
         batch=content.get("batch", 0),
         steps=content.get("steps"),
+        epochs=content.get("epochs"),
+        dtype_policy=content.get("dtype_policy"),
         compile_config=content["compile_config"],
         arrays=arrays,
         random=unpack(content.get("random"), arrays),

@@ -194,6 +194,7 @@ def _write_training_state(
         training,
         epoch=epoch,
         step=snapshot.step,
+        dtype_policy=snapshot.dtype_policy,
         compile_config=snapshot.compile_config,
         arrays={**snapshot.seeds, **training.arrays},
     )

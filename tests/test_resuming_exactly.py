@@ -1,0 +1,143 @@
+"""A training that was resumed in another process is, bit for bit, the one that never stopped."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+
+import mlflow_ckpt
+from tests.support import jobs
+from tests.support.children import Child
+from tests.support.jobs import JOBS, Done
+from tests.support.stores import Store
+from tests.support.training import names
+
+EPOCHS = 4
+# Nothing gives shuffled arrays in the same order again on TensorFlow; see docs/resuming.md.
+INSIDE = {
+    "saved inside epochs": "step:20",
+    "saved inside epochs, several steps at once": "step:19",
+}
+SWAPPED = "a moving average that is swapped"
+WHOLE_EPOCHS = [name for name in JOBS if name not in {"shuffled arrays", SWAPPED, *INSIDE}]
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(local_store: Store, spool: Path) -> Run:
+    """Does a job in a process of its own."""
+
+    def run(*arguments: object, **keywords: object) -> Done:
+        child = Child(jobs.train_in_child, *arguments, store=local_store, spool=spool, **keywords)
+        done = child.hear("trained")
+        assert child.join() == 0
+        assert isinstance(done, Done)
+        return done
+
+    return run
+
+
+def require_identical(whole: Done, resumed: Done, checkpoint: str) -> None:
+    """Assert that two trainings ended with the same model, and saved the same in between."""
+    assert resumed.weights == whole.weights
+    difference = mlflow_ckpt.diff(
+        f"ckpt:/{whole.run_id}/{checkpoint}", f"ckpt:/{resumed.run_id}/{checkpoint}"
+    )
+    assert difference.identical, difference
+    metrics = [
+        mlflow_ckpt.get_checkpoint(done.run_id, checkpoint).manifest.metrics
+        for done in (whole, resumed)
+    ]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize("name", WHOLE_EPOCHS)
+def test_two_epochs_and_two_are_four(run: Run, name: str) -> None:
+    whole = run(name, EPOCHS)
+    half = run(name, 2)
+    resumed = run(name, EPOCHS, half.run_id)
+    require_identical(whole, resumed, "latest")
+    assert resumed.warned == []
+    # It goes on where the other ended, and begins nothing anew.
+    assert names(resumed.run_id) == ["epoch_0003", "epoch_0004"]
+
+
+def test_from_the_middle_of_a_training_of_four_epochs(run: Run) -> None:
+    whole = run(SWAPPED, EPOCHS)
+    resumed = run(SWAPPED, EPOCHS, whole.run_id, "epoch:2")
+    require_identical(whole, resumed, "latest")
+    assert resumed.warned == []
+
+
+def test_what_a_callback_did_in_the_last_epoch_is_named(run: Run) -> None:
+    half = run(SWAPPED, 2)
+    (warning,) = run(SWAPPED, 3, half.run_id).warned
+    assert "SwapEMAWeights put the moving average in the place of the weights" in warning
+
+
+@pytest.mark.parametrize(("name", "checkpoint"), INSIDE.items())
+def test_from_inside_an_epoch(run: Run, name: str, checkpoint: str) -> None:
+    whole, half = run(name, EPOCHS), run(name, 2)
+    resumed = run(name, EPOCHS, half.run_id, checkpoint)
+    require_identical(whole, resumed, "latest")
+    assert resumed.warned == []
+
+
+def test_twice_in_a_row_and_in_place(run: Run) -> None:
+    name = "callbacks that fire"
+    whole, first = run(name, EPOCHS), run(name, 1)
+    second = run(name, 2, first.run_id)
+    third = run(name, 3, second.run_id)
+    last = run(name, EPOCHS, third.run_id, in_place=True, run_id=third.run_id)
+    assert last.run_id == third.run_id
+    require_identical(whole, last, "epoch:4")
+
+
+def test_the_order_of_shuffled_arrays_is_named(run: Run) -> None:
+    half = run("shuffled arrays", 2)
+    resumed = run("shuffled arrays", 3, half.run_id)
+    (warning,) = resumed.warned
+    assert "shuffled arrays" in warning
+    assert "EpochDataset" in warning
+
+
+def kill_and_resume(run: Run, store: Store, spool: Path, seed: int, name: str) -> None:
+    whole = run(name, EPOCHS)
+    child = Child(jobs.train_in_child, name, EPOCHS, store=store, spool=spool, slow=0.02)
+    run_id = child.hear("run")
+    deadline = time.monotonic() + random.Random(seed).uniform(0.5, 2.5)
+    while time.monotonic() < deadline or not _has_checkpoint(run_id):
+        time.sleep(0.02)
+    child.kill()
+    resumed = run(name, EPOCHS, run_id, in_place=True, run_id=run_id)
+    assert mlflow.get_run(run_id).info.status == "FINISHED"
+    require_identical(whole, resumed, "latest")
+    for key in mlflow.get_run(run_id).data.metrics:
+        steps = [metric.step for metric in mlflow.MlflowClient().get_metric_history(run_id, key)]
+        assert steps == sorted(set(steps)), f"{key} was logged twice"
+
+
+def _has_checkpoint(run_id: str) -> bool:
+    return bool(mlflow_ckpt.list_checkpoints(run_id))
+
+
+@pytest.mark.parametrize("name", ["callbacks that fire", "saved inside epochs"])
+def test_after_a_kill_at_a_random_moment(
+    run: Run, local_store: Store, spool: Path, name: str
+) -> None:
+    kill_and_resume(run, local_store, spool, 1, name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", ["callbacks that fire", "saved inside epochs"])
+def test_after_kills_at_random_moments(
+    run: Run, local_store: Store, spool: Path, seed: int, name: str
+) -> None:
+    kill_and_resume(run, local_store, spool, 100 + seed, name)

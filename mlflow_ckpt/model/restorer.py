@@ -44,7 +44,7 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         self._name = name
         self._told = set(told)
         self._training: Training | None = None
-        self._done = False
+        self._done = self._inside = False
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Look at the data that `fit` was given."""
@@ -56,15 +56,29 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         if self._done:
             return
         self._done = True
-        state = self._state
         self._require_place(epoch)
         self._warn()
-        if state.batch:
+        if self._state.batch:
             self._restore_metrics()
-        callback_state.restore(self._callbacks, state.callbacks or {}, state.arrays)
-        problems = random_state.restore(state.random or {})
-        for problem in problems:
+        self._inside = self._state.batch > 0
+        for problem in self._restore():
             warnings.warn(f"{ADVICE}{problem}.", stacklevel=2)
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Restore the same again inside an epoch, before its next batch.
+
+        Since the epoch began, other callbacks took it for a new one, and PyTorch's loader of data
+        drew a number.
+        """
+        if self._inside:
+            self._inside = False
+            self._restore()
+
+    def _restore(self) -> list[str]:
+        """Restore callbacks and random generators; return what could not be."""
+        state = self._state
+        callback_state.restore(self._callbacks, state.callbacks or {}, state.arrays)
+        return random_state.restore(state.random or {})
 
     def _require_place(self, epoch: int) -> None:
         """Refuse to train what is not the restored model, or from another place."""

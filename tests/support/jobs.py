@@ -1,6 +1,7 @@
 """Trainings with all that a resumed one must bring back, each run in a process of its own.
 
-As a program, `python -m tests.support.jobs NAME EPOCHS [RUN [CHECKPOINT]]`, for other backends.
+As a program, for other backends, it reads the arguments of several trainings from its input, as a
+JSON list of lists, does one after another, and prints what came of them.
 """
 
 from __future__ import annotations
@@ -237,6 +238,7 @@ def train(
     waiting = [Slow(on_train_batch_end=lambda batch, logs: time.sleep(slow))] if slow else []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        keras.utils.clear_session()  # layers are named as in a new process
         # A resumed training has its random numbers from the checkpoint, and no other.
         deterministic(99)
         if resume_from is None:
@@ -274,5 +276,5 @@ def train_in_child(talk: Any, *arguments: Any, **keywords: Any) -> None:
 
 
 if __name__ == "__main__":
-    _, _name, _epochs, *_rest = sys.argv
-    print(json.dumps(vars(train(_name, int(_epochs), *_rest))))
+    _done = [vars(train(*arguments)) for arguments in json.load(sys.stdin)]
+    sys.stdout.write(json.dumps(_done) + "\n")

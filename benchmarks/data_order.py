@@ -1,0 +1,90 @@
+"""Measure what a repeatable order of data costs: EpochDataset beside fit on plain arrays.
+
+python -m benchmarks.data_order
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+BATCH_SIZE = 64
+
+
+@click.command(context_settings={"show_default": True})
+@click.option(
+    "--images", type=click.IntRange(1), default=50_000, help="As many as CIFAR-10 has by default."
+)
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Epochs of each, interleaved.")
+def main(images: int, rounds: int) -> None:
+    """Measure an epoch of the CNN on made-up images of CIFAR-10's shape, from several sources."""
+    import keras
+    import numpy as np
+
+    import mlflow_ckpt
+    from projects.cifar10.model import build_model
+
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, size=(images, 32, 32, 3), dtype=np.uint8)
+    y = rng.integers(0, 10, size=images)
+    model = build_model((32, 32, 3), 10, 0.001)
+    data = mlflow_ckpt.EpochDataset(x, y, batch_size=BATCH_SIZE, seed=0)
+
+    def pipeline(epoch: int) -> Any:
+        import tensorflow as tf
+
+        dataset = tf.data.Dataset.from_tensor_slices((x, y))
+        return dataset.shuffle(10_000, seed=epoch).batch(BATCH_SIZE).prefetch(tf.data.AUTOTUNE)
+
+    piped = mlflow_ckpt.EpochDataset.from_function(pipeline)
+    sources: dict[str, Callable[[int], dict[str, Any]]] = {
+        "fit(x, y)": lambda _: {"x": x, "y": y, "batch_size": BATCH_SIZE},
+        "EpochDataset(x, y)": lambda epoch: {"x": _begun(data, epoch)},
+        "fit(tf.data.Dataset)": lambda epoch: {"x": pipeline(epoch)},
+        "EpochDataset.from_function": lambda epoch: {"x": _begun(piped, epoch)},
+    }
+    if keras.config.backend() != "tensorflow":
+        del sources["fit(tf.data.Dataset)"], sources["EpochDataset.from_function"]
+    times: dict[str, list[float]] = {name: [] for name in sources}
+    for epoch in range(-1, rounds):
+        for name, source in sources.items():
+            # The callback would tell the epoch; without it, no checkpoint is in the way.
+            given = source(max(epoch, 0))
+            started = time.perf_counter()
+            model.fit(**given, shuffle=True, verbose=0)
+            if epoch >= 0:  # the first traces the graph
+                times[name].append(time.perf_counter() - started)
+    _show(times, images)
+
+
+def _begun(data: Any, epoch: int) -> Any:
+    data.begin(epoch)
+    return data
+
+
+def _show(times: dict[str, list[float]], images: int) -> None:
+    table = Table(title=f"An epoch of {images:,} images in batches of {BATCH_SIZE}")
+    for column in ("source", "median s", "min", "max", "x fit(x, y), round by round"):
+        table.add_column(column, justify="left" if column == "source" else "right")
+    base = times["fit(x, y)"]
+    for name, seconds in times.items():
+        ratio = median(each / other for each, other in zip(seconds, base, strict=True))
+        table.add_row(
+            name,
+            *(f"{each:.2f}" for each in (median(seconds), min(seconds), max(seconds))),
+            f"{ratio:.3f}",
+        )
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

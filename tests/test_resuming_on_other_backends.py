@@ -1,0 +1,79 @@
+"""The proof of tests/test_resuming_exactly.py on Keras's other backends, where they are installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlflow_ckpt
+from tests.support.jobs import JOBS, Done
+from tests.support.stores import Store
+
+pytestmark = pytest.mark.long
+
+EPOCHS = 4
+# The middle of a training of four epochs, and of the second epoch.
+FROM = {
+    "a moving average that is swapped": "epoch:2",
+    "saved inside epochs": "step:20",
+    "saved inside epochs, several steps at once": "step:19",
+}
+# Keras offers no steps_per_execution on PyTorch.
+LEFT_OUT: dict[str, set[str]] = {
+    "jax": set(),
+    "torch": {name for name in JOBS if "at once" in name},
+}
+
+
+def do(jobs: list[list[Any]], backend: str, store: Store, spool: Path) -> list[Done]:
+    """Do jobs, one after another, in a process of their own."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.support.jobs"],
+        input=json.dumps(jobs),
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "MLFLOW_TRACKING_URI": store.uri,
+            "MLFLOW_EXPERIMENT_ID": store.experiment_id,
+            "MLFLOW_CKPT_SPOOL": str(spool),
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=1200,
+    )
+    return [Done(**each) for each in json.loads(ended.stdout.splitlines()[-1])]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_resumed_training_is_the_one_that_never_stopped(
+    local_store: Store, spool: Path, backend: str
+) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    names = [name for name in JOBS if name not in LEFT_OUT[backend]]
+    began = do(
+        [[name, epochs] for name in names for epochs in (EPOCHS, 2)], backend, local_store, spool
+    )
+    whole = dict(zip(names, began[::2], strict=True))
+    half = dict(zip(names, began[1::2], strict=True))
+    half["a moving average that is swapped"] = whole["a moving average that is swapped"]
+    arguments = [[name, EPOCHS, half[name].run_id, FROM.get(name, "latest")] for name in names]
+    resumed = do(arguments, backend, local_store, spool)
+    for name, done in zip(names, resumed, strict=True):
+        difference = mlflow_ckpt.diff(whole[name].run_id, done.run_id)
+        assert difference.identical, (name, difference)
+        assert done.weights == whole[name].weights, name
+        metrics = [
+            mlflow_ckpt.get_checkpoint(each.run_id).manifest.metrics for each in (whole[name], done)
+        ]
+        assert metrics[0] == metrics[1], name
+        assert done.warned == [], name
+    print(f"\n{backend}: {len(names)} trainings resumed bit for bit: {', '.join(names)}")

@@ -222,6 +222,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the epoch; before the first, make sure that nothing would be overwritten."""
         done, self._begun_batches = self._begun_batches, 0
+        if self._surroundings is None or self._surroundings.data is None:
+            done = 0  # the epoch begins anew
         self._position.begin_epoch(epoch, done)
         if not self._first_epoch_checked:
             named_by_step = self.save_freq != "epoch"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +14,7 @@ from mlflow_ckpt.reports import Report
 from mlflow_ckpt.saver import CheckpointSaver
 from mlflow_ckpt.tracking import entries, spool
 from mlflow_ckpt.tracking.entries import Entry
-
-_NOT_THE_USER = ("mlflow_ckpt", "keras")
+from mlflow_ckpt.warned import warn
 
 
 class Messages:
@@ -35,7 +33,7 @@ class Messages:
 
     def warn(self, message: str) -> None:
         """Warn."""
-        warnings.warn(message, stacklevel=_level_of_user())
+        warn(message)
 
     def warn_once(self, message: str) -> None:
         """Warn, if it has not been said yet."""
@@ -163,16 +161,6 @@ class Messages:
             f"THE MODEL DIVERGED: checkpoint {saved.manifest.name} holds NaN or infinite values in "
             f"{len(broken)} tensors: {listed}{more}. Resume from an earlier checkpoint."
         )
-
-
-def _level_of_user() -> int:
-    """Return how far up the stack the line is that a person knows: not one of ours, or Keras's."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USER:
-        if frame.f_back is None:
-            return 1
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _left(left: Sequence[Entry], saver: CheckpointSaver) -> str:

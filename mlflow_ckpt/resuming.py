@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from mlflow_ckpt.tracking.downloading import Progress
 from mlflow_ckpt.tracking.selecting import Checkpoint
 from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt.warned import warn
 
 Rebuild = Callable[[Path, Checkpoint], keras.Model]
 
@@ -189,7 +189,7 @@ class _Source:
             state.epoch, state.batch = state.epoch + 1, 0
         self.changes += _changes(model, found, state, given)
         if self.changes:
-            warnings.warn(f"{ADVICE}{'; '.join(self.changes)}.", stacklevel=4)
+            warn(f"{ADVICE}{'; '.join(self.changes)}.")
         manifest = found.manifest
         origin = Origin(
             found.run_id, found.name, str(manifest.weights_digest), self._store.tracking_uri
@@ -219,10 +219,9 @@ class _Source:
             except TrackingUnavailableError:
                 raise
             except (MlflowCkptError, OSError) as error:
-                warnings.warn(
+                warn(
                     f"{entry.label} of the run {self._store.run_id} waits in this machine's spool "
-                    f"and could not be sent: {error}",
-                    stacklevel=5,
+                    f"and could not be sent: {error}"
                 )
 
     def _rebuilt(self, rebuild: Rebuild) -> tuple[Checkpoint, keras.Model, TrainingState]:
@@ -261,10 +260,9 @@ class _Source:
         }
         if newer:
             listed = "; ".join(f"{name}: {why}" for name, why in newer.items())
-            warnings.warn(
+            warn(
                 f"Resuming from {found.name}, the newest valid checkpoint of the run "
-                f"{found.run_id}. Newer ones cannot be used. {listed}",
-                stacklevel=5,
+                f"{found.run_id}. Newer ones cannot be used. {listed}"
             )
 
     def _clear_the_way(self) -> None:

@@ -89,7 +89,7 @@ def test_in_place_goes_on_in_the_same_run() -> None:
     with pytest.raises(ZeroDivisionError), mlflow.start_run() as run, MlflowCheckpoint() as ours:
         # The epoch's metrics are logged, and then the process breaks down.
         stop = keras.callbacks.LambdaCallback(
-            on_train_batch_begin=lambda batch, _: ours._position.epoch == 2 and 1 / 0
+            on_train_batch_begin=lambda batch, logs: ours._position.epoch == 2 and 1 / 0
         )
         fit(small_model(), ours, stop, epochs=4, shuffle=False)
     run_id = run.info.run_id

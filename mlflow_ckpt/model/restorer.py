@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from mlflow_ckpt.format.changes import changed_values
 from mlflow_ckpt.model import callback_state, live, random_state
 from mlflow_ckpt.model.training import Training
 from mlflow_ckpt.model.training_state import TrainingState
+from mlflow_ckpt.warned import warn
 
 ADVICE = "A resumed training cannot be the same as one that never stopped: "
 
@@ -58,11 +58,12 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         self._done = True
         self._require_place(epoch)
         self._warn()
-        if self._state.batch:
-            self._restore_metrics()
         self._inside = self._state.batch > 0
+        if self._inside and self._training is not None and self._training.data is not None:
+            # Other data begin the epoch anew, and the metrics with it.
+            self._restore_metrics(self._training)
         for problem in self._restore():
-            warnings.warn(f"{ADVICE}{problem}.", stacklevel=2)
+            warn(f"{ADVICE}{problem}.")
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Restore the same again inside an epoch, before its next batch.
@@ -96,18 +97,16 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
                 "(point.model), and do not compile it again."
             )
 
-    def _restore_metrics(self) -> None:
-        if self._training is not None:
-            self._training.build_metrics()
+    def _restore_metrics(self, training: Training) -> None:
+        training.build_metrics()
         variables = list(getattr(self.model, "metrics_variables", []))
         if [tuple(v.shape) for v in variables] == [v.shape for v in self._state.metrics]:
             for variable, value in zip(variables, self._state.metrics, strict=True):
                 variable.assign(value)
         else:
-            warnings.warn(
+            warn(
                 f"{ADVICE}the model has other metrics than were saved, so the epoch's mean values "
-                "begin anew.",
-                stacklevel=2,
+                "begin anew."
             )
 
     def _warn(self) -> None:
@@ -125,7 +124,7 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         found += changed_settings(self.model, state)
         new = [phrase for phrase in found if phrase not in self._told]
         if new:
-            warnings.warn(f"{ADVICE}{'; '.join(new)}.", stacklevel=2)
+            warn(f"{ADVICE}{'; '.join(new)}.")
 
 
 def changed_settings(model: keras.Model, state: TrainingState) -> list[str]:
@@ -133,4 +132,6 @@ def changed_settings(model: keras.Model, state: TrainingState) -> list[str]:
     if state.compile_config is None or not live.is_compiled(model):
         return []
     now = json.loads(json.dumps(model.get_compile_config()))
-    return list(changed_values("compile", state.compile_config, now))
+    changes = changed_values("compile", state.compile_config, now)
+    # Keras counts objects of the same kind in a process.
+    return [phrase for phrase in changes if not phrase.startswith("compile.optimizer.name was")]

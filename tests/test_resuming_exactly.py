@@ -29,6 +29,10 @@ WHOLE_EPOCHS = [name for name in JOBS if name not in {"shuffled arrays", SWAPPED
 Run = Callable[..., Done]
 
 
+# Trainings of four epochs that never stopped, each done once.
+_whole: dict[str, Done] = {}
+
+
 @pytest.fixture
 def run(local_store: Store, spool: Path) -> Run:
     """Does a job in a process of its own."""
@@ -41,6 +45,12 @@ def run(local_store: Store, spool: Path) -> Run:
         return done
 
     return run
+
+
+def whole_of(run: Run, name: str) -> Done:
+    if name not in _whole:
+        _whole[name] = run(name, EPOCHS)
+    return _whole[name]
 
 
 def require_identical(whole: Done, resumed: Done, checkpoint: str) -> None:
@@ -59,7 +69,7 @@ def require_identical(whole: Done, resumed: Done, checkpoint: str) -> None:
 
 @pytest.mark.parametrize("name", WHOLE_EPOCHS)
 def test_two_epochs_and_two_are_four(run: Run, name: str) -> None:
-    whole = run(name, EPOCHS)
+    whole = whole_of(run, name)
     half = run(name, 2)
     resumed = run(name, EPOCHS, half.run_id)
     require_identical(whole, resumed, "latest")
@@ -69,7 +79,7 @@ def test_two_epochs_and_two_are_four(run: Run, name: str) -> None:
 
 
 def test_from_the_middle_of_a_training_of_four_epochs(run: Run) -> None:
-    whole = run(SWAPPED, EPOCHS)
+    whole = whole_of(run, SWAPPED)
     resumed = run(SWAPPED, EPOCHS, whole.run_id, "epoch:2")
     require_identical(whole, resumed, "latest")
     assert resumed.warned == []
@@ -83,7 +93,7 @@ def test_what_a_callback_did_in_the_last_epoch_is_named(run: Run) -> None:
 
 @pytest.mark.parametrize(("name", "checkpoint"), INSIDE.items())
 def test_from_inside_an_epoch(run: Run, name: str, checkpoint: str) -> None:
-    whole, half = run(name, EPOCHS), run(name, 2)
+    whole, half = whole_of(run, name), run(name, 2)
     resumed = run(name, EPOCHS, half.run_id, checkpoint)
     require_identical(whole, resumed, "latest")
     assert resumed.warned == []
@@ -91,7 +101,7 @@ def test_from_inside_an_epoch(run: Run, name: str, checkpoint: str) -> None:
 
 def test_twice_in_a_row_and_in_place(run: Run) -> None:
     name = "callbacks that fire"
-    whole, first = run(name, EPOCHS), run(name, 1)
+    whole, first = whole_of(run, name), run(name, 1)
     second = run(name, 2, first.run_id)
     third = run(name, 3, second.run_id)
     last = run(name, EPOCHS, third.run_id, in_place=True, run_id=third.run_id)
@@ -108,7 +118,7 @@ def test_the_order_of_shuffled_arrays_is_named(run: Run) -> None:
 
 
 def kill_and_resume(run: Run, store: Store, spool: Path, seed: int, name: str) -> None:
-    whole = run(name, EPOCHS)
+    whole = whole_of(run, name)
     child = Child(jobs.train_in_child, name, EPOCHS, store=store, spool=spool, slow=0.02)
     run_id = child.hear("run")
     deadline = time.monotonic() + random.Random(seed).uniform(0.5, 2.5)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 from mlflow.projects import utils as projects
 from mlflow.utils import mlflow_tags
 from mlflow.utils.git_utils import get_git_commit
@@ -95,7 +96,8 @@ class ProjectRun:
             **{k: " ".join(shlex.split(v)) for k, v in self.parameters.items() if k in declared},
             **changed,
         }
-        arguments = ["run", self.uri, "--entry-point", self.entry_point]
+        where = self.uri if self.directory is None else str(self.directory)
+        arguments = ["run", where, "--entry-point", self.entry_point]
         arguments += ["--env-manager", self.environment]
         # In a directory of one's own, MLflow would check that commit out.
         if self.version is not None and self.directory is None:
@@ -114,17 +116,21 @@ class ProjectRun:
             load: Any = projects.load_project
             directory = self.directory or fetch(self.uri, self.version)
             entry_point = load(str(directory)).get_entry_point(self.entry_point)
-        except (MlflowException, OSError) as error:
+        except Exception as error:
+            # MLflow calls Git, unpacks archives, reads YAML: anything may come.
             raise TrackingError(
-                f"The project {self.uri} cannot be read: {str(error).splitlines()[0]} Name where "
-                "it is now: --project."
+                f"The project {self.uri} cannot be had ({type(error).__name__}). Name where it is "
+                "now: --project."
             ) from error
         return set(getattr(entry_point, "parameters", {}))
 
 
 def _directory_of(uri: str) -> Path | None:
     """Return where a project lies on this machine; None if it lies elsewhere."""
-    if not projects._is_local_uri(uri.partition("#")[0]):
-        return None
     root, _, subdirectory = uri.partition("#")
-    return Path(projects._parse_file_uri(root)) / subdirectory
+    parsed = urlsplit(root)
+    given = [parsed.path, url2pathname(parsed.path)] if parsed.scheme == "file" else [root]
+    for path in given:
+        if Path(path).is_dir():
+            return Path(path) / subdirectory
+    return None

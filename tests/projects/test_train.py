@@ -42,6 +42,7 @@ def test_the_run_holds_its_parameters_as_mlflow_run_logged_them(
         "full_format": "keras",
         "save_freq": "epoch",
         "monitor": "val_loss",
+        "resume_from": "''",
     }
 
 

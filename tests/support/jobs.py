@@ -105,7 +105,7 @@ def digits_data() -> dict[str, Any]:
     from projects.cifar10.data import load_digits_32
 
     data = load_digits_32("asked for")
-    x, y = data.x_train[:256], data.y_train[:256]
+    x, y = data.x_train[:160], data.y_train[:160]
     return {"x": mlflow_ckpt.EpochDataset(x, y, batch_size=32, seed=1)}
 
 

@@ -22,6 +22,10 @@ from mlflow_ckpt.errors import (
     WeightsMismatchError,
 )
 from mlflow_ckpt.format.manifest import Manifest
+from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.tracking.entries import METRICS
+from mlflow_ckpt.tracking.spool import Spool
+from mlflow_ckpt.tracking.store import RunStore
 from tests.support.stores import Store
 from tests.support.training import BATCHES, X, Y, fit, names, small_model, trained
 
@@ -226,7 +230,7 @@ def test_callbacks_get_their_states_back() -> None:
     with mlflow.start_run() as run:
         early = keras.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True)
         fit(small_model(), MlflowCheckpoint(), Offering(), Registered(), early, shuffle=False)
-    again = [
+    again: list[Any] = [
         Offering(),
         Registered(),
         keras.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True),
@@ -235,6 +239,44 @@ def test_callbacks_get_their_states_back() -> None:
     go_on(point, 3)
     assert [callback.epochs for callback in again[:2]] == [3, 3]
     assert again[2].best_epoch == 2
+
+
+@on_disk
+def test_model_checkpoint_knows_its_best_value(tmp_path: Path) -> None:
+    def make() -> keras.callbacks.Callback:
+        return keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.keras", monitor="loss", save_best_only=True
+        )
+
+    with mlflow.start_run() as run:
+        fit(small_model(), MlflowCheckpoint("loss"), make(), shuffle=False)
+    (tmp_path / "best.keras").unlink()
+    again = make()
+    point = mlflow_ckpt.resume(run.info.run_id, callbacks=[again])
+    worse = np.full_like(Y, 1000.0)
+    point.model.fit(
+        X, worse, initial_epoch=2, epochs=3, verbose=0, callbacks=point.callbacks, shuffle=False
+    )
+    assert again.best < 100
+    assert not (tmp_path / "best.keras").exists()
+
+
+@on_disk
+def test_what_waits_in_the_spool_is_sent_first() -> None:
+    run_id = unshuffled()
+    spool = Spool.default()
+    spool.put(
+        run_id,
+        kind=METRICS,
+        tracking_uri=RunStore(run_id).tracking_uri,
+        metrics={"loss": 1.0},
+        step=3,
+        timestamp=2**42,
+    )
+    go_on(mlflow_ckpt.resume(run_id, in_place=True), 3)
+    history = mlflow.MlflowClient().get_metric_history(run_id, "loss")
+    assert [(metric.step, metric.value) for metric in history][2:] == [(3, 1.0)]
+    assert spool.entries(run_id) == []
 
 
 @on_disk
@@ -420,18 +462,11 @@ def test_an_interruption_after_the_last_batch_is_named() -> None:
 @on_disk
 def test_an_older_checkpoint_says_what_it_does_not_hold() -> None:
     run_id = trained()
-    with mlflow.start_run() as run, mlflow_ckpt_saver(run.info.run_id) as saver:
+    with mlflow.start_run() as run, CheckpointSaver(RunStore(run.info.run_id)) as saver:
         saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
     with pytest.warns(UserWarning, match="holds no states of callbacks and random generators"):
         mlflow_ckpt.resume(run.info.run_id)
     assert names(run_id)
-
-
-def mlflow_ckpt_saver(run_id: str) -> Any:
-    from mlflow_ckpt.saver import CheckpointSaver
-    from mlflow_ckpt.tracking.store import RunStore
-
-    return CheckpointSaver(RunStore(run_id))
 
 
 @on_disk

@@ -88,6 +88,8 @@ class Training:
             keras_private.expect_batches(self._iterator, self.data.num_batches)
         if self._watch is None:
             self._watch = callback_state.Watch(self.callbacks)
+            self._code = code_digests(self._model)
+            self._described = None if self.data is None else self.data.describe()
 
     def steps(self, params: Mapping[str, Any] | None) -> int | None:
         """Return how many batches a whole epoch has, if it is known."""
@@ -113,9 +115,6 @@ class Training:
                 np.array(keras.ops.convert_to_numpy(variable), copy=True)
                 for variable in getattr(model, "metrics_variables", [])
             ]
-        if self._code is None:
-            self._code = code_digests(model)
-            self._described = None if self.data is None else self.data.describe()
         return TrainingState(
             batch=batch if steps is None else min(batch, steps),
             steps=steps,
@@ -127,7 +126,7 @@ class Training:
             unsaved=[*captured.unsaved, *([self.problem] if self.problem else [])],
             stopped=bool(getattr(model, "stop_training", False)),
             data=self._described,
-            code=self._code,
+            code=self._code or {},
             settings=pack(self._settings, "settings", {}),
         )
 

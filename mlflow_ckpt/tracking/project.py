@@ -97,14 +97,14 @@ class ProjectRun:
             **changed,
         }
         where = self.uri if self.directory is None else str(self.directory)
-        arguments = ["run", where, "--entry-point", self.entry_point]
+        arguments = ["run", where, "-e", self.entry_point]
         arguments += ["--env-manager", self.environment]
         # In a directory of one's own, MLflow would check that commit out.
         if self.version is not None and self.directory is None:
             arguments += ["--version", self.version]
         for name, value in values.items():
             # An empty value, on MLflow's command line, is no value.
-            arguments += ["--param-list", f"{name}={value}"] if value else []
+            arguments += ["-P", f"{name}={value}"] if value else []
         return [*arguments, *(["--run-id", run_id] if run_id else self._experiment())]
 
     def _experiment(self) -> list[str]:

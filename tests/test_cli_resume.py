@@ -58,7 +58,8 @@ def made_by(project: Path, **tags: str) -> str:
     return run_id
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+# The project's own test starts a new run.
+@pytest.mark.parametrize("in_place", [pytest.param(False, marks=pytest.mark.long), True])
 def test_the_project_is_started_again(project: Path, in_place: bool) -> None:
     run_id = made_by(project)
     arguments = ["--in-place"] if in_place else []

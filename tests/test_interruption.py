@@ -496,7 +496,9 @@ def new_run() -> str:
     [
         ("raise", {1}, "BoomError", "tests.test_interruption.BoomError"),
         ("exit", {3}, "exit", None),
-        ("SIGINT", {-signal.SIGINT}, "SIGINT", "KeyboardInterrupt"),
+        pytest.param(
+            *("SIGINT", {-signal.SIGINT}, "SIGINT", "KeyboardInterrupt"), marks=pytest.mark.long
+        ),
         # A process that still works while it ends may forget, in Python, that a signal ended it.
         ("SIGINT twice", {1, -signal.SIGINT}, "KeyboardInterrupt", "KeyboardInterrupt"),
     ],

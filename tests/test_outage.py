@@ -123,7 +123,7 @@ def test_training_goes_on_while_the_server_hangs(
     check_everything_arrived(run_id, spool, store, epochs=epochs)
 
 
-@pytest.mark.parametrize("away_from", [0, 2])
+@pytest.mark.parametrize("away_from", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_a_server_that_comes_back_after_training_is_sent_everything_by_flush(
     away_from: int, fragile: Fragile, spool: Path
 ) -> None:

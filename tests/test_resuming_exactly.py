@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -23,8 +24,20 @@ INSIDE = {
     "saved inside epochs": "step:20",
     "saved inside epochs, several steps at once": "step:19",
 }
+# These are enough for every day; the others stand behind the marker `long`.
+DAILY = {
+    "callbacks that fire",
+    "saved inside epochs, several steps at once",
+}
 SWAPPED = "a moving average that is swapped"
 WHOLE_EPOCHS = [name for name in JOBS if name not in {"shuffled arrays", SWAPPED, *INSIDE}]
+
+
+def daily(*arguments: str) -> Any:
+    """Parameters of a test that is long unless the job, the first of them, is a daily one."""
+    marks = [] if arguments[0] in DAILY else [pytest.mark.long]
+    return pytest.param(*arguments, marks=marks, id="-".join(arguments))
+
 
 Run = Callable[..., Done]
 
@@ -67,7 +80,7 @@ def require_identical(whole: Done, resumed: Done, checkpoint: str) -> None:
     assert metrics[0] == metrics[1]
 
 
-@pytest.mark.parametrize("name", WHOLE_EPOCHS)
+@pytest.mark.parametrize("name", [daily(name) for name in WHOLE_EPOCHS])
 def test_two_epochs_and_two_are_four(run: Run, name: str) -> None:
     whole = whole_of(run, name)
     half = run(name, 2)
@@ -78,6 +91,7 @@ def test_two_epochs_and_two_are_four(run: Run, name: str) -> None:
     assert names(resumed.run_id) == ["epoch_0003", "epoch_0004"]
 
 
+@pytest.mark.long
 def test_from_the_middle_of_a_training_of_four_epochs(run: Run) -> None:
     whole = whole_of(run, SWAPPED)
     resumed = run(SWAPPED, EPOCHS, whole.run_id, "epoch:2")
@@ -85,13 +99,14 @@ def test_from_the_middle_of_a_training_of_four_epochs(run: Run) -> None:
     assert resumed.warned == []
 
 
+@pytest.mark.long
 def test_what_a_callback_did_in_the_last_epoch_is_named(run: Run) -> None:
     half = run(SWAPPED, 2)
     (warning,) = run(SWAPPED, 3, half.run_id).warned
     assert "SwapEMAWeights put the moving average in the place of the weights" in warning
 
 
-@pytest.mark.parametrize(("name", "checkpoint"), INSIDE.items())
+@pytest.mark.parametrize(("name", "checkpoint"), [daily(*each) for each in INSIDE.items()])
 def test_from_inside_an_epoch(run: Run, name: str, checkpoint: str) -> None:
     whole, half = whole_of(run, name), run(name, 2)
     resumed = run(name, EPOCHS, half.run_id, checkpoint)
@@ -117,13 +132,19 @@ def test_the_order_of_shuffled_arrays_is_named(run: Run) -> None:
     assert "EpochDataset" in warning
 
 
-def kill_and_resume(run: Run, store: Store, spool: Path, seed: int, name: str) -> None:
-    whole = whole_of(run, name)
+def started(store: Store, spool: Path, seed: int, name: str) -> tuple[Child, str]:
+    """Start a training, and wait for a random moment after its first checkpoint."""
     child = Child(jobs.train_in_child, name, EPOCHS, store=store, spool=spool, slow=0.02)
     run_id = child.hear("run")
-    deadline = time.monotonic() + random.Random(seed).uniform(0.5, 2.5)
-    while time.monotonic() < deadline or not _has_checkpoint(run_id):
+    while not _has_checkpoint(run_id):
         time.sleep(0.02)
+    time.sleep(random.Random(seed).uniform(0.0, 0.6))
+    return child, run_id
+
+
+def kill_and_resume(run: Run, store: Store, spool: Path, seed: int, name: str) -> None:
+    whole = whole_of(run, name)
+    child, run_id = started(store, spool, seed, name)
     child.kill()
     resumed = run(name, EPOCHS, run_id, in_place=True, run_id=run_id)
     assert mlflow.get_run(run_id).info.status == "FINISHED"
@@ -133,15 +154,27 @@ def kill_and_resume(run: Run, store: Store, spool: Path, seed: int, name: str) -
         assert steps == sorted(set(steps)), f"{key} was logged twice"
 
 
+def test_after_a_preemption_in_the_middle_of_an_epoch(
+    run: Run, local_store: Store, spool: Path
+) -> None:
+    name = "the CNN on digits"  # without validation, in which no step could be repeated
+    whole = whole_of(run, name)
+    child = Child(jobs.train_in_child, name, EPOCHS, store=local_store, spool=spool, preempted=True)
+    run_id = child.hear("run")
+    assert child.join() == 143
+    newest = mlflow_ckpt.get_checkpoint(run_id).manifest
+    resumed = run(name, EPOCHS, run_id, in_place=True, run_id=run_id)
+    require_identical(whole, resumed, "latest")
+    assert resumed.warned == []
+    assert (newest.name, newest.interrupted) == ("step_00000008", "SIGTERM")
+
+
 def _has_checkpoint(run_id: str) -> bool:
     return bool(mlflow_ckpt.list_checkpoints(run_id))
 
 
-@pytest.mark.parametrize("name", ["callbacks that fire", "saved inside epochs"])
-def test_after_a_kill_at_a_random_moment(
-    run: Run, local_store: Store, spool: Path, name: str
-) -> None:
-    kill_and_resume(run, local_store, spool, 1, name)
+def test_after_a_kill_at_a_random_moment(run: Run, local_store: Store, spool: Path) -> None:
+    kill_and_resume(run, local_store, spool, 1, "callbacks that fire")
 
 
 @pytest.mark.long

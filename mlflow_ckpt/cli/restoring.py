@@ -80,8 +80,9 @@ class Restored:
             *(f"  {self.output / name}" for name in self.files),
             "",
             "Resume training:",
-            f'  model = mlflow_ckpt.load_model("{uri}")',
-            f"  model.fit(..., initial_epoch={manifest.epoch}, epochs={manifest.epoch + 1})",
+            f'  point = mlflow_ckpt.resume("{uri}", callbacks=[...])',
+            "  point.model.fit(..., initial_epoch=point.initial_epoch, "
+            f"epochs={manifest.epoch + 1}, callbacks=point.callbacks)",
             "Infer:",
             f"  mlflow-ckpt predict {uri} INPUT.npy",
             *(f"  {line}" for line in self._stock_keras()),

@@ -7,7 +7,9 @@ JSON list of lists, does one after another, and prints what came of them.
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import sys
 import time
 import warnings
@@ -211,6 +213,25 @@ class Done:
     warned: list[str]
 
 
+class Waiting(keras.callbacks.Callback):
+    """Lets each step take its time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        time.sleep(self._seconds)
+
+
+class Preemption(keras.callbacks.Callback):
+    """Sends this process a SIGTERM after the eighth step."""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def train(
     name: str,
     epochs: int,
@@ -219,6 +240,7 @@ def train(
     *,
     in_place: bool = False,
     slow: float = 0.0,
+    preempted: bool = False,
 ) -> Done:
     """Do a job from the beginning, or from a checkpoint on.
 
@@ -229,13 +251,15 @@ def train(
         checkpoint: Which of its checkpoints.
         in_place: Whether to go on in the same run.
         slow: Seconds that each step takes at least.
+        preempted: Whether the process gets a SIGTERM after the eighth step.
     """
     job = JOBS[name]
 
-    class Slow(keras.callbacks.LambdaCallback):  # type: ignore[misc]
-        pass
-
-    waiting = [Slow(on_train_batch_end=lambda batch, logs: time.sleep(slow))] if slow else []
+    waiting = []
+    if slow:
+        waiting.append(Waiting(slow))
+    if preempted:
+        waiting.append(Preemption())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         keras.utils.clear_session()  # layers are named as in a new process

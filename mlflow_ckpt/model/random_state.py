@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import keras
@@ -16,7 +17,10 @@ _PYTHON, _NUMPY, _KERAS = "python", "numpy", "keras"
 
 
 def capture() -> dict[str, Any]:
-    """Return the states of Python's, NumPy's, Keras's and the backend's global generators."""
+    """Return the states of the global generators of Python, NumPy, Keras, TensorFlow and PyTorch.
+
+    The last two where they are loaded, whatever the backend: data may come through them.
+    """
     version, words, gauss = random.getstate()
     state: dict[str, Any] = {
         _PYTHON: [version, np.array(words, dtype=np.uint32), gauss],
@@ -25,10 +29,12 @@ def capture() -> dict[str, Any]:
     seed = keras_private.global_seed_state()
     if seed is not None:
         state[_KERAS] = np.array(keras.ops.convert_to_numpy(seed), copy=True)
-    name = keras.config.backend()
-    backend = _BACKENDS.get(name)
-    if backend is not None:
-        state[name] = backend[0]()
+    for name, (module, get_state, _) in _LIBRARIES.items():
+        if module in sys.modules:
+            try:
+                state[name] = get_state()
+            except (AttributeError, KeyError):  # pragma: no cover - another version of it
+                state[name] = None
     return state
 
 
@@ -39,7 +45,6 @@ def restore(state: Mapping[str, Any]) -> list[str]:
         What could not be put back, and why.
     """
     problems = []
-    name = keras.config.backend()
     # Keras's first: if it must be made anew, it draws its seed from Python's.
     for key, value in sorted(state.items(), key=lambda item: item[0] != _KERAS):
         try:
@@ -50,24 +55,32 @@ def restore(state: Mapping[str, Any]) -> list[str]:
                 np.random.set_state(value)
             elif key == _KERAS:
                 keras_private.set_global_seed_state(value)
-            elif key == name and name in _BACKENDS:
-                _BACKENDS[name][1](value)
+            elif key in _LIBRARIES and value is not None:
+                # If it is not loaded yet, the training may load it later.
+                import_module(_LIBRARIES[key][0])
+                _LIBRARIES[key][2](value)
             else:
-                problems.append(f"the random generators of {key}: the backend is {name} now")
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                problems.append(f"the state of {key}'s random generator is not known")
+        except (
+            AttributeError,
+            ImportError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:
             problems.append(f"the random generator of {key}: {error}")
     return problems
 
 
 def _capture_tensorflow() -> dict[str, Any]:
-    # Keras has imported it; this package itself is neutral to the backend.
-    context = sys.modules["tensorflow.python.eager.context"].context()
+    context = sys.modules[_CONTEXT].context()
     state: dict[str, Any] = {"seed": context._seed}
     # What operations without a seed of their own draw theirs from.
     if context._seed is not None and context._rng is not None:
         version, words, gauss = context._rng.getstate()
         state["operations"] = [version, np.array(words, dtype=np.uint32), gauss]
-    generator = sys.modules["tensorflow.python.ops.stateful_random_ops"].global_generator
+    generator = sys.modules[_STATEFUL].global_generator
     if generator is not None:
         state["generator"] = np.array(generator.state)
         state["algorithm"] = int(generator.algorithm)
@@ -76,7 +89,7 @@ def _capture_tensorflow() -> dict[str, Any]:
 
 def _restore_tensorflow(state: Mapping[str, Any]) -> None:
     random_of_tf = sys.modules["tensorflow"].random
-    context = sys.modules["tensorflow.python.eager.context"].context()
+    context = sys.modules[_CONTEXT].context()
     if state["seed"] != context._seed:
         random_of_tf.set_seed(state["seed"])
     if "operations" in state:
@@ -102,8 +115,10 @@ def _restore_torch(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all([torch.from_numpy(np.array(each)) for each in state["cuda"]])
 
 
-# JAX has no global generator.
-_BACKENDS = {
-    "tensorflow": (_capture_tensorflow, _restore_tensorflow),
-    "torch": (_capture_torch, _restore_torch),
+# JAX has no global generator. This package itself is neutral to the backend: nothing here is
+# imported for a training that does not use it.
+_CONTEXT, _STATEFUL = "tensorflow.python.eager.context", "tensorflow.python.ops.stateful_random_ops"
+_LIBRARIES = {
+    "tensorflow": (_CONTEXT, _capture_tensorflow, _restore_tensorflow),
+    "torch": ("torch", _capture_torch, _restore_torch),
 }

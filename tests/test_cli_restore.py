@@ -55,8 +55,8 @@ def test_restore_tells_what_it_wrote_and_what_to_do_next(
     text = restore(trained_run, tmp_path / "out")
     uri = f"ckpt:/{trained_run.run_id}/epoch_0002"
     assert f"Restored epoch_0002 of run {trained_run.run_id} to {tmp_path / 'out'}" in text
-    assert f'model = mlflow_ckpt.load_model("{uri}")' in text
-    assert "initial_epoch=2" in text
+    assert f'point = mlflow_ckpt.resume("{uri}", callbacks=[...])' in text
+    assert "initial_epoch=point.initial_epoch" in text
     assert f"mlflow-ckpt predict {uri} INPUT.npy" in text
     assert f'keras.models.load_model("{tmp_path / "out" / "model.keras"}")' in text
     assert sorted(item.name for item in (tmp_path / "out").iterdir()) == [

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import keras
 
+from mlflow_ckpt import neighbours
 from mlflow_ckpt.errors import MlflowCkptError
 from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.lineage import Origin
@@ -74,7 +75,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         full_format: `"keras"`, or `"h5"` for the legacy HDF5 format.
         run_id: The run to log to; the active run if None. Where there is none, the callback starts
             one, and ends it when training ends.
-        log_metrics: Log the epoch's metrics to the run, at step = completed epochs.
+        log_metrics: Log the epoch's metrics to the run, at step = completed epochs, unless a
+            callback of MLflow's own, such as autolog's, does it already.
         metadata: Plain values to keep in every checkpoint, such as class names.
         retention: Which checkpoints the run keeps: `LatestN`, `BestN`, `EveryN`, `AnyOf`.
         on_error: What to do where a checkpoint cannot be saved or sent: `"warn"`, and go on
@@ -162,6 +164,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._thread: threading.Thread | None = None
         self._history: Any = None
         self._first_epoch_checked = False
+        self._others_log = False
 
     def resume_from(self, origin: Origin, *, in_place: bool, batch: int) -> None:
         """Have the next training go on from a checkpoint; called by `resume`.
@@ -212,12 +215,20 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._surroundings = Training(self, self._settings)
         self._surroundings.move_last(self)
         self._session.begin(self.model, self.run_id, self._origin, in_place=self._in_place)
+        self._look_at_neighbours(self._surroundings.callbacks)
         self._first_epoch_checked = self._due = False
         self._process, self._thread = os.getpid(), threading.current_thread()
         self._history = getattr(self.model, "history", None)
         self._training = True
         self._interruption.install()
         atexit.register(self._at_exit)
+
+    def _look_at_neighbours(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Leave metrics to MLflow's own callback where one logs them to the same run."""
+        others_log = neighbours.logs_epochs(callbacks)
+        self._others_log = self._session.yield_metrics(others_log=others_log)
+        if neighbours.saves(callbacks):
+            self._messages.warn_once(neighbours.DUPLICATE)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the epoch; before the first, make sure that nothing would be overwritten."""
@@ -265,7 +276,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         completed = epoch + 1
         metrics = scalars(logs)
         self._position.begin_epoch(completed)
-        if self.log_metrics and metrics:
+        if self.log_metrics and metrics and not self._others_log:
             self._session.log_metrics(metrics, completed)
         if self.save_freq == "epoch":
             self._save(CheckpointName("epoch", completed), metrics)

@@ -9,11 +9,11 @@ from typing import Any
 
 from mlflow_ckpt.composing import Saved
 from mlflow_ckpt.errors import MlflowCkptError, TrackingError
-from mlflow_ckpt.metrics import allowed_names
 from mlflow_ckpt.reports import Report
 from mlflow_ckpt.saver import CheckpointSaver
 from mlflow_ckpt.tracking import entries, spool
 from mlflow_ckpt.tracking.entries import Entry
+from mlflow_ckpt.tracking.metric_names import allowed_names
 from mlflow_ckpt.warned import warn
 
 

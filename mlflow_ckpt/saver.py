@@ -18,7 +18,7 @@ from typing import Any
 import keras
 
 from mlflow_ckpt.composing import Composer, Job
-from mlflow_ckpt.errors import InvalidArgumentError
+from mlflow_ckpt.errors import InvalidArgumentError, TrackingError
 from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.monitor import Monitor
@@ -270,10 +270,15 @@ class CheckpointSaver:
         traceback: TracebackType | None,
     ) -> None:
         """Wait until everything is sent, and raise the first thing that went wrong."""
-        self.finish(patience=30.0)
+        left = self.finish(patience=30.0)
         failures = [report.error for report in self.reports() if report.error is not None]
-        if failures and exc is None:
+        if exc is None and failures:
             raise failures[0]
+        if exc is None and left:
+            raise TrackingError(
+                f"{left[0].label} of the run {self.run_id} could not be sent in time. It stays in "
+                f"the spool {self.spool.root}."
+            )
 
     def _keep(self, job: Job) -> None:
         saved, entry = self._keeper.keep(job)

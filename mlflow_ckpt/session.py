@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import mlflow
 
 from mlflow_ckpt.errors import MlflowCkptError, TrackingError, TrackingUnavailableError
 from mlflow_ckpt.format.layout import CheckpointName
@@ -96,6 +97,21 @@ class Session:
             self._store = RunStore(run_id)
             self._saver = self._make_saver(self._store)
         return self._saver
+
+    def yield_metrics(self, *, others_log: bool) -> bool:
+        """Leave the run's metrics to MLflow's own callback, if there is one and it logs to it.
+
+        Args:
+            others_log: Whether one logs each epoch's metrics to MLflow's active run.
+
+        Returns:
+            Whether it logs to this run.
+        """
+        active = mlflow.active_run()
+        same = active is not None and active.info.run_id == self.saver.run_id
+        if self._store is not None:
+            self._store.others_log = others_log and same
+        return others_log and same
 
     def look_at_run(self, model: keras.Model, epoch: int, *, named_by_step: bool) -> None:
         """Refuse to repeat what the run holds; go on without a look if its server is away.

@@ -122,7 +122,7 @@ def _check_files(run_id: str, found: set[str], store: Store) -> None:
     directory = checkpoints_directory(run_id, store)
     if not directory.exists():
         return
-    strays = {path.name for path in directory.iterdir()} - found - {"manifests.json"}
+    strays = {path.name for path in directory.iterdir()} - found - {"index.json", "manifests.json"}
     # What a prune that was killed left of a checkpoint is none any more.
     assert all((directory / name).is_dir() for name in strays)
     assert not [name for name in strays if (directory / name / "manifest.json").exists()]

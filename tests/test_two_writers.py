@@ -75,7 +75,8 @@ def require_that_one_is_saved(run_id: str, meet: tuple[str, str], store: Store, 
     assert head.bias.numpy().tolist() == [1.0 - loser]
     directory = store.checkpoint_directory(run_id, "epoch_0001")
     assert not list(directory.parent.rglob("upload-*.json"))
-    assert {path.name for path in directory.parent.iterdir()} == {"epoch_0001", "manifests.json"}
+    about = {"index.json", "manifests.json"}
+    assert {path.name for path in directory.parent.iterdir()} == {"epoch_0001", *about}
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,11 @@ class Manifest:
         """Path of the file that holds the full form; None without that form."""
         return None if self.full_format is None else layout.FULL_FILES[self.full_format]
 
+    @property
+    def digest(self) -> Digest:
+        """The digest over all of this, which tells one checkpoint from any other."""
+        return _seal(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `manifest.json`, without its own digest."""
         return {

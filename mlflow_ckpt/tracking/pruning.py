@@ -6,6 +6,7 @@ models use stay; so do the tags `mlflow_ckpt.latest` and `mlflow_ckpt.best` stay
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from mlflow_ckpt.errors import (
@@ -18,7 +19,7 @@ from mlflow_ckpt.errors import (
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.retention import RetentionPolicy, check_policy
-from mlflow_ckpt.tracking import index, registry
+from mlflow_ckpt.tracking import index, logged_models, pages, registry
 from mlflow_ckpt.tracking.selecting import Checkpoint, best_of
 from mlflow_ckpt.tracking.store import RunStore, StoredFile
 
@@ -139,7 +140,17 @@ def prune(store: RunStore, plan: PrunePlan) -> Pruned:
         if _is_leftover(store, name):
             _remove(store, name, removed)
     names = tuple(checkpoint.name for checkpoint in removed)
+    if names:
+        _refresh_pages(store, names)
     return Pruned(plan, names, sum(checkpoint.size for checkpoint in removed))
+
+
+def _refresh_pages(store: RunStore, removed: Collection[str]) -> None:
+    """Have MLflow's pages show what there is."""
+    logged_models.remove(store, removed)
+    left = sorted(index.read(store).values(), key=index.by_training)
+    if left:
+        pages.refresh(store, left, _best(store.run_id, left))
 
 
 def remove(store: RunStore, name: str) -> None:
@@ -150,6 +161,7 @@ def remove(store: RunStore, name: str) -> None:
     """
     index.discard(store, [name])
     _remove(store, name, [])
+    logged_models.remove(store, [name])
 
 
 def preview(plan: PrunePlan) -> Pruned:

@@ -26,7 +26,7 @@ from mlflow_ckpt.errors import (
 )
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
-from mlflow_ckpt.tracking import index
+from mlflow_ckpt.tracking import index, logged_models, pages
 from mlflow_ckpt.tracking.parallel import in_parallel
 from mlflow_ckpt.tracking.selecting import Checkpoint, best_of
 from mlflow_ckpt.tracking.store import RunStore
@@ -90,8 +90,13 @@ def publish(
     _withdraw(store, claim)
 
 
-def announce(store: RunStore, manifest: Manifest) -> list[Manifest]:
-    """Bring the run's index and tags up to date with a checkpoint that it has.
+def announce(store: RunStore, manifest: Manifest, model_id: str | None = None) -> list[Manifest]:
+    """Bring the run's index, tags and pages up to date with a checkpoint that it has.
+
+    Args:
+        store: The run.
+        manifest: The checkpoint's manifest.
+        model_id: Its row in the Models table; None if it has none.
 
     Returns:
         The manifests of all its checkpoints, oldest first.
@@ -100,14 +105,20 @@ def announce(store: RunStore, manifest: Manifest) -> list[Manifest]:
         TrackingError: If the server fails.
     """
     found = index.record(store, manifest)
-    tags = {LATEST_TAG: found[-1].name}
-    try:
-        checkpoints = [Checkpoint(store.run_id, each) for each in found]
-        tags[BEST_TAG] = best_of(checkpoints, None, None).name
-    except (InvalidArgumentError, MetricNotFoundError):
-        pass  # no metric tells
-    store.set_tags(tags)
+    run = store.current_run()
+    best = best_name(store.run_id, found)
+    tags = {LATEST_TAG: found[-1].name, **({} if best is None else {BEST_TAG: best})}
+    store.set_tags(tags | pages.tags(store, found, best, run))
+    logged_models.complete(store, manifest, model_id, run)
     return found
+
+
+def best_name(run_id: str, manifests: Sequence[Manifest]) -> str | None:
+    """Return the name of the best of several checkpoints; None if no metric tells."""
+    try:
+        return best_of([Checkpoint(run_id, each) for each in manifests], None, None).name
+    except (InvalidArgumentError, MetricNotFoundError):
+        return None
 
 
 def upload_order(paths: Sequence[str]) -> list[str]:

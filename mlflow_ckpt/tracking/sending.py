@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mlflow_ckpt.errors import CheckpointBusyError
+from mlflow_ckpt.errors import CheckpointBusyError, RequestRefusedError, TrackingError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.verification import read_manifest, verify_directory
-from mlflow_ckpt.tracking import entries, publishing
+from mlflow_ckpt.tracking import entries, logged_models, publishing
 from mlflow_ckpt.tracking.drafts import Draft
 from mlflow_ckpt.tracking.entries import Entry
 from mlflow_ckpt.tracking.publishing import Progress
@@ -97,11 +97,18 @@ def deliver(entry: Entry, store: RunStore, progress: Progress | None = None) -> 
         return None
     if entry.kind == entries.CHECKPOINT:
         manifest = entry.manifest()
-        publishing.publish(store, entry.files, manifest, token=entry.token, progress=progress)
+        model_id = logged_models.begin(store, manifest)
+        try:
+            publishing.publish(store, entry.files, manifest, token=entry.token, progress=progress)
+        except Exception as error:
+            if isinstance(error, RequestRefusedError) or not isinstance(error, TrackingError):
+                logged_models.fail(store, manifest, model_id)
+            raise
     else:
         text = store.read(f"{layout.artifact_path(entry.name)}/{layout.MANIFEST}")
         if text is None:
             return None  # it was removed since it was put there
         manifest = Manifest.from_json(text)
-    publishing.announce(store, manifest)
+        model_id = logged_models.begin(store, manifest)
+    publishing.announce(store, manifest, model_id)
     return manifest

@@ -75,10 +75,12 @@ class RunStore:
     Attributes:
         run_id: The run.
         tracking_uri: Where the server is.
+        others_log: Whether MLflow's own callback logs the metrics, which come when they come.
     """
 
     def __init__(self, run_id: str, tracking_uri: str | None = None) -> None:
         self.run_id = run_id
+        self.others_log = False
         _refuse_missing_database(tracking_uri or mlflow.get_tracking_uri())
         with self._translated("open the tracking store"):
             self._client = MlflowClient(tracking_uri=tracking_uri)
@@ -101,6 +103,11 @@ class RunStore:
                     "MLFLOW_TRACKING_URI)?",
                     run_id=self.run_id,
                 ) from error
+
+    def current_run(self) -> Run:
+        """Return the run as it is now, fetched anew."""
+        with self._translated("find the run"):
+            return self._client.get_run(self.run_id)
 
     @cached_property
     def _artifacts(self) -> ArtifactRepository:

@@ -1,0 +1,102 @@
+"""The run's description on MLflow's pages: its best and latest checkpoint, and how to use them.
+
+A person may write there as well. Ours is a block between two marks; what is outside of it is never
+touched, nor is a block that somebody has edited, and one that was deleted does not come back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from rich.filesize import decimal
+
+from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.manifest import Manifest
+
+_WRITTEN_TAG = "mlflow_ckpt.description"
+# Definitions of links that nothing refers to: no page shows them.
+_BEGIN, _END = "[//]: # (mlflow_ckpt begins)", "[//]: # (mlflow_ckpt ends)"
+# A tag is cut at 8,000 characters.
+_LONGEST = 7_500
+_METRICS = 6
+
+
+def tags(
+    run_id: str, manifests: Sequence[Manifest], best: str | None, now: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the tags that bring the description up to date; none if that is not ours to do.
+
+    Args:
+        run_id: The run.
+        manifests: Those of all its checkpoints, oldest first.
+        best: Name of the best one; None if no metric tells.
+        now: The run's tags as they are.
+    """
+    text, written = now.get(MLFLOW_RUN_NOTE, ""), now.get(_WRITTEN_TAG)
+    block = _block(run_id, manifests, best) if manifests else ""
+    before, begin, rest = text.partition(_BEGIN)
+    old, end, after = rest.partition(_END)
+    if begin and end:
+        if written is not None and written != _digest(old):
+            return {}  # somebody edited it
+    elif written is not None or begin or end:
+        return {}  # somebody deleted it
+    else:
+        before, after = (f"{text.rstrip()}\n\n" if text.strip() else ""), ""
+    new = f"{before}{_BEGIN}{block}{_END}{after}"
+    if new == text or len(new) > _LONGEST:
+        return {}
+    return {MLFLOW_RUN_NOTE: new, _WRITTEN_TAG: _digest(block)}
+
+
+def _digest(block: str) -> str:
+    return hashlib.sha256(block.encode()).hexdigest()
+
+
+def _block(run_id: str, manifests: Sequence[Manifest], best: str | None) -> str:
+    latest = manifests[-1]
+    shown = [("latest", latest)]
+    if best is not None:
+        chosen = next(manifest for manifest in manifests if manifest.name == best)
+        monitor = chosen.monitor or latest.monitor
+        why = f"best {monitor.name}" if monitor is not None else "best"
+        shown.insert(0, (_cell(why), chosen))
+    names = list(dict.fromkeys(name for _, each in shown for name in each.metrics))[:_METRICS]
+    header = ["", "checkpoint", "epoch", "step", *map(_cell, names), "size"]
+    lines = [_row(header), _row(["---"] * len(header))]
+    for why, manifest in shown:
+        values = [f"{manifest.metrics[n]:.4g}" if n in manifest.metrics else "" for n in names]
+        place = [f"`{manifest.name}`", str(manifest.epoch), str(manifest.step)]
+        lines.append(_row([why, *place, *values, decimal(manifest.size)]))
+    selector = "latest" if best is None else "best"
+    served = latest.name if best is None else best
+    count = f"{len(manifests)} checkpoint{'' if len(manifests) == 1 else 's'}"
+    return "\n".join(
+        [
+            "",
+            "",
+            f"### {count}",
+            "",
+            *lines,
+            "",
+            "```",
+            f"mlflow-ckpt restore {run_id} --checkpoint {selector}",
+            f"mlflow-ckpt resume {run_id} --epochs {latest.epoch + 1}",
+            f"mlflow models serve -m runs:/{run_id}/{layout.artifact_path(served)} "
+            "--env-manager local",
+            "```",
+            "",
+            "",
+        ]
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    """Return text that cannot break out of its cell of a Markdown table."""
+    return "".join(f"\\{c}" if c in "\\|`*_[]<>" else c for c in text.replace("\n", " "))

@@ -1,0 +1,75 @@
+"""A server that stands before a real one."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import requests
+
+
+class Proxy:
+    """Stands before a real server, and spoils it on demand.
+
+    Attributes:
+        mode: `"pass"`; `"refuse artifacts"`, which answers 500 to uploads; `"fail"`, which answers
+            500 to everything; `"hang"`, which answers nothing; `"old"`, which has no LoggedModels.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.mode = "pass"
+        self._released = threading.Event()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                body = self.rfile.read(length)
+                upload = self.command == "PUT" and "mlflow-artifacts" in self.path
+                if proxy.mode == "hang":
+                    proxy._released.wait()
+                if proxy.mode == "fail" or (proxy.mode == "refuse artifacts" and upload):
+                    self.answer(500, b"the disk of the server is full")
+                    return
+                if proxy.mode == "old" and ("logged-models" in self.path or "outputs" in self.path):
+                    self.answer(404, b"Not Found")
+                    return
+                headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+                answer = requests.request(
+                    self.command, target + self.path, data=body, headers=headers, timeout=60
+                )
+                self.answer(answer.status_code, answer.content)
+
+            def answer(self, status: int, content: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
+
+            def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+                """Say nothing."""
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Say nothing of clients that went away."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.uri = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Answer again, and those that wait too."""
+        self.mode = "pass"
+        self._released.set()
+
+    def close(self) -> None:
+        self.release()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

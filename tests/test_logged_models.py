@@ -1,0 +1,233 @@
+"""A row of MLflow's Models table for each checkpoint, linked to the run's own points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.tracking import MlflowClient
+
+import mlflow_ckpt
+from mlflow_ckpt import LatestN, MlflowCheckpoint
+from mlflow_ckpt.errors import CheckpointExistsError, TrackingUnavailableError
+from mlflow_ckpt.saver import CheckpointSaver
+from mlflow_ckpt.tracking import logged_models, sending
+from mlflow_ckpt.tracking.spool import Spool
+from mlflow_ckpt.tracking.store import RunStore
+from tests.support import cli
+from tests.support.proxy import Proxy
+from tests.support.stores import Store, current, free_port
+from tests.support.training import Metrics, fit, names, small_model, trained
+
+
+def rows(run_id: str) -> dict[str, LoggedModel]:
+    """The rows of a run's checkpoints, by name."""
+    run = MlflowClient().get_run(run_id)
+    found = mlflow.search_logged_models(
+        [run.info.experiment_id],
+        filter_string=f"source_run_id = '{run_id}' AND model_type = 'checkpoint'",
+        output_format="list",
+    )
+    assert len({row.name for row in found}) == len(found)
+    return {row.name: row for row in found}
+
+
+def curve(run_id: str, metric: str) -> list[tuple[int, float]]:
+    return [(p.step, p.value) for p in MlflowClient().get_metric_history(run_id, metric)]
+
+
+def test_every_checkpoint_is_a_row_with_its_metrics(store: Store) -> None:
+    run_id = trained(epochs=3)
+    found = rows(run_id)
+    assert sorted(found) == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    for checkpoint in mlflow_ckpt.list_checkpoints(run_id):
+        row, manifest = found[checkpoint.name], checkpoint.manifest
+        assert row.status == LoggedModelStatus.READY
+        assert row.source_run_id == run_id
+        assert row.tags["mlflow_ckpt.artifact_path"] == checkpoint.artifact_path
+        assert row.tags["mlflow_ckpt.weights_digest"] == str(manifest.weights_digest)
+        assert row.params == {"epoch": str(manifest.epoch), "step": str(manifest.step)}
+        assert {m.key: m.value for m in row.metrics} == dict(manifest.metrics)
+    outputs = MlflowClient().get_run(run_id).outputs.model_outputs
+    expected = {row.model_id: int(row.params["epoch"]) for row in found.values()}
+    assert {output.model_id: output.step for output in outputs} == expected
+
+
+def test_the_curves_have_every_point_once(store: Store) -> None:
+    model = small_model()
+    with mlflow.start_run() as run:
+        fit(model, MlflowCheckpoint(), epochs=3)
+    for metric, values in model.history.history.items():
+        assert curve(run.info.run_id, metric) == list(enumerate(values, 1))
+
+
+def test_the_best_one_is_found_by_its_metric(store: Store) -> None:
+    values = Metrics("val_loss", [0.5, 0.25, 0.75])
+    with mlflow.start_run() as run:
+        fit(small_model(), values, MlflowCheckpoint(), epochs=3)
+    (best,) = mlflow.search_logged_models(
+        [run.info.experiment_id],
+        filter_string=f"source_run_id = '{run.info.run_id}'",
+        order_by=[{"field_name": "metrics.val_loss", "ascending": True}],
+        max_results=1,
+        output_format="list",
+    )
+    assert best.name == "epoch_0002"
+
+
+def test_metrics_that_are_not_finite(local_store: Store) -> None:
+    values = Metrics("val_loss", [float("nan"), float("inf"), 0.5])
+    with mlflow.start_run() as run, pytest.warns(UserWarning, match="NaN"):
+        fit(small_model(), values, MlflowCheckpoint(), epochs=3)
+    found = rows(run.info.run_id)
+    assert all(row.status == LoggedModelStatus.READY for row in found.values())
+    metrics = {name: {m.key: m.value for m in row.metrics} for name, row in found.items()}
+    assert metrics["epoch_0003"]["val_loss"] == 0.5
+    assert [step for step, _ in curve(run.info.run_id, "val_loss")] == [1, 2, 3]
+
+
+def test_metrics_under_names_that_mlflow_does_not_take(local_store: Store) -> None:
+    values = Metrics("top@5", [0.5])
+    with mlflow.start_run() as run, pytest.warns(UserWarning, match="top_5"):
+        fit(small_model(), values, MlflowCheckpoint(), epochs=1)
+    (row,) = rows(run.info.run_id).values()
+    assert {m.key: m.value for m in row.metrics}["top_5"] == 0.5
+
+
+def test_where_no_metrics_are_logged_none_are_linked(local_store: Store) -> None:
+    run_id = trained(epochs=1, log_metrics=False)
+    (row,) = rows(run_id).values()
+    assert row.status == LoggedModelStatus.READY
+    assert row.metrics in (None, [])
+    assert MlflowClient().get_run(run_id).data.metrics == {}
+
+
+def test_rows_of_removed_checkpoints_go(store: Store) -> None:
+    run_id = trained(epochs=4, retention=LatestN(2))
+    assert set(rows(run_id)) == set(names(run_id)) == {"epoch_0003", "epoch_0004"}
+    mlflow_ckpt.prune(run_id, LatestN(1))
+    assert set(rows(run_id)) == set(names(run_id)) == {"epoch_0004"}
+
+
+def new_run() -> str:
+    return str(
+        MlflowClient().create_run(mlflow.get_experiment_by_name("tests").experiment_id).info.run_id
+    )
+
+
+def spooled(run_id: str, *, bias: float) -> None:
+    """Leave a checkpoint `epoch_0001` in the spool."""
+    model = small_model()
+    model.get_layer("head").bias.assign(np.array([bias], "float32"))
+    with CheckpointSaver(RunStore(run_id)) as saver:
+        saver.save(model, "epoch_0001", epoch=1, metrics={"val_loss": bias})
+
+
+@pytest.fixture
+def proxy(http_store: Store) -> Iterator[Proxy]:
+    proxy = Proxy(http_store.uri)
+    yield proxy
+    proxy.close()
+
+
+def test_an_upload_that_fails_for_good_is_a_failed_row(
+    http_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = new_run()
+    spooled(run_id, bias=1.0)
+    with pytest.raises(CheckpointExistsError):
+        spooled(run_id, bias=2.0)
+    experiment = MlflowClient().get_run(run_id).info.experiment_id
+    found = mlflow.search_logged_models(
+        [experiment], filter_string=f"source_run_id = '{run_id}'", output_format="list"
+    )
+    states = {row.tags["mlflow_ckpt.weights_digest"]: row.status for row in found}
+    (published,) = mlflow_ckpt.list_checkpoints(run_id)
+    digest = str(published.manifest.weights_digest)
+    assert states.pop(digest) == LoggedModelStatus.READY
+    assert list(states.values()) == [LoggedModelStatus.FAILED]
+    for entry in Spool.default().entries(run_id):
+        Spool.default().remove(entry)
+
+
+def test_a_row_is_pending_until_the_manifest_is_there(
+    http_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = new_run()
+    seen: list[tuple[LoggedModelStatus, bool]] = []
+    announce = sending.publishing.announce
+
+    def look(store: RunStore) -> None:
+        listed = {item.path for item in store.list("checkpoints/epoch_0001")}
+        status = rows(run_id)["epoch_0001"].status
+        seen.append((status, "checkpoints/epoch_0001/manifest.json" in listed))
+
+    def announcing(store: RunStore, *arguments: object) -> object:
+        look(store)
+        announced = announce(store, *arguments)  # type: ignore[arg-type]
+        look(store)
+        return announced
+
+    monkeypatch.setattr(sending.publishing, "announce", announcing)
+    spooled(run_id, bias=1.0)
+    assert seen == [(LoggedModelStatus.PENDING, True), (LoggedModelStatus.READY, True)]
+
+
+def test_a_second_attempt_takes_the_same_row(
+    http_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = trained(epochs=1)
+    (before,) = rows(run_id).values()
+    store = RunStore(run_id)
+    (checkpoint,) = mlflow_ckpt.list_checkpoints(run_id)
+    model_id = logged_models.begin(store, checkpoint.manifest)
+    assert model_id == before.model_id
+    logged_models.complete(store, checkpoint.manifest, model_id, store.current_run())
+    (after,) = rows(run_id).values()
+    assert after.status == LoggedModelStatus.READY
+    assert [m.value for m in after.metrics] == [m.value for m in before.metrics]
+    assert len(curve(run_id, "loss")) == 1
+    assert len(MlflowClient().get_run(run_id).outputs.model_outputs) == 1
+
+
+def test_a_server_that_is_older_than_logged_models(proxy: Proxy, http_store: Store) -> None:
+    proxy.mode = "old"
+    with current(Store(proxy.uri, http_store.artifacts, http_store.experiment_id)):
+        run_id = trained(epochs=2)
+        assert names(run_id) == ["epoch_0001", "epoch_0002"]
+        mlflow_ckpt.prune(run_id, LatestN(1))
+        assert names(run_id) == ["epoch_0002"]
+        assert mlflow_ckpt.verify(run_id).ok
+    assert rows(run_id) == {}
+    assert len(curve(run_id, "loss")) == 2
+
+
+def test_a_server_that_went_is_no_reason_to_give_a_row_up(
+    http_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = trained(epochs=1)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (checkpoint,) = mlflow_ckpt.list_checkpoints(run_id)
+    store = RunStore(run_id, f"http://127.0.0.1:{free_port()}")
+    store.__dict__["run"] = RunStore(run_id).run
+    with pytest.raises(TrackingUnavailableError):
+        logged_models.begin(store, checkpoint.manifest)
+    with pytest.raises(TrackingUnavailableError):
+        logged_models.remove(store, [checkpoint.name])
+
+
+def test_flush_makes_the_row_of_what_waited(http_store: Store, tmp_path: Path) -> None:
+    run_id = trained(epochs=1)
+    (row,) = rows(run_id).values()
+    MlflowClient().delete_logged_model(row.model_id)
+    store = RunStore(run_id)
+    (checkpoint,) = mlflow_ckpt.list_checkpoints(run_id)
+    spool = Spool.default()
+    spool.put(run_id, tracking_uri=store.tracking_uri, kind="announcement", name=checkpoint.name)
+    assert cli.run("flush", run_id).exit_code == 0
+    (again,) = rows(run_id).values()
+    assert again.status == LoggedModelStatus.READY

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from tests.support import jobs
@@ -78,6 +79,20 @@ def require_identical(whole: Done, resumed: Done, checkpoint: str) -> None:
         for done in (whole, resumed)
     ]
     assert metrics[0] == metrics[1]
+    # What the epoch logged in which the one ended and the other began, too.
+    curves = [curves_of(done.run_id) for done in (whole, resumed)]
+    assert curves[1]
+    assert curves[1] <= curves[0]
+
+
+def curves_of(run_id: str) -> set[tuple[str, int, float]]:
+    """Every point of every curve of a run."""
+    client = MlflowClient()
+    return {
+        (key, point.step, point.value)
+        for key in client.get_run(run_id).data.metrics
+        for point in client.get_metric_history(run_id, key)
+    }
 
 
 @pytest.mark.parametrize("name", [daily(name) for name in WHOLE_EPOCHS])

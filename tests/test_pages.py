@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.entities import Run, RunData, RunInfo, RunTag
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
@@ -74,20 +76,25 @@ def test_what_a_person_edited_stays(local_store: Store) -> None:
     assert training_with(edited)[1] == edited
 
 
+def run_with(tags: Mapping[str, str]) -> Run:
+    info = RunInfo("run", "1", "user", "RUNNING", 0, None, "active", "artifacts")
+    return Run(info, RunData(tags=[RunTag(key, value) for key, value in tags.items()]))
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_any_text_of_a_person_stays_through_any_number_of_updates(text: str) -> None:
     tags = {NOTE: text}
     for epoch in range(1, 4):
         manifests = [manifest_of("run", each) for each in range(1, epoch + 1)]
-        tags |= description.tags("run", manifests, "epoch_0001", tags)
+        tags |= description.tags(manifests, "epoch_0001", run_with(tags))
     assert text.strip() in tags[NOTE]
     assert tags[NOTE].count("mlflow_ckpt begins") == 1
     assert "### 3 checkpoints" in tags[NOTE]
 
 
 def test_a_description_that_would_be_cut_is_left_alone() -> None:
-    tags = {NOTE: "x" * 7_990}
-    assert description.tags("run", [manifest_of("run", 1)], None, tags) == {}
+    run = run_with({NOTE: "x" * 7_990})
+    assert description.tags([manifest_of("run", 1)], None, run) == {}
 
 
 def test_a_metric_s_name_cannot_break_the_table(local_store: Store) -> None:
@@ -122,7 +129,7 @@ def test_the_table_has_all_checkpoints(store: Store) -> None:
         assert row["size"] == manifest.size
         assert row["weights"] == str(manifest.weights_digest)
         assert row["uri"] == checkpoint.uri
-    assert [row["is"] for row in rows] == ["", "best, latest"]
+    assert [row["role"] for row in rows] == ["", "best, latest"]
 
 
 def test_the_table_stays_true_after_pruning(store: Store) -> None:

@@ -7,7 +7,8 @@ touched, nor is a block that somebody has edited, and one that was deleted does 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from rich.filesize import decimal
@@ -15,6 +16,10 @@ from rich.filesize import decimal
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+TABLE = layout.artifact_path("index.json")
 _WRITTEN_TAG = "mlflow_ckpt.description"
 # Definitions of links that nothing refers to: no page shows them.
 _BEGIN, _END = "[//]: # (mlflow_ckpt begins)", "[//]: # (mlflow_ckpt ends)"
@@ -23,19 +28,16 @@ _LONGEST = 7_500
 _METRICS = 6
 
 
-def tags(
-    run_id: str, manifests: Sequence[Manifest], best: str | None, now: Mapping[str, str]
-) -> dict[str, str]:
+def tags(manifests: Sequence[Manifest], best: str | None, run: Run) -> dict[str, str]:
     """Return the tags that bring the description up to date; none if that is not ours to do.
 
     Args:
-        run_id: The run.
-        manifests: Those of all its checkpoints, oldest first.
+        manifests: Those of all the run's checkpoints, oldest first.
         best: Name of the best one; None if no metric tells.
-        now: The run's tags as they are.
+        run: The run as it is now.
     """
-    text, written = now.get(MLFLOW_RUN_NOTE, ""), now.get(_WRITTEN_TAG)
-    block = _block(run_id, manifests, best) if manifests else ""
+    text, written = run.data.tags.get(MLFLOW_RUN_NOTE, ""), run.data.tags.get(_WRITTEN_TAG)
+    block = _block(run.info.run_id, run.info.experiment_id, manifests, best)
     before, begin, rest = text.partition(_BEGIN)
     old, end, after = rest.partition(_END)
     if begin and end:
@@ -55,7 +57,7 @@ def _digest(block: str) -> str:
     return hashlib.sha256(block.encode()).hexdigest()
 
 
-def _block(run_id: str, manifests: Sequence[Manifest], best: str | None) -> str:
+def _block(run_id: str, experiment_id: str, manifests: Sequence[Manifest], best: str | None) -> str:
     latest = manifests[-1]
     shown = [("latest", latest)]
     if best is not None:
@@ -87,6 +89,10 @@ def _block(run_id: str, manifests: Sequence[Manifest], best: str | None) -> str:
             f"mlflow models serve -m runs:/{run_id}/{layout.artifact_path(served)} "
             "--env-manager local",
             "```",
+            "",
+            # The pages show model training only to those who switched to it, or come by a link.
+            f"[all checkpoints](#/experiments/{experiment_id}/runs/{run_id}/artifacts/{TABLE}) · "
+            f"[Models table](#/experiments/{experiment_id}/models?workflowType=machine_learning)",
             "",
             "",
         ]

@@ -18,12 +18,12 @@ from mlflow_ckpt.errors import TrackingError, TrackingUnavailableError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.tracking import description
+from mlflow_ckpt.tracking.description import TABLE
 from mlflow_ckpt.tracking.store import RunStore
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-TABLE = layout.artifact_path("index.json")
 _EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 _MODEL_TRAINING = "custom_model_development"
 _logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def tags(
         _mark_experiment(store)
         _write_table(store, manifests, best)
         found |= _table_tag(run)
-        found |= description.tags(store.run_id, manifests, best, run.data.tags)
+        found |= description.tags(manifests, best, run)
     except TrackingUnavailableError:
         raise
     except TrackingError as error:
@@ -95,7 +95,7 @@ def _mark_experiment(store: RunStore) -> None:
 def _write_table(store: RunStore, manifests: Sequence[Manifest], best: str | None) -> None:
     """Write the checkpoints in the form of `mlflow.log_table`, which the pages show as a table."""
     metrics = list(dict.fromkeys(name for each in manifests for name in each.metrics))
-    columns = ["checkpoint", "epoch", "step", *metrics, "size", "created", "weights", "is", "uri"]
+    columns = ["checkpoint", "epoch", "step", *metrics, "size", "created", "weights", "role", "uri"]
     rows: list[list[Any]] = []
     for manifest in manifests:
         told = {"best": manifest.name == best, "latest": manifest is manifests[-1]}

@@ -1,0 +1,113 @@
+"""What a person sees of a run's checkpoints on MLflow's pages, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+import mlflow_ckpt
+from mlflow_ckpt import MlflowCheckpoint
+from tests.support.stores import Store, current
+from tests.support.training import Metrics, fit, small_model
+
+support = pytest.importorskip("tests.support.browser")
+pytestmark = pytest.mark.skipif(
+    not support.is_installed(), reason="chromium and chromedriver are not installed"
+)
+MODEL_TRAINING = "workflowType=machine_learning"
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[support.Browser]:
+    # Wide, because the pages draw only those columns of a table that are in sight.
+    with support.browser(width=2800) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def run_id(server: Store) -> str:
+    """A run of three epochs, the second of which is the best."""
+    with current(server), mlflow.start_run() as run:
+        values = Metrics("val_loss", [0.5, 0.25, 0.75])
+        fit(small_model(), values, MlflowCheckpoint(), epochs=3)
+    return str(run.info.run_id)
+
+
+@pytest.fixture(scope="module")
+def page(server: Store) -> str:
+    """Address of the experiment's pages."""
+    return f"{server.uri}/#/experiments/{server.experiment_id}"
+
+
+def test_the_run_s_page_describes_its_checkpoints(
+    window: support.Browser, page: str, run_id: str
+) -> None:
+    window.open(f"{page}/runs/{run_id}", "Description", "Logged models (3)", "Show more")
+    window.click("Show more")
+    text = window.wait_for("Show less")
+    assert "mlflow_ckpt begins" not in text
+    assert "3 checkpoints\n" in text
+    assert "best val_loss epoch_0002 2 8" in text
+    assert "latest epoch_0003 3 12" in text
+    assert f"mlflow-ckpt resume {run_id} --epochs 4" in text
+    listed = text[text.index("Logged models (3)") :]
+    for epoch in (1, 2, 3):
+        assert f"Output\n{epoch}\n" in listed
+        assert f"epoch_000{epoch}\nReady" in listed
+
+
+def test_the_description_leads_to_the_models_table(
+    window: support.Browser, page: str, run_id: str
+) -> None:
+    window.open(f"{page}/runs/{run_id}", "Show more")
+    window.click("Show more")
+    window.wait_for("Models table")
+    link = window.driver.find_element("link text", "Models table").get_attribute("href")
+    text = window.open(link, "Model name", "epoch_0003\nReady", "val_loss")
+    assert "epoch_0001\nReady" in text
+    assert "0.25" in text
+
+
+def test_the_model_training_pages_list_the_run(
+    window: support.Browser, page: str, run_id: str
+) -> None:
+    name = MlflowClient(page.partition("/#")[0]).get_run(run_id).info.run_name
+    text = window.open(f"{page}?{MODEL_TRAINING}", name)
+    assert "Model registry" in text
+
+
+def test_the_artifacts_are_a_tree_with_a_readable_manifest(
+    window: support.Browser, page: str, run_id: str, server: Store
+) -> None:
+    address = f"{page}/runs/{run_id}/artifacts/checkpoints/epoch_0002/manifest.json"
+    text = window.open(address, "fingerprint.json", "weights_digest")
+    for name in ("MLmodel", "architecture.json", "training_state.json", "requirements.txt"):
+        assert name in text
+    with current(server):
+        found = mlflow_ckpt.get_checkpoint(run_id, 2)
+    assert str(found.manifest.weights_digest) in text
+
+
+def test_the_table_shows_all_checkpoints(window: support.Browser, page: str, run_id: str) -> None:
+    address = f"{page}/runs/{run_id}/artifacts/checkpoints/index.json"
+    text = window.open(address, "View as table", "best", "latest")
+    rows = text[text.index("val_loss") :]
+    assert [f"epoch_000{epoch}\n{epoch}\n{4 * epoch}\n" in rows for epoch in (1, 2, 3)] == [
+        True
+    ] * 3
+    assert f"runs:/{run_id}/checkpoints/epoch_0002" in rows
+
+
+def test_the_curve_has_each_epoch_once(window: support.Browser, page: str, run_id: str) -> None:
+    window.open(f"{page}/runs/{run_id}/model-metrics", "val_loss", "val_mae")
+    points = "return Array.from(document.querySelectorAll('.js-plotly-plot'), each => "
+    points += "[each.layout.yaxis.title?.text ?? '', ...each.data.map(one => Array.from(one.x))])"
+    support.WebDriverWait(window.driver, 60).until(
+        lambda driver: any(1 in xs for plot in driver.execute_script(points) for xs in plot[1:])
+    )
+    drawn = [xs for plot in window.driver.execute_script(points) for xs in plot[1:] if xs]
+    assert drawn
+    assert all(xs == [1, 2, 3] for xs in drawn)

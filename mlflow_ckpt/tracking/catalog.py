@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -157,6 +158,23 @@ class Catalog:
         with self._files(checkpoint, progress) as directory:
             verify_directory(directory, checkpoint.manifest).raise_if_damaged()
             yield directory
+
+    def deliver(self, checkpoint: Checkpoint, directory: Path) -> None:
+        """Copy or download a checkpoint's files, and compare what has arrived with its manifest.
+
+        Args:
+            checkpoint: The checkpoint.
+            directory: An empty directory.
+
+        Raises:
+            VerificationError: If what has arrived is not what was saved.
+        """
+        local = self._store.local_path(checkpoint.artifact_path)
+        if local is not None and local.is_dir():
+            shutil.copytree(local, directory, dirs_exist_ok=True)
+        else:
+            download(self._store, checkpoint.artifact_path, directory, None)
+        verify_directory(directory, checkpoint.manifest).raise_if_damaged()
 
     @contextmanager
     def _files(self, checkpoint: Checkpoint, progress: Progress | None) -> Iterator[Path]:

@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from mlflow_ckpt.model.callback_state import register_callback_state
     from mlflow_ckpt.model.epoch_dataset import EpochDataset
     from mlflow_ckpt.model.filling import LoadReport
+    from mlflow_ckpt.registration import register
     from mlflow_ckpt.resuming import ResumePoint, restore, resume
     from mlflow_ckpt.retention import prune
     from mlflow_ckpt.tracking.pruning import Pruned
+    from mlflow_ckpt.tracking.registering import Registered
     from mlflow_ckpt.tracking.selecting import Checkpoint
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "LoadReport",
     "MlflowCheckpoint",
     "Pruned",
+    "Registered",
     "ResumePoint",
     "RetentionPolicy",
     "VerificationResult",
@@ -65,6 +68,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "prune",
+    "register",
     "register_callback_state",
     "restore",
     "resume",
@@ -83,11 +87,13 @@ _HOME = {
     "LoadReport": "mlflow_ckpt.model.filling",
     "MlflowCheckpoint": "mlflow_ckpt.callback",
     "Pruned": "mlflow_ckpt.tracking.pruning",
+    "Registered": "mlflow_ckpt.tracking.registering",
     "ResumePoint": "mlflow_ckpt.resuming",
     "RetentionPolicy": "mlflow_ckpt.format.retention",
     "VerificationResult": "mlflow_ckpt.format.verification",
     "diff": "mlflow_ckpt.comparing",
     "prune": "mlflow_ckpt.retention",
+    "register": "mlflow_ckpt.registration",
     "register_callback_state": "mlflow_ckpt.model.callback_state",
     "restore": "mlflow_ckpt.resuming",
     "resume": "mlflow_ckpt.resuming",

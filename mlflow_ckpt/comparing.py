@@ -17,6 +17,7 @@ from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.weights_file import reading
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
+from mlflow_ckpt.tracking.references import resolve
 from mlflow_ckpt.tracking.selecting import Checkpoint
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -39,7 +40,7 @@ def diff(
     identical checkpoints.
 
     Args:
-        a: A run id (its latest checkpoint), or a URI `ckpt:/<run_id>/<selector>`.
+        a: A run id (its latest checkpoint), or a URI: `ckpt:/…`, `runs:/…` or `models:/…`.
         b: Another, of the same tracking server.
         tracking_uri: The tracking server; MLflow's current one if None.
         progress: Called with bytes done and bytes in all, where files are downloaded.
@@ -81,7 +82,7 @@ def diff_architectures(a: Tree, b: Tree) -> tuple[ArchitectureDifference, ...]:
 
 
 def _find(reference: str, tracking_uri: str | None) -> tuple[Catalog, Checkpoint]:
-    parsed = Reference.parse(reference)
+    parsed = resolve(reference, tracking_uri=tracking_uri)
     catalog = Catalog(RunStore(parsed.run_id, tracking_uri))
     return catalog, catalog.find(parsed.selector)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mlflow_ckpt.errors import InvalidArgumentError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import Fingerprint
-from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.verification import VerificationResult
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
+from mlflow_ckpt.tracking.references import resolve
 from mlflow_ckpt.tracking.selecting import Checkpoint
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -37,7 +37,7 @@ def list_checkpoints(run_id: str, *, tracking_uri: str | None = None) -> list[Ch
         ManifestError: If a checkpoint has a manifest that cannot be read.
         TrackingError: If the server fails.
     """
-    reference = Reference.parse(run_id)
+    reference = resolve(run_id, tracking_uri=tracking_uri)
     return Catalog(RunStore(reference.run_id, tracking_uri)).checkpoints()
 
 
@@ -52,7 +52,7 @@ def get_checkpoint(
     """Find one checkpoint of a run, without reading more than its manifest.
 
     Args:
-        run_id: A run id, or a URI `ckpt:/<run_id>/<selector>`.
+        run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         monitor: For `"best"`, the metric to judge by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
@@ -79,7 +79,7 @@ def verify(
     """Compare every file of a checkpoint with its manifest.
 
     Args:
-        run_id: A run id, or a URI `ckpt:/<run_id>/<selector>`.
+        run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         monitor: For `"best"`, the metric to judge by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
@@ -107,7 +107,7 @@ def load_model(
     """Rebuild the model of a checkpoint, verified file by file and tensor by tensor.
 
     Args:
-        run_id: A run id, or a URI `ckpt:/<run_id>/<selector>`.
+        run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         form: `"full"` gives architecture, weights, optimizer and compile settings, ready for
             `fit`; `"split"` gives architecture and weights, uncompiled.
@@ -177,7 +177,7 @@ def load_weights(
 
     Args:
         model: A built model.
-        run_id: A run id, or a URI `ckpt:/<run_id>/<selector>`.
+        run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         skip_mismatch: Load what fits and leave the rest (transfer learning). Otherwise nothing is
             touched unless everything fits.
@@ -246,6 +246,6 @@ def _find(
     mode: str | None,
     tracking_uri: str | None,
 ) -> tuple[Catalog, Checkpoint]:
-    reference = Reference.parse(run_id, checkpoint)
+    reference = resolve(run_id, checkpoint, tracking_uri)
     catalog = Catalog(RunStore(reference.run_id, tracking_uri))
     return catalog, catalog.find(reference.selector, monitor=monitor, mode=mode)

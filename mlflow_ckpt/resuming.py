@@ -21,7 +21,7 @@ from mlflow_ckpt.errors import (
 from mlflow_ckpt.format.changes import changed_code, changed_versions
 from mlflow_ckpt.format.layout import CheckpointName
 from mlflow_ckpt.format.lineage import Origin
-from mlflow_ckpt.format.reference import Reference, Selector
+from mlflow_ckpt.format.reference import Selector
 from mlflow_ckpt.model import callback_state, filling, loading, training_state
 from mlflow_ckpt.model.restorer import ADVICE, StateRestorer, changed_settings
 from mlflow_ckpt.model.training import code_digests
@@ -30,6 +30,7 @@ from mlflow_ckpt.settings import arguments_of
 from mlflow_ckpt.tracking import pruning, sending
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
+from mlflow_ckpt.tracking.references import resolve
 from mlflow_ckpt.tracking.selecting import Checkpoint
 from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
@@ -81,7 +82,7 @@ def resume(
     is damaged or was never uploaded whole, the newest valid one is taken, and that is said.
 
     Args:
-        run_id: A run id, or a URI `ckpt:/<run_id>/<selector>`.
+        run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         callbacks: Callbacks made as for the first training; their states are put back.
         in_place: Go on in the same run, rather than in a new one whose parent it is. So does a
@@ -124,7 +125,7 @@ def restore(
 
     Args:
         model: A built and compiled model.
-        run_id: A run id, or a URI `ckpt:/<run_id>/<selector>`.
+        run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         callbacks: As in `resume`.
         in_place: As in `resume`.
@@ -162,7 +163,7 @@ class _Source:
         tracking_uri: str | None,
         progress: Progress | None,
     ) -> None:
-        reference = Reference.parse(run_id, checkpoint)
+        reference = resolve(run_id, checkpoint, tracking_uri)
         self.changes: list[str] = []
         self._selector = reference.selector
         self._judging = {"monitor": monitor, "mode": mode}

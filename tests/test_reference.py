@@ -122,14 +122,16 @@ def test_a_reference_is_understood(run: str, checkpoint: str | int, reference: R
         (
             f"runs:/{RUN}/model",
             "latest",
-            f"'runs:/{RUN}/model' is neither a run id nor a checkpoint URI. "
-            "Expected a run id such as 0a1b2c…, or ckpt:/<run_id>/<selector>.",
+            f"The URI 'runs:/{RUN}/model' names no checkpoint. "
+            "Expected runs:/<run_id>/checkpoints/<name>, such as "
+            "runs:/0a1b2c…/checkpoints/epoch_0003.",
         ),
         (
             f"{RUN}/best",
             "latest",
-            f"'{RUN}/best' is neither a run id nor a checkpoint URI. "
-            "Expected a run id such as 0a1b2c…, or ckpt:/<run_id>/<selector>.",
+            f"'{RUN}/best' is neither a run id nor a checkpoint URI. Expected a run id such as "
+            "0a1b2c…, ckpt:/<run_id>/<selector>, runs:/<run_id>/checkpoints/<name>, or "
+            "models:/<name>@<alias>.",
         ),
         (
             "ckpt:/",

@@ -18,7 +18,8 @@ from mlflow_ckpt.cli.application import EXIT_CODES, OWN_ENVIRONMENT, Application
 def main() -> None:
     """Keras checkpoints in MLflow runs: list, show, verify, restore, resume, predict, prune, diff.
 
-    RUN is a run id, or a URI such as ckpt:/RUN_ID/best.
+    RUN is a run id, or a URI: ckpt:/RUN_ID/best, runs:/RUN_ID/checkpoints/epoch_0003, or
+    models:/NAME@ALIAS.
     """
 
 
@@ -299,6 +300,40 @@ def prune(
     pruned = retention.prune(run, policy, dry_run=dry_run, tracking_uri=tracking_uri)
     text = json.dumps(pruning.to_dict(pruned), indent=2) if as_json else pruning.to_text(pruned)
     click.echo(text, nl=as_json)
+
+
+@main.command(short_help="Make a checkpoint of RUN a version of a registered model.")
+@click.argument("run")
+@options.selection
+@click.option("--name", required=True, help="The registered model; made if there is none.")
+@click.option("--alias", help="Have this alias point at the version, such as champion.")
+@options.tracking_uri
+@options.as_json
+def register(
+    run: str,
+    checkpoint: str,
+    monitor: str | None,
+    mode: str | None,
+    name: str,
+    alias: str | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Make a checkpoint of RUN a version of a registered model, which points at its files."""
+    from mlflow_ckpt import registration
+    from mlflow_ckpt.cli import registering
+
+    registered = registration.register(
+        run,
+        checkpoint,
+        name=name,
+        alias=alias,
+        monitor=monitor,
+        mode=mode,
+        tracking_uri=tracking_uri,
+    )
+    told = registering.to_dict(registered)
+    click.echo(json.dumps(told, indent=2) if as_json else registering.to_text(registered))
 
 
 @main.command(short_help="Send what waits in the spool.")

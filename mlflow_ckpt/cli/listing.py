@@ -16,12 +16,12 @@ from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.digest import Digest
 from mlflow_ckpt.format.fingerprint import Fingerprint, TensorFingerprint
 from mlflow_ckpt.format.manifest import Manifest
-from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.verification import VerificationResult
 from mlflow_ckpt.tracking import lineage
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
 from mlflow_ckpt.tracking.entries import Entry
+from mlflow_ckpt.tracking.references import resolve
 from mlflow_ckpt.tracking.selecting import Checkpoint, best_of, no_checkpoints
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -189,7 +189,7 @@ def collect(run: str, tracking_uri: str | None) -> Listing:
     Raises:
         RunNotFoundError, TrackingError: As in `mlflow_ckpt.list_checkpoints`.
     """
-    reference = Reference.parse(run)
+    reference = resolve(run, tracking_uri=tracking_uri)
     in_spool = waiting.in_spool(reference.run_id)
     store = RunStore(reference.run_id, tracking_uri)
     complete, damaged = Catalog(store).scan()
@@ -218,7 +218,7 @@ def describe(run: str, checkpoint: str, tracking_uri: str | None) -> Description
         IntegrityError: If the fingerprint is missing or not the one that was saved.
         NotFoundError, SelectorError, TrackingError: As in `mlflow_ckpt.get_checkpoint`.
     """
-    reference = Reference.parse(run, checkpoint)
+    reference = resolve(run, checkpoint, tracking_uri)
     store = RunStore(reference.run_id, tracking_uri)
     found = Catalog(store).find(reference.selector)
     text = store.read(f"{found.artifact_path}/{layout.FINGERPRINT}")
@@ -250,7 +250,7 @@ def verify(
         tracking_uri: The tracking server.
         progress: Called with bytes done and bytes in all.
     """
-    reference = Reference.parse(run, checkpoint or "latest")
+    reference = resolve(run, checkpoint or "latest", tracking_uri)
     catalog = Catalog(RunStore(reference.run_id, tracking_uri))
     if checkpoint is not None:
         found = catalog.find(reference.selector, monitor=monitor, mode=mode)

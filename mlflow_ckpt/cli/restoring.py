@@ -21,10 +21,10 @@ from mlflow_ckpt.errors import (
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt.format.manifest import Manifest
-from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.weights_file import damaged_tensors, has_assets
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
+from mlflow_ckpt.tracking.references import resolve
 from mlflow_ckpt.tracking.selecting import Checkpoint
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -142,7 +142,7 @@ def restore(
         MlflowCkptError: As `mlflow_ckpt.load_model`.
     """
     _refuse_contradiction(form, file_format)
-    reference = Reference.parse(run, checkpoint)
+    reference = resolve(run, checkpoint, tracking_uri)
     catalog = Catalog(RunStore(reference.run_id, tracking_uri))
     found = catalog.find(reference.selector, monitor=monitor, mode=mode)
     form = _form(found, form, file_format)

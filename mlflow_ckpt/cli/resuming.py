@@ -9,9 +9,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from mlflow_ckpt.errors import InvalidArgumentError
-from mlflow_ckpt.format.reference import Reference, Selector
+from mlflow_ckpt.format.reference import Selector
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.project import RESUME_FROM, ProjectRun
+from mlflow_ckpt.tracking.references import resolve
 from mlflow_ckpt.tracking.selecting import Checkpoint
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -111,7 +112,7 @@ def prepare(
         InvalidArgumentError: If there is nothing left to train, or the project cannot resume.
         MlflowCkptError: As `mlflow_ckpt.get_checkpoint`.
     """
-    reference = Reference.parse(run, checkpoint)
+    reference = resolve(run, checkpoint, tracking_uri)
     store = RunStore(reference.run_id, tracking_uri)
     catalog = Catalog(store)
     if reference.selector == Selector("latest"):

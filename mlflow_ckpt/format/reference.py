@@ -8,9 +8,10 @@ from operator import index
 from typing import SupportsIndex
 
 from mlflow_ckpt.errors import SelectorError
-from mlflow_ckpt.format.layout import CheckpointName
+from mlflow_ckpt.format.layout import CHECKPOINTS_DIR, CheckpointName
 
 SCHEME = "ckpt:"
+RUNS_SCHEME = "runs:"
 _EXPECTED = "Expected 'latest', 'best', an epoch such as '3' or 'epoch:3', or a step: 'step:1500'"
 # A dash may stand for the colon, and a directory's name is a selector too: MLflow's own commands
 # treat a colon in a URI's last part as a drive letter or a port.
@@ -82,10 +83,11 @@ class Reference:
 
     @classmethod
     def parse(cls, run: str, checkpoint: str | int = "latest") -> Reference:
-        """Parse a run id with a selector beside it, or a `ckpt:/<run_id>/<selector>` URI.
+        """Parse a run id with a selector beside it, or a URI.
 
         Args:
-            run: A run id, or a URI (its selector may be left out).
+            run: A run id, `ckpt:/<run_id>/<selector>` (the selector may be left out), or
+                `runs:/<run_id>/checkpoints/<name>`.
             checkpoint: A selector. Beside a URI that has its own, that one counts, and this must
                 be the same or the default.
 
@@ -99,25 +101,59 @@ class Reference:
             )
         run = run.strip()
         given = Selector.parse(checkpoint)
-        if not run.startswith(SCHEME):
-            if "/" in run or ":" in run:
-                raise SelectorError(
-                    f"{run!r} is neither a run id nor a checkpoint URI. "
-                    "Expected a run id such as 0a1b2c…, or ckpt:/<run_id>/<selector>.",
-                    received=run,
-                )
-            return cls(run, given)
-        parts = run.removeprefix(SCHEME).strip("/").split("/")
-        if not parts[0] or len(parts) > 2:
+        if run.startswith(SCHEME):
+            run_id, own = _of_ckpt_uri(run)
+        elif run.startswith(RUNS_SCHEME):
+            run_id, own = _of_runs_uri(run)
+        elif "/" in run or ":" in run:
             raise SelectorError(
-                f"The checkpoint URI {run!r} was not understood. "
-                "Expected ckpt:/<run_id>/<selector>, such as ckpt:/0a1b2c…/best.",
+                f"{run!r} is neither a run id nor a checkpoint URI. Expected a run id such as "
+                "0a1b2c…, ckpt:/<run_id>/<selector>, runs:/<run_id>/checkpoints/<name>, or "
+                "models:/<name>@<alias>.",
                 received=run,
             )
-        own = Selector.parse(parts[1]) if len(parts) == 2 else given
-        if given not in (own, Selector("latest")):
+        else:
+            run_id, own = run, None
+        if own is None:
+            return cls(run_id, given)
+        return cls(run_id, own).beside(given, run)
+
+    def beside(self, given: Selector, uri: str) -> Reference:
+        """Return this reference, which a URI names, unless a selector beside it contradicts.
+
+        Raises:
+            SelectorError: If it does.
+        """
+        if given not in (self.selector, Selector("latest")):
             raise SelectorError(
-                f"Two checkpoints were named: {own} in {run!r}, and {given} beside it. Name one.",
-                received=run,
+                f"Two checkpoints were named: {self.selector} in {uri!r}, and {given} beside it. "
+                "Name one.",
+                received=uri,
             )
-        return cls(parts[0], own)
+        return self
+
+
+def _of_ckpt_uri(uri: str) -> tuple[str, Selector | None]:
+    parts = uri.removeprefix(SCHEME).strip("/").split("/")
+    if not parts[0] or len(parts) > 2:
+        raise SelectorError(
+            f"The checkpoint URI {uri!r} was not understood. "
+            "Expected ckpt:/<run_id>/<selector>, such as ckpt:/0a1b2c…/best.",
+            received=uri,
+        )
+    return parts[0], Selector.parse(parts[1]) if len(parts) == 2 else None
+
+
+def _of_runs_uri(uri: str) -> tuple[str, Selector | None]:
+    run_id, *path = uri.removeprefix(RUNS_SCHEME).strip("/").split("/")
+    name = CheckpointName.parse(path[1]) if path[:1] == [CHECKPOINTS_DIR] and path[1:] else None
+    if run_id and path in ([], [CHECKPOINTS_DIR]):
+        return run_id, None
+    if not run_id or name is None or len(path) != 2:
+        raise SelectorError(
+            f"The URI {uri!r} names no checkpoint. "
+            "Expected runs:/<run_id>/checkpoints/<name>, such as "
+            "runs:/0a1b2c…/checkpoints/epoch_0003.",
+            received=uri,
+        )
+    return run_id, Selector(name.unit, name.number)

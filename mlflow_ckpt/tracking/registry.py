@@ -124,7 +124,8 @@ def _used_by_logged_model(model_id: str, store: RunStore, names: frozenset[str])
         return names
     tags = [value for key, value in logged.tags.items() if key.startswith(_TAG_PREFIX)]
     ours = logged.source_run_id == store.run_id
-    named = frozenset(value for value in tags if ours and CheckpointName.parse(value))
+    last_parts = [value.rpartition("/")[2] for value in tags]
+    named = frozenset(part for part in last_parts if ours and CheckpointName.parse(part))
     for value in tags:
         named |= checkpoints_at(value, store.run_id, names)
     return names if ours and tags and not named else named

@@ -284,6 +284,18 @@ class RunStore:
             ) from error
 
 
+@contextmanager
+def asking(doing: str, tracking_uri: str | None = None) -> Iterator[MlflowClient]:
+    """Give MLflow's client for what concerns no run, its errors translated.
+
+    Args:
+        doing: What it is for, to finish the sentence "MLflow could not …".
+        tracking_uri: The tracking server; MLflow's current one if None.
+    """
+    with RunStore("", tracking_uri).asking(doing) as client:
+        yield client
+
+
 def _refuse_missing_database(uri: str) -> None:
     """Raise rather than let MLflow create an empty database where the user meant another."""
     prefix = "sqlite:///"

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ _VARIABLES = {
     **{color: f"var(--s{number})" for number, color in enumerate(SERIES, 1)},
 }
 _INK, _LINE = "#010fb1", "#010fb2"
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mlflow_ckpt",
     "text.parse_math": False,
@@ -123,7 +124,7 @@ def _axes() -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure) -> str:
     target = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Creator": None})
+    FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     text = target.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -209,7 +209,7 @@ def _read_architecture(store: RunStore, found: Gathered) -> None:
 
 def shape(tensor: TensorFingerprint) -> str:
     """Return a tensor's shape as people write it."""
-    return " × ".join(map(str, tensor.shape)) or "scalar"
+    return "x".join(map(str, tensor.shape)) or "scalar"
 
 
 def _layers(node: Any) -> Iterable[tuple[str, str, bool]]:

@@ -68,7 +68,7 @@ def _row(tensor: TensorFingerprint) -> dict[str, Any]:
         "label": tensor.label,
         "shape": shape(tensor),
         "dtype": tensor.dtype,
-        "numbers": ["–" if value is None else f"{value:.4g}" for value in numbers],
+        "numbers": ["-" if value is None else f"{value:.4g}" for value in numbers],
         "nonfinite": told.nan_count + told.inf_count,
     }
 
@@ -140,4 +140,4 @@ def _differences(runs: Sequence[Gathered]) -> list[tuple[str, str, str]]:
     a, b = ({layer["name"]: f"{layer['kind']} {layer['shapes']}".strip() for layer in run.layers}
             for run in runs)  # fmt: skip
     names = list(dict.fromkeys([*a, *b]))
-    return [(n, a.get(n, "–"), b.get(n, "–")) for n in names if a.get(n) != b.get(n)][:MOST_LISTED]
+    return [(n, a.get(n, "-"), b.get(n, "-")) for n in names if a.get(n) != b.get(n)][:MOST_LISTED]

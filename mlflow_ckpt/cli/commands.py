@@ -382,3 +382,31 @@ def diff(a: str, b: str, every: bool, tracking_uri: str | None, as_json: bool) -
     click.echo(text, nl=as_json)
     if not found.identical:
         raise click.exceptions.Exit(diffing.DIFFERENT)
+
+
+@main.command()
+@click.argument("run")
+@click.argument("other", required=False, metavar="[RUN2]")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="The file to write.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@options.tracking_uri
+def report(
+    run: str, other: str | None, output: Path, overwrite: bool, tracking_uri: str | None
+) -> None:
+    """Write a page of RUN, or of two runs side by side: curves, weights, architecture."""
+    from mlflow_ckpt.cli import reporting
+    from mlflow_ckpt.cli.progress import download_bar
+
+    runs = [run] if other is None else [run, other]
+    with download_bar() as progress:
+        size = reporting.write(
+            runs, output, overwrite=overwrite, tracking_uri=tracking_uri, progress=progress
+        )
+    click.echo(f"{output}  {size / 1e3:.0f} kB")

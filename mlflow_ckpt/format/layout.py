@@ -10,6 +10,8 @@ CHECKPOINTS_DIR = "checkpoints"
 MANIFEST = "manifest.json"
 # Beside the checkpoints' directories: a cache of all their manifests.
 INDEX = "manifests.json"
+# Beside them too: the page of the run (docs/report.md).
+REPORT = "report.html"
 FINGERPRINT = "fingerprint.json"
 TRAINING_STATE = "training_state.json"
 TRAINING_ARRAYS = "training_state.npz"

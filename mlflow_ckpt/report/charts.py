@@ -1,0 +1,133 @@
+"""Charts as inline SVG, whose colours are the page's CSS variables."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Placeholders that nothing else uses, and what stands in their place in the page.
+SERIES = ("#010fa1", "#010fa2", "#010fa3", "#010fa4")
+_VARIABLES = {
+    "#010fb1": "var(--ink)",
+    "#010fb2": "var(--line)",
+    **{color: f"var(--s{number})" for number, color in enumerate(SERIES, 1)},
+}
+_INK, _LINE = "#010fb1", "#010fb2"
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mlflow_ckpt",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.5,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart.
+
+    Attributes:
+        x: Positions, ascending.
+        y: Values; NaN leaves a gap.
+        series: Which colour, from 0.
+        band: Lower and upper edge of a band around it; None without.
+        dashed: Whether it is drawn dashed.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    series: int
+    band: tuple[Sequence[float], Sequence[float]] | None = None
+    dashed: bool = False
+
+
+def lines(
+    curves: Sequence[Curve],
+    *,
+    marks: Sequence[float] = (),
+    xlabel: str = "epoch",
+    log: bool = False,
+) -> str:
+    """Draw curves over the epochs.
+
+    Args:
+        curves: The lines.
+        marks: Where checkpoints are: ticks along the bottom.
+        xlabel: What the x axis counts.
+        log: Whether the y axis is logarithmic.
+
+    Returns:
+        An `<svg>` element.
+    """
+    with mpl.rc_context(_SETTINGS):
+        figure, axes = _axes()
+        for curve in curves:
+            color = SERIES[curve.series % len(SERIES)]
+            if curve.band is not None:
+                axes.fill_between(curve.x, *curve.band, color=color, alpha=0.18, linewidth=0)
+            few = len(curve.x) <= 40
+            axes.plot(
+                *(curve.x, curve.y),
+                color=color,
+                linewidth=1.5,
+                linestyle="--" if curve.dashed else "-",
+                marker="o" if few else "",
+                markersize=3,
+            )
+        if marks:
+            top = axes.get_xaxis_transform()
+            axes.plot(marks, [0.0] * len(marks), "|", color=_INK, markersize=9, transform=top)
+        if log:
+            axes.set_yscale("log")
+        axes.set_xlabel(xlabel)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        return _svg(figure)
+
+
+def bars(histograms: Sequence[tuple[Sequence[float], Sequence[float], int]]) -> str:
+    """Draw histograms over each other: counts, edges and series of each."""
+    with mpl.rc_context(_SETTINGS):
+        figure, axes = _axes()
+        for counts, edges, series in histograms:
+            axes.stairs(counts, edges, color=SERIES[series], fill=True, alpha=0.5)
+        axes.set_xlabel("value")
+        axes.set_ylabel("elements")
+        return _svg(figure)
+
+
+def _axes() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.6, 2.5), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    target = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+    text = target.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, variable)
+    return text

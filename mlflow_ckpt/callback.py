@@ -83,6 +83,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             training, or `"raise"` at the end of the batch or epoch.
         drain_timeout: Seconds to wait, when training ends, for a server that does not answer; after
             a signal, seconds to wait in all. What is left then stays in the spool.
+        report: When training has ended, draw `checkpoints/report.html`, a page of curves and
+            weights (docs/report.md), which takes seconds.
 
     Raises:
         InvalidArgumentError: If an argument is none of these.
@@ -106,6 +108,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         retention: RetentionPolicy | None = None,
         on_error: str = "warn",
         drain_timeout: float = 30.0,
+        report: bool = False,
     ) -> None:
         super().__init__()
         self.monitor = monitor
@@ -116,6 +119,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.run_id = run_id
         self.log_metrics = log_metrics
         self.drain_timeout = check_drain_timeout(drain_timeout)
+        self.report = report
         # Keras may call the end of a batch late, from another thread, where nothing is saved there.
         self.async_safe = save_freq == "epoch"
         self._messages = Messages(verbose=bool(verbose), raising=check_on_error(on_error))
@@ -148,6 +152,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 "metadata": metadata,
                 "on_error": on_error,
                 "drain_timeout": drain_timeout,
+                "report": report,
             },
             policy,
         )
@@ -362,6 +367,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             limit=limit,
             params=self.params,
             quietly=quietly,
+            report=self.report,
         )
 
     def _save_inside_epoch(self, batch: int, logs: Mapping[str, Any] | None) -> None:

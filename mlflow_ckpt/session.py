@@ -260,6 +260,7 @@ class Session:
         limit: float | None,
         params: Mapping[str, Any] | None,
         quietly: bool,
+        report: bool = False,
     ) -> None:
         """Wait until everything is sent, tell what is not, and end a run of our own.
 
@@ -270,6 +271,7 @@ class Session:
             limit: Seconds to wait in all; as long as there is progress if None.
             params: What Keras says of the training.
             quietly: Raise nothing, because an exception is on its way already.
+            report: Whether to publish the run's report, if all went well.
         """
         saver = self._saver
         try:
@@ -279,12 +281,28 @@ class Session:
                 left = _finish(saver, interruption, patience, limit)
                 self._messages.tell(saver.reports(), params, quietly=quietly)
                 self._messages.tell_left(left, saver, quietly=quietly)
+                if report and status == "FINISHED" and not left:
+                    self._publish_report()
         except BaseException:
             status = "FAILED" if status == "FINISHED" else status
             raise
         finally:
             interruption.restore()
             self._own_run.end(status)
+
+    def _publish_report(self) -> None:
+        """Draw and upload the run's report; where that fails, the training has not."""
+        from mlflow_ckpt import report  # matplotlib, which only those need who ask for it
+
+        if self._store is None:
+            return
+        try:
+            report.publish(self._store)
+        except Exception as error:  # noqa: BLE001 - told, and the checkpoints are whole
+            self._messages.warn(
+                f"The run's report could not be made: {type(error).__name__}: {error} "
+                f"Try again: mlflow-ckpt report {self._store.run_id}"
+            )
 
 
 def _finish(

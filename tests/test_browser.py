@@ -28,18 +28,24 @@ def window() -> Iterator[support.Browser]:
 
 
 @pytest.fixture(scope="module")
-def run_id(server: Store) -> str:
+def experiment(server: Store) -> str:
+    """An experiment of its own: long tables show what is in sight only."""
+    return str(MlflowClient(server.uri).create_experiment("pages"))
+
+
+@pytest.fixture(scope="module")
+def run_id(server: Store, experiment: str) -> str:
     """A run of three epochs, the second of which is the best."""
-    with current(server), mlflow.start_run() as run:
+    with current(server), mlflow.start_run(experiment_id=experiment) as run:
         values = Metrics("val_loss", [0.5, 0.25, 0.75])
-        fit(small_model(), values, MlflowCheckpoint(), epochs=3)
+        fit(small_model(), values, MlflowCheckpoint(report=True), epochs=3)
     return str(run.info.run_id)
 
 
 @pytest.fixture(scope="module")
-def page(server: Store) -> str:
+def page(server: Store, experiment: str) -> str:
     """Address of the experiment's pages."""
-    return f"{server.uri}/#/experiments/{server.experiment_id}"
+    return f"{server.uri}/#/experiments/{experiment}"
 
 
 def test_the_run_s_page_describes_its_checkpoints(
@@ -99,6 +105,19 @@ def test_the_table_shows_all_checkpoints(window: support.Browser, page: str, run
         True
     ] * 3
     assert f"runs:/{run_id}/checkpoints/epoch_0002" in rows
+
+
+def test_the_report_is_drawn_on_the_artifact_s_page(
+    window: support.Browser, page: str, run_id: str
+) -> None:
+    window.open(f"{page}/runs/{run_id}/artifacts/checkpoints/report.html", "report.html")
+    window.frame()
+    text = window.wait_for("Training curves", "Weights over the epochs", "hidden/kernel")
+    assert "3 checkpoints" in text
+    assert "histogram, latest checkpoint" in text
+    assert "Environment and lineage" in text
+    assert len(window.driver.find_elements("tag name", "svg")) > 5
+    window.leave_frame()
 
 
 def test_the_curve_has_each_epoch_once(window: support.Browser, page: str, run_id: str) -> None:

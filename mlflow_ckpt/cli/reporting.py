@@ -7,8 +7,8 @@ from pathlib import Path
 from mlflow_ckpt import report
 from mlflow_ckpt.cli.output import staging
 from mlflow_ckpt.errors import OutputError
-from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.report.gathering import Progress
+from mlflow_ckpt.tracking.references import resolve
 from mlflow_ckpt.tracking.store import RunStore
 
 
@@ -34,7 +34,8 @@ def write(
         raise OutputError(
             f"The output {output} exists. Name another with --output, or pass --overwrite."
         )
-    stores = [RunStore(Reference.parse(run).run_id, tracking_uri) for run in runs]
+    found = [resolve(run, tracking_uri=tracking_uri) for run in runs]
+    stores = [RunStore(reference.run_id, tracking_uri) for reference in found]
     page = report.build(stores, always=True, progress=progress).encode()
     try:
         with staging(output) as directory:

@@ -93,6 +93,7 @@ def main(resume_from: str, **given: Any) -> None:
             forms=settings.forms,
             full_format=settings.full_format,
             metadata={"class_names": list(data.class_names), "dataset": data.reference},
+            report=True,
         )
         training = begin(settings, data, checkpoints, resume_from)
         parameters = {**settings.parameters(), "resume_from": resume_from}

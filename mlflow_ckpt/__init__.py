@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow_ckpt.format.fingerprint import Fingerprint
     from mlflow_ckpt.format.retention import AnyOf, BestN, EveryN, LatestN, RetentionPolicy
     from mlflow_ckpt.format.verification import VerificationResult
+    from mlflow_ckpt.importing import ImportedFile, import_checkpoints
     from mlflow_ckpt.loaders import (
         fingerprint,
         get_checkpoint,
@@ -50,6 +51,7 @@ __all__ = [
     "EpochDataset",
     "EveryN",
     "Fingerprint",
+    "ImportedFile",
     "LatestN",
     "LoadReport",
     "MlflowCheckpoint",
@@ -63,6 +65,7 @@ __all__ = [
     "errors",
     "fingerprint",
     "get_checkpoint",
+    "import_checkpoints",
     "list_checkpoints",
     "load_architecture",
     "load_model",
@@ -83,6 +86,7 @@ _HOME = {
     "EpochDataset": "mlflow_ckpt.model.epoch_dataset",
     "EveryN": "mlflow_ckpt.format.retention",
     "Fingerprint": "mlflow_ckpt.format.fingerprint",
+    "ImportedFile": "mlflow_ckpt.importing",
     "LatestN": "mlflow_ckpt.format.retention",
     "LoadReport": "mlflow_ckpt.model.filling",
     "MlflowCheckpoint": "mlflow_ckpt.callback",
@@ -92,6 +96,7 @@ _HOME = {
     "RetentionPolicy": "mlflow_ckpt.format.retention",
     "VerificationResult": "mlflow_ckpt.format.verification",
     "diff": "mlflow_ckpt.comparing",
+    "import_checkpoints": "mlflow_ckpt.importing",
     "prune": "mlflow_ckpt.retention",
     "register": "mlflow_ckpt.registration",
     "register_callback_state": "mlflow_ckpt.model.callback_state",

@@ -302,6 +302,49 @@ def prune(
     click.echo(text, nl=as_json)
 
 
+@main.command("import", short_help="Bring files of ModelCheckpoint into a run.")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--run-id", "run", required=True, help="The run that is to have them.")
+@click.option("--pattern", help="How the names are made, as ModelCheckpoint was told.")
+@click.option(
+    "--architecture",
+    type=click.Path(path_type=Path),
+    help="For .weights.h5: a .json, .yaml or .keras file with the architecture.",
+)
+@click.option("--monitor", metavar="METRIC", help="What tells the best. Default: val_loss.")
+@click.option("--mode", type=click.Choice(["min", "max"]), help="Whether low or high is better.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be done, and do nothing.")
+@options.custom_objects
+@options.tracking_uri
+def import_command(
+    directory: Path,
+    run: str,
+    pattern: str | None,
+    architecture: Path | None,
+    monitor: str | None,
+    mode: str | None,
+    dry_run: bool,
+    modules: tuple[str, ...],
+    tracking_uri: str | None,
+) -> None:
+    """Bring the .keras, .h5 and .weights.h5 files in DIR into a run, as checkpoints of it."""
+    from mlflow_ckpt.cli import importing
+
+    failed = importing.run(
+        directory,
+        run,
+        pattern=pattern,
+        architecture=architecture,
+        monitor=monitor,
+        mode=mode,
+        dry_run=dry_run,
+        modules=modules,
+        tracking_uri=tracking_uri,
+    )
+    if failed:
+        raise click.exceptions.Exit(EXIT_CODES[errors.ModelError])
+
+
 @main.command(short_help="Make a checkpoint of RUN a version of a registered model.")
 @click.argument("run")
 @options.selection

@@ -36,10 +36,20 @@ def fill(model: keras.Model, path: Path, directory: Path) -> None:
         return
     guarded(lambda: model.compile_from_config(config))
     with h5py.File(path, "r") as file:
-        _fill_optimizer(model, file, fresh=state["step"] == 0)
+        fill_optimizer(model, file, fresh=state["step"] == 0)
 
 
-def _fill_optimizer(model: keras.Model, file: h5py.File, *, fresh: bool) -> None:
+def fill_optimizer(model: keras.Model, file: h5py.File, *, fresh: bool = False) -> None:
+    """Fill a compiled model's optimizer with the variables of an open legacy `.h5` file.
+
+    Args:
+        model: The model; its optimizer has its variables.
+        file: The file.
+        fresh: Whether the optimizer may have been saved before it had its variables.
+
+    Raises:
+        ModelLoadError: If the file holds another number of variables.
+    """
     group = file.get("optimizer_weights")
     variables = model.optimizer.variables
     names = [] if group is None else _attribute_list(group, "weight_names")

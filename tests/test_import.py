@@ -1,0 +1,222 @@
+"""Files that Keras's own ModelCheckpoint saved become checkpoints of a run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.tracking import MlflowClient
+
+import mlflow_ckpt
+from mlflow_ckpt.errors import InvalidArgumentError, RunNotFoundError
+from mlflow_ckpt.format.file_names import read_names
+from tests.support import cli
+from tests.support.stores import Store
+from tests.support.training import X, fit, names, small_model
+
+TEMPLATES = {
+    "keras": "model.{epoch:02d}-{val_loss:.4f}.keras",
+    "h5": "model.{epoch:02d}-{val_loss:.4f}.h5",
+    "weights": "model.{epoch:02d}-{val_loss:.4f}.weights.h5",
+}
+pytestmark = pytest.mark.filterwarnings("ignore:.*HDF5 file via")
+
+
+def save(directory: Path, template: str, epochs: int = 2, **settings: object) -> keras.Model:
+    """Train with Keras's own callback, and return the model as it is after the last epoch."""
+    model = small_model(**settings)
+    callback = keras.callbacks.ModelCheckpoint(
+        directory / template, save_weights_only=template.endswith(".weights.h5")
+    )
+    fit(model, callback, epochs=epochs)
+    return model
+
+
+def require_same_weights(a: keras.Model, b: keras.Model) -> None:
+    for one, other in zip(a.get_weights(), b.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+
+
+def new_run(store: Store) -> str:
+    return str(MlflowClient().create_run(store.experiment_id).info.run_id)
+
+
+@pytest.mark.parametrize("kind", ["keras", "h5"])
+def test_whole_models(kind: str, store: Store, tmp_path: Path) -> None:
+    model = save(tmp_path, TEMPLATES[kind])
+    run_id = new_run(store)
+    done = mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id, pattern=TEMPLATES[kind])
+    assert [(each.checkpoint, each.outcome, each.remark) for each in done] == [
+        ("epoch_0001", "imported", None),
+        ("epoch_0002", "imported", None),
+    ]
+    assert names(run_id) == ["epoch_0001", "epoch_0002"]
+    assert mlflow_ckpt.verify(run_id).ok
+    found = mlflow_ckpt.get_checkpoint(run_id, "best").manifest
+    assert found.metrics == {"val_loss": pytest.approx(found.metrics["val_loss"])}
+    assert found.metadata == {"imported_from": done[-1].file}
+    assert found.step == 8
+    # With the optimizer: it trains on as the live one does.
+    loaded = mlflow_ckpt.load_model(run_id, 2)
+    require_same_weights(loaded, model)
+    fit(model, epochs=3, initial_epoch=2, shuffle=False)
+    fit(loaded, epochs=3, initial_epoch=2, shuffle=False)
+    assert np.allclose(loaded.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [".json", ".yaml", ".keras"])
+def test_weights_with_an_architecture(kind: str, local_store: Store, tmp_path: Path) -> None:
+    model = save(tmp_path, TEMPLATES["weights"])
+    file = tmp_path.parent / f"{tmp_path.name}{kind}"
+    if kind == ".json":
+        file.write_text(model.to_json())
+    elif kind == ".yaml":
+        import json
+
+        import yaml
+
+        file.write_text(yaml.safe_dump(json.loads(model.to_json())))
+    else:
+        model.save(file)
+    run_id = new_run(local_store)
+    done = mlflow_ckpt.import_checkpoints(
+        tmp_path, run_id=run_id, pattern=TEMPLATES["weights"], architecture=file
+    )
+    assert [each.outcome for each in done] == ["imported", "imported"], done
+    loaded = mlflow_ckpt.load_model(run_id, 2)
+    require_same_weights(loaded, model)
+
+
+def test_metrics_are_points_of_the_run_and_of_the_models_table(
+    store: Store, tmp_path: Path
+) -> None:
+    save(tmp_path, "m-epoch{epoch:02d}-val_loss{val_loss:.4f}.keras")
+    run_id = new_run(store)
+    mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
+    points = MlflowClient().get_metric_history(run_id, "val_loss")
+    found = {c.manifest.epoch: c.manifest.metrics for c in mlflow_ckpt.list_checkpoints(run_id)}
+    assert {point.step: {"val_loss": point.value} for point in points} == found
+    rows = MlflowClient().search_logged_models(
+        [store.experiment_id], filter_string=f"source_run_id = '{run_id}'"
+    )
+    assert sorted(m.value for row in rows for m in row.metrics) == sorted(p.value for p in points)
+
+
+def test_a_second_import_skips_what_is_there(local_store: Store, tmp_path: Path) -> None:
+    save(tmp_path, "model.{epoch:02d}.keras")
+    run_id = new_run(local_store)
+    mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
+    before = [c.manifest for c in mlflow_ckpt.list_checkpoints(run_id)]
+    done = mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
+    assert [each.outcome for each in done] == ["already there", "already there"]
+    assert [c.manifest for c in mlflow_ckpt.list_checkpoints(run_id)] == before
+
+
+def test_another_checkpoint_of_that_name_is_never_overwritten(
+    local_store: Store, tmp_path: Path
+) -> None:
+    save(tmp_path, "model.{epoch:02d}.keras", epochs=1)
+    run_id = new_run(local_store)
+    mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
+    before = mlflow_ckpt.get_checkpoint(run_id).manifest
+    small_model(units=5).save(tmp_path / "model.01.keras")
+    (failed,) = mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
+    assert failed.outcome == "failed"
+    assert "never overwritten" in str(failed.remark)
+    assert mlflow_ckpt.get_checkpoint(run_id).manifest == before
+
+
+def test_the_command(local_store: Store, tmp_path: Path) -> None:
+    save(tmp_path, TEMPLATES["keras"])
+    (tmp_path / "notes.txt").write_text("not a model")
+    (tmp_path / "model.09-0.1000.keras").write_bytes(b"broken")
+    run_id = new_run(local_store)
+    arguments = ("import", tmp_path, "--run-id", run_id, "--pattern", TEMPLATES["keras"])
+    planned = cli.run(*arguments, "--dry-run")
+    assert planned.exit_code == 0
+    assert planned.output.count("would be imported") == 3
+    done = cli.run(*arguments)
+    assert done.exit_code == 5
+    lines = done.output.splitlines()
+    assert [line.partition(": ")[2].partition(":")[0] for line in lines] == [
+        *("imported", "imported", "failed"),
+    ]
+    assert "model.09-0.1000.keras -> epoch_0009 (epoch 9, val_loss 0.1): failed: " in lines[2]
+    assert names(run_id) == ["epoch_0001", "epoch_0002"]
+
+
+@pytest.mark.parametrize(
+    ("files", "pattern", "said"),
+    [
+        ([], None, "holds no file that ModelCheckpoint saves"),
+        (["best.keras"], None, "does not tell which number is the epoch"),
+        (["model-03-0.4521.keras"], None, "does not tell what 0.4521 is"),
+        (["a_1.keras", "b_1.keras"], None, "Two files are of epoch 1: a_1.keras and b_1.keras"),
+        (["a_1.keras"], "b_{epoch}.keras", "has a name like 'b_{epoch}.keras'"),
+        (["a_1.keras"], "a_{val_loss}.keras", "has no {epoch}"),
+        (["a_1.keras"], "a_{epoch.keras", "was not understood"),
+    ],
+)
+def test_names_that_do_not_tell(
+    files: list[str], pattern: str | None, said: str, local_store: Store, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(InvalidArgumentError) as caught:
+        mlflow_ckpt.import_checkpoints(tmp_path, run_id=new_run(local_store), pattern=pattern)
+    assert said in str(caught.value)
+
+
+def test_other_things_that_are_not_there(local_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="Expected a folder"):
+        mlflow_ckpt.import_checkpoints(tmp_path / "nowhere", run_id=new_run(local_store))
+    save(tmp_path, "model.{epoch:02d}.weights.h5", epochs=1)
+    with pytest.raises(RunNotFoundError):
+        mlflow_ckpt.import_checkpoints(tmp_path, run_id="nosuchrun")
+    (failed,) = mlflow_ckpt.import_checkpoints(tmp_path, run_id=new_run(local_store))
+    assert "--architecture FILE" in str(failed.remark)
+
+
+METRICS = st.dictionaries(
+    st.sampled_from(["loss", "val_loss", "accuracy", "val_acc"]), st.floats(0, 99), max_size=3
+)
+
+
+@given(st.integers(1, 9999), METRICS)
+def test_what_a_pattern_writes_it_reads(epoch: int, metrics: dict[str, float]) -> None:
+    pattern = "run7-{epoch:04d}" + "".join(f"-{{{name}:.3f}}" for name in metrics) + ".keras"
+    (found,) = read_names([pattern.format(epoch=epoch, **metrics)], pattern)
+    assert found.epoch == epoch
+    assert found.metrics == {k: pytest.approx(v, abs=1e-3) for k, v in metrics.items()}
+
+
+@given(st.integers(0, 9999), METRICS, st.sampled_from(["_", "-", ".", "="]))
+def test_names_with_words_tell_by_themselves(
+    epoch: int, metrics: dict[str, float], separator: str
+) -> None:
+    parts = [f"epoch{separator}{epoch:03d}"]
+    parts += [f"{name}{separator}{value:.3f}" for name, value in metrics.items()]
+    (found,) = read_names([f"resnet50-{'-'.join(parts)}.weights.h5"])
+    assert found.epoch == epoch
+    assert found.metrics == {k: pytest.approx(v, abs=1e-3) for k, v in metrics.items()}
+
+
+def test_an_h5_file_whose_optimizer_does_not_fit_is_imported_without_it(
+    local_store: Store, tmp_path: Path
+) -> None:
+    import h5py
+
+    save(tmp_path, "model.{epoch:02d}.h5", epochs=1)
+    with h5py.File(tmp_path / "model.01.h5", "a") as file:
+        del file["optimizer_weights"]
+    run_id = new_run(local_store)
+    (done,) = mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
+    assert done.outcome == "imported"
+    assert str(done.remark).startswith("without its compile settings and optimizer (")
+    assert mlflow_ckpt.verify(run_id).ok
+    shutil.rmtree(tmp_path)

@@ -179,13 +179,14 @@ def test_mlflow_s_commands_take_the_scheme(local_store: Store, tmp_path: Path) -
     assert np.allclose(predicted, model.predict(X[:2], verbose=0), atol=1e-6)
 
 
-def test_importing_mlflow_loads_no_backend_for_it() -> None:
+@pytest.mark.parametrize("first", ["mlflow.artifacts", "mlflow_ckpt.tracking.artifact_repository"])
+def test_whatever_is_imported_first_the_scheme_is_there_and_no_backend(first: str) -> None:
     code = (
-        "import sys, mlflow.artifacts\n"
+        f"import sys, {first}\n"
         "from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository\n"
         "assert type(get_artifact_repository('ckpt:/run')).__module__.startswith('mlflow_ckpt')\n"
-        "assert not {'keras', 'tensorflow', 'mlflow_ckpt.tracking.store'} & set(sys.modules)\n"
+        "assert not {'keras', 'tensorflow'} & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-W", "error::UserWarning:mlflow", "-c", code],
+    done = subprocess.run([sys.executable, "-W", "error:Failure attempting to register:UserWarning", "-c", code],
                           capture_output=True, text=True, check=False, timeout=120)  # fmt: skip
     assert done.returncode == 0, done.stderr

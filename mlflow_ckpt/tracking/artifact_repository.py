@@ -1,7 +1,7 @@
 """The scheme `ckpt:` for MLflow itself: `mlflow models serve -m ckpt:/RUN/best`.
 
-MLflow finds this through the entry point `mlflow.artifact_repository` and imports it when it is
-itself imported, so what it needs is imported when it is used.
+MLflow finds this through the entry point `mlflow.artifact_repository` (`scheme.py`). What it needs
+of this package is imported when it is used, so that it costs little.
 """
 
 from __future__ import annotations

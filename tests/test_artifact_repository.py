@@ -187,6 +187,12 @@ def test_whatever_is_imported_first_the_scheme_is_there_and_no_backend(first: st
         "assert type(get_artifact_repository('ckpt:/run')).__module__.startswith('mlflow_ckpt')\n"
         "assert not {'keras', 'tensorflow'} & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-W", "error:Failure attempting to register:UserWarning", "-c", code],
-                          capture_output=True, text=True, check=False, timeout=120)  # fmt: skip
+    refusing = "error:Failure attempting to register:UserWarning"
+    done = subprocess.run(
+        [sys.executable, "-W", refusing, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mlflow_ckpt.errors import SelectorError
-from mlflow_ckpt.format.reference import Reference, Selector
+from mlflow_ckpt.format.reference import Selector
 from mlflow_ckpt.format.retention import RetentionPolicy, check_policy
 from mlflow_ckpt.tracking import pruning
 from mlflow_ckpt.tracking.pruning import Pruned
+from mlflow_ckpt.tracking.references import resolve
 from mlflow_ckpt.tracking.selecting import no_checkpoints
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -44,7 +45,7 @@ def prune(
             or the artifact store does not delete.
     """
     check_policy(policy)
-    reference = Reference.parse(run_id)
+    reference = resolve(run_id, tracking_uri=tracking_uri)
     if reference.selector != Selector("latest"):
         raise SelectorError(
             "Expected a run, because pruning looks at all its checkpoints. "

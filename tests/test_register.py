@@ -230,3 +230,19 @@ def test_a_registry_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(TrackingUnavailableError):
         resolve("models:/a/1", tracking_uri=f"http://127.0.0.1:{free_port()}")
+
+
+def test_prune_and_flush_take_the_same(run_id: str) -> None:
+    uri = "models:/champions@champion"
+    refused = cli.run("prune", uri, "--keep-last", "1")
+    assert refused.exit_code == 2
+    assert f"Received one checkpoint: '{uri}'. Give the run id alone: {run_id}" in refused.output
+    planned = cli.run("prune", f"runs:/{run_id}", "--keep-last", "3", "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert cli.run("flush", uri).exit_code == 0
+
+
+def test_list_of_a_model_whose_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = f"http://127.0.0.1:{free_port()}"
+    assert cli.run("list", "models:/a/1", "--tracking-uri", away).exit_code == 7

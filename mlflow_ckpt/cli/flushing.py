@@ -15,10 +15,10 @@ from mlflow_ckpt.errors import (
     TrackingError,
     TrackingUnavailableError,
 )
-from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.tracking import sending
 from mlflow_ckpt.tracking.downloading import Progress
 from mlflow_ckpt.tracking.entries import Entry
+from mlflow_ckpt.tracking.references import resolve
 from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -114,7 +114,7 @@ def flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flus
         tracking_uri: The server to send to; None for the one of each entry.
         progress: Called with bytes done and bytes in all.
     """
-    run_id = None if run is None else Reference.parse(run).run_id
+    run_id = None if run is None else resolve(run, tracking_uri=tracking_uri).run_id
     spool = Spool.default()
     spool.sweep(run_id)
     entries = spool.entries(run_id)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.filesize import decimal
 
+from mlflow_ckpt.errors import SelectorError
 from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.tracking.entries import Entry
 from mlflow_ckpt.tracking.spool import Spool
@@ -15,7 +16,10 @@ from mlflow_ckpt.tracking.spool import Spool
 
 def show(run: str) -> None:
     """Print what waits in the spool of a run whose server cannot be asked."""
-    run_id = Reference.parse(run).run_id
+    try:
+        run_id = Reference.parse(run).run_id
+    except SelectorError:
+        return  # `models:/…`: only the server knows which run that is
     waiting = in_spool(run_id)
     if waiting:
         click.echo(to_text(run_id, waiting), nl=False, err=True)

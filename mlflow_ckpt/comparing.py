@@ -1,4 +1,7 @@
-"""The public function that compares two checkpoints, of one run or of two. Never loads Keras."""
+"""The public function that compares two checkpoints, of one run or of two.
+
+Loads Keras only for what others wrote.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,8 @@ from mlflow_ckpt.format.diff import ArchitectureDifference, Difference, Side, di
 from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt.format.reference import Reference
 from mlflow_ckpt.format.weights_file import reading
-from mlflow_ckpt.tracking.catalog import Catalog
+from mlflow_ckpt.sources import Opened, Opening, OwnSource, Source, find
 from mlflow_ckpt.tracking.downloading import Progress
-from mlflow_ckpt.tracking.references import resolve
-from mlflow_ckpt.tracking.selecting import Checkpoint
-from mlflow_ckpt.tracking.store import RunStore
 
 Tree = Mapping[str, Any]
 Key = tuple[str | int, ...]
@@ -30,44 +30,60 @@ _CONNECTIONS = {"inbound_nodes", "input_layers", "output_layers"}
 
 
 def diff(
-    a: str, b: str, *, tracking_uri: str | None = None, progress: Progress | None = None
+    a: str,
+    b: str,
+    *,
+    custom_objects: Mapping[str, Any] | None = None,
+    architecture: str | Path | None = None,
+    tracking_uri: str | None = None,
+    progress: Progress | None = None,
 ) -> Difference:
     """Compare two checkpoints: every tensor by digest, those that differ by value, every layer.
 
         mlflow_ckpt.diff(f"ckpt:/{one}/4", f"ckpt:/{other}/4").identical
 
-    The files of both are verified. Epoch, step, metrics and seed generators may differ between
-    identical checkpoints.
+    The files of both are verified, unless others wrote them, which `verified` of each side tells.
+    Epoch, step, metrics and seed generators may differ between identical checkpoints.
 
     Args:
         a: A run id (its latest checkpoint), or a URI: `ckpt:/…`, `runs:/…` or `models:/…`.
         b: Another, of the same tracking server.
+        custom_objects: Classes and functions by name, to load what others wrote.
+        architecture: For weights alone, which others wrote: a file with their architecture.
         tracking_uri: The tracking server; MLflow's current one if None.
         progress: Called with bytes done and bytes in all, where files are downloaded.
 
     Raises:
         VerificationError: If a file is missing, extra or altered.
         IntegrityError: If a verified file cannot be read.
+        ModelError: If Keras cannot rebuild what others wrote.
         NotFoundError, SelectorError, TrackingError: As in `get_checkpoint`.
     """
-    catalog_a, found_a = _find(a, tracking_uri)
-    catalog_b, found_b = _find(b, tracking_uri)
+    path = None if architecture is None else Path(architecture)
+    source_a, source_b = (find(each, tracking_uri=tracking_uri) for each in (a, b))
+    return compare(source_a, source_b, Opening(custom_objects, path, progress))
+
+
+def compare(source_a: Source, source_b: Source, opening: Opening) -> Difference:
+    """Compare two checkpoints that were found. Errors as in `diff`."""
     with (
-        catalog_a.fetch(found_a, progress) as in_a,
-        catalog_b.fetch(found_b, progress) as in_b,
-        reading(in_a) as read_a,
-        reading(in_b) as read_b,
+        source_a.opened(opening) as opened_a,
+        source_b.opened(opening) as opened_b,
+        reading(opened_a.directory) as read_a,
+        reading(opened_b.directory) as read_b,
     ):
-        of_a, of_b = _fingerprint(in_a), _fingerprint(in_b)
-        uncompared = _uncompared(found_a, of_a, found_b, of_b)
+        of_a, of_b = _fingerprint(opened_a.directory), _fingerprint(opened_b.directory)
+        uncompared = _uncompared(opened_a, of_a, opened_b, of_b)
         roles = {WEIGHTS_ROLE, OPTIMIZER_ROLE} - uncompared.keys()
         same = of_a.architecture_digest == of_b.architecture_digest
         return Difference(
-            a=_side(found_a),
-            b=_side(found_b),
+            a=_side(source_a, opened_a),
+            b=_side(source_b, opened_b),
             tensors=diff_tensors(of_a, of_b, read_a, read_b, roles),
             same_architecture=same,
-            architecture=() if same else diff_architectures(_described(in_a), _described(in_b)),
+            architecture=()
+            if same
+            else diff_architectures(_described(opened_a.directory), _described(opened_b.directory)),
             uncompared=uncompared,
         )
 
@@ -81,15 +97,11 @@ def diff_architectures(a: Tree, b: Tree) -> tuple[ArchitectureDifference, ...]:
     return tuple(_diff_layer(a, b, "", {}))
 
 
-def _find(reference: str, tracking_uri: str | None) -> tuple[Catalog, Checkpoint]:
-    parsed = resolve(reference, tracking_uri=tracking_uri)
-    catalog = Catalog(RunStore(parsed.run_id, tracking_uri))
-    return catalog, catalog.find(parsed.selector)
-
-
-def _side(found: Checkpoint) -> Side:
-    uri = str(Reference.parse(found.run_id, found.name))
-    return Side(uri, found.manifest.epoch, found.manifest.step)
+def _side(source: Source, opened: Opened) -> Side:
+    if isinstance(source, OwnSource):
+        uri = str(Reference.parse(source.run_id, source.name))
+        return Side(uri, opened.manifest.epoch, opened.manifest.step)
+    return Side(source.uri, source.found.epoch, opened.manifest.step, verified=False)
 
 
 def _fingerprint(directory: Path) -> Fingerprint:
@@ -107,13 +119,16 @@ def _described(directory: Path) -> Tree:
 
 
 def _uncompared(
-    found_a: Checkpoint, of_a: Fingerprint, found_b: Checkpoint, of_b: Fingerprint
+    opened_a: Opened, of_a: Fingerprint, opened_b: Opened, of_b: Fingerprint
 ) -> dict[str, str]:
     """Say why the optimizer cannot be compared: one form holds it, and the other does not."""
-    for name, found, own, other in (("A", found_a, of_a, of_b), ("B", found_b, of_b, of_a)):
-        lacks = not own.of_role(OPTIMIZER_ROLE) and found.manifest.full_file is None
-        if lacks and other.of_role(OPTIMIZER_ROLE):
+    for name, opened, own, other in (("A", opened_a, of_a, of_b), ("B", opened_b, of_b, of_a)):
+        if own.of_role(OPTIMIZER_ROLE) or not other.of_role(OPTIMIZER_ROLE):
+            continue
+        if opened.manifest.full_file is None:
             return {OPTIMIZER_ROLE: f"{name} holds the split form only"}
+        if opened.lost is not None:
+            return {OPTIMIZER_ROLE: f"{name} was loaded without {opened.lost}"}
     return {}
 
 

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mlflow_ckpt import sources
 from mlflow_ckpt.errors import InvalidArgumentError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import Fingerprint
+from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.verification import VerificationResult
+from mlflow_ckpt.sources import Opening
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
 from mlflow_ckpt.tracking.references import resolve
@@ -101,6 +104,7 @@ def load_model(
     *,
     monitor: str | None = None,
     mode: str | None = None,
+    allow_unverified: bool = False,
     tracking_uri: str | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
@@ -115,6 +119,8 @@ def load_model(
             registered with Keras.
         monitor: For `"best"`, the metric to judge by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
+        allow_unverified: Take what others wrote too, such as `mlflow.keras.log_model` or MLflow's
+            own callback, where this package has no checkpoint of that name. Nothing proves it.
         tracking_uri: The tracking server; MLflow's current one if None.
         progress: Called with bytes done and bytes in all, where files are downloaded.
 
@@ -128,13 +134,22 @@ def load_model(
     if form not in layout.FORMS:
         raise InvalidArgumentError(f"Expected form 'full' or 'split'. Received: form={form!r}")
 
-    def load(directory: Path, found: Checkpoint) -> keras.Model:
+    def load(directory: Path, manifest: Manifest) -> keras.Model:
         from mlflow_ckpt.model import loading
 
         function = loading.load_full if form == "full" else loading.load_split
-        return function(directory, found.manifest, custom_objects)
+        return function(directory, manifest, custom_objects)
 
-    return _with_files(load, run_id, checkpoint, monitor, mode, tracking_uri, progress)
+    if allow_unverified:
+        source = sources.find(
+            run_id, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri
+        )
+        with source.opened(Opening(custom_objects, progress=progress)) as opened:
+            return load(opened.directory, opened.manifest)
+    return _with_files(
+        lambda directory, found: load(directory, found.manifest),
+        *(run_id, checkpoint, monitor, mode, tracking_uri, progress),
+    )
 
 
 def load_architecture(

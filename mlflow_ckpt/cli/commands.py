@@ -114,6 +114,7 @@ def verify(
 )
 @click.option("--overwrite", is_flag=True, help="Replace files of the same names in it.")
 @options.custom_objects
+@options.architecture
 @options.tracking_uri
 @options.as_json
 def restore(
@@ -126,6 +127,7 @@ def restore(
     output: Path | None,
     overwrite: bool,
     modules: tuple[str, ...],
+    architecture: Path | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
@@ -133,6 +135,7 @@ def restore(
     from mlflow_ckpt.cli import restoring
     from mlflow_ckpt.cli.custom_objects import load_modules
     from mlflow_ckpt.cli.progress import download_bar
+    from mlflow_ckpt.sources import Opening
 
     with download_bar() as progress:
         restored = restoring.restore(
@@ -144,9 +147,8 @@ def restore(
             file_format=file_format,
             output=output,
             overwrite=overwrite,
-            custom_objects=load_modules(modules),
+            opening=Opening(load_modules(modules), architecture, progress),
             tracking_uri=tracking_uri,
-            progress=progress,
         )
     click.echo(json.dumps(restored.to_dict(), indent=2) if as_json else restored.to_text())
 
@@ -171,6 +173,7 @@ def restore(
     help="Samples a batch; as with Model.predict, the last bits of a result depend on it.",
 )
 @options.custom_objects
+@options.architecture
 @options.tracking_uri
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of CSV.")
 def predict(
@@ -184,6 +187,7 @@ def predict(
     overwrite: bool,
     batch_size: int,
     modules: tuple[str, ...],
+    architecture: Path | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
@@ -194,6 +198,7 @@ def predict(
     from mlflow_ckpt.cli import inputs, predicting, predictions
     from mlflow_ckpt.cli.custom_objects import load_modules
     from mlflow_ckpt.cli.progress import download_bar
+    from mlflow_ckpt.sources import Opening
 
     writer = predictions.writer_for(output, as_json=as_json, overwrite=overwrite)
     given = inputs.read_inputs(data, array)
@@ -203,9 +208,8 @@ def predict(
             checkpoint,
             monitor=monitor,
             mode=mode,
-            custom_objects=load_modules(modules),
+            opening=Opening(load_modules(modules), architecture, progress),
             tracking_uri=tracking_uri,
-            progress=progress,
         )
     writer(predicting.predict(model, given, class_names, batch_size))
 
@@ -407,20 +411,33 @@ def flush(run: str | None, tracking_uri: str | None, as_json: bool) -> None:
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--all", "every", is_flag=True, help="List the identical tensors too.")
+@options.custom_objects
+@options.architecture
 @options.tracking_uri
 @options.as_json
-def diff(a: str, b: str, every: bool, tracking_uri: str | None, as_json: bool) -> None:
+def diff(
+    a: str,
+    b: str,
+    every: bool,
+    modules: tuple[str, ...],
+    architecture: Path | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
     """Compare the checkpoints A and B: all tensors and the architecture.
 
     A and B are run ids (the latest checkpoint) or URIs such as ckpt:/RUN_ID/4. The exit code is 0
     if they are identical, and 1 if they differ.
     """
-    from mlflow_ckpt import comparing
     from mlflow_ckpt.cli import diffing
+    from mlflow_ckpt.cli.custom_objects import load_modules
     from mlflow_ckpt.cli.progress import download_bar
+    from mlflow_ckpt.sources import Opening
 
     with download_bar() as progress:
-        found = comparing.diff(a, b, tracking_uri=tracking_uri, progress=progress)
+        found = diffing.compare(
+            a, b, Opening(load_modules(modules), architecture, progress), tracking_uri
+        )
     text = json.dumps(found.to_dict(), indent=2) if as_json else diffing.to_text(found, every=every)
     click.echo(text, nl=as_json)
     if not found.identical:

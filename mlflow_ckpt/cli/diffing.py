@@ -1,4 +1,4 @@
-"""What `diff` prints. Never loads Keras or its backend."""
+"""What `diff` does and prints. Loads Keras and its backend only for what others wrote."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from mlflow_ckpt import comparing
 from mlflow_ckpt.cli import tables
+from mlflow_ckpt.cli.quiet import start_backend
 from mlflow_ckpt.format.diff import ArchitectureDifference, Difference, Distance, TensorDifference
 from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
+from mlflow_ckpt.sources import ForeignSource, Opening, find
 
 # The exit code of diff(1).
 DIFFERENT = 1
@@ -19,6 +22,14 @@ _TENSOR_COLUMNS = (
 _NUMBERS = range(6, 9)
 # A value longer than this is cut; --json has all of it.
 _LONGEST = 60
+
+
+def compare(a: str, b: str, opening: Opening, tracking_uri: str | None) -> Difference:
+    """Compare two checkpoints as `mlflow_ckpt.diff` does, without the backend's messages."""
+    source_a, source_b = find(a, tracking_uri=tracking_uri), find(b, tracking_uri=tracking_uri)
+    if isinstance(source_a, ForeignSource) or isinstance(source_b, ForeignSource):
+        start_backend()
+    return comparing.compare(source_a, source_b, opening)
 
 
 def to_text(found: Difference, *, every: bool) -> str:
@@ -71,7 +82,9 @@ def _counts(found: Difference) -> Iterator[str]:
 
 def _sides(found: Difference) -> Iterator[str]:
     for name, side in (("A", found.a), ("B", found.b)):
-        yield f"{name}  {side.uri}  epoch {side.epoch}, step {side.step}\n"
+        epoch = "epoch unknown" if side.epoch is None else f"epoch {side.epoch}"
+        mark = "" if side.verified else "  (unverified)"
+        yield f"{name}  {side.uri}  {epoch}, step {side.step}{mark}\n"
 
 
 def _row(tensor: TensorDifference) -> tuple[str, ...]:

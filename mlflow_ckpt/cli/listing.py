@@ -21,7 +21,8 @@ from mlflow_ckpt.tracking import lineage
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
 from mlflow_ckpt.tracking.entries import Entry
-from mlflow_ckpt.tracking.references import resolve
+from mlflow_ckpt.tracking.foreign import ForeignCheckpoint, list_foreign
+from mlflow_ckpt.tracking.references import locate, resolve
 from mlflow_ckpt.tracking.selecting import Checkpoint, best_of, no_checkpoints
 from mlflow_ckpt.tracking.store import RunStore
 
@@ -45,6 +46,7 @@ class Listing:
         waiting: What of this run is in this machine's spool.
         ancestors: What the run goes on from, nearest first: runs and names of checkpoints.
         children: Runs that go on from this one, and the names of the checkpoints they do from.
+        others: What others wrote, which nothing verifies.
     """
 
     run_id: str
@@ -54,6 +56,7 @@ class Listing:
     waiting: tuple[Entry, ...] = ()
     ancestors: tuple[tuple[str, str], ...] = ()
     children: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[ForeignCheckpoint, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the listing as plain values."""
@@ -82,6 +85,7 @@ class Listing:
             "resumed_by": [
                 {"run_id": run_id, "checkpoint": name} for run_id, name in self.children.items()
             ],
+            "others": [each.to_dict() for each in self.others],
         }
 
     def to_text(self) -> str:
@@ -115,10 +119,31 @@ class Listing:
         if len(names) > len(shown):
             lines.append(f"{len(names) - len(shown)} more metrics: see --json.\n")
         lines += [f"{name}: damaged. {reason}\n" for name, reason in self.damaged.items()]
+        if self.others:
+            lines += ["\n" if lines else "", self._of_others()]
         lines += self._chain()
         if self.waiting:
             lines += ["\n" if lines else "", waiting.to_text(self.run_id, self.waiting)]
         return "".join(lines)
+
+    def _of_others(self) -> str:
+        """Return a table of what others wrote."""
+        names = list(dict.fromkeys(name for each in self.others for name in each.metrics))
+        shown = names[:_MOST_METRICS]
+        columns = ("unverified", "epoch", "step", *shown, "size", "written by", "uri")
+        rows = [
+            (
+                each.name,
+                _whole(each.epoch),
+                _whole(each.step),
+                *(_number(each.metrics.get(name)) for name in shown),
+                "-" if each.size is None else decimal(each.size),
+                each.kind,
+                each.uri,
+            )
+            for each in self.others
+        ]
+        return tables.to_text(columns, rows, right=range(1, 3 + len(shown)))
 
     def _chain(self) -> list[str]:
         """Return where the run came from and where it went, if it did."""
@@ -189,25 +214,30 @@ def collect(run: str, tracking_uri: str | None) -> Listing:
     Raises:
         RunNotFoundError, TrackingError: As in `mlflow_ckpt.list_checkpoints`.
     """
-    reference = resolve(run, tracking_uri=tracking_uri)
-    in_spool = waiting.in_spool(reference.run_id)
-    store = RunStore(reference.run_id, tracking_uri)
-    complete, damaged = Catalog(store).scan()
-    if not complete and not damaged and not in_spool:
-        raise no_checkpoints(reference.run_id)
+    run_id = locate(run, tracking_uri=tracking_uri).run_id
+    if not run_id:
+        raise InvalidArgumentError(f"Expected a run. {run} was logged outside of any run.")
+    in_spool = waiting.in_spool(run_id)
+    store = RunStore(run_id, tracking_uri)
+    complete, damaged, listed = Catalog(store).overview()
+    own = {found.name for found in complete} | set(damaged)
+    others = list_foreign(store, listed, own)
+    if not complete and not damaged and not in_spool and not others:
+        raise no_checkpoints(run_id)
     try:
         best = best_of(complete, None, None).name if complete else None
     except (MetricNotFoundError, InvalidArgumentError):
         # No metric tells: nothing is marked.
         best = None
     return Listing(
-        run_id=reference.run_id,
+        run_id=run_id,
         checkpoints=tuple(complete),
         best=best,
         damaged={name: str(error) for name, error in damaged.items()},
         waiting=in_spool,
         ancestors=tuple(lineage.ancestors_of(store)),
         children=lineage.children_of(store),
+        others=tuple(others),
     )
 
 
@@ -284,6 +314,10 @@ def _metric_names(manifests: Iterable[Manifest]) -> list[str]:
             names = {manifest.monitor.name: None, **names}
         names.update(dict.fromkeys(manifest.metrics))
     return list(names)
+
+
+def _whole(value: int | None) -> str:
+    return "-" if value is None else str(value)
 
 
 def _number(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -44,6 +45,17 @@ def selection(function: F) -> F:
     for option in reversed(added):
         function = option(function)
     return function
+
+
+def architecture(function: F) -> F:
+    """Add `--architecture`."""
+    return click.option(
+        "--architecture",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="For weights alone that others saved: a .json, .yaml or .keras file with their "
+        "architecture.",
+    )(function)
 
 
 def custom_objects(function: F) -> F:

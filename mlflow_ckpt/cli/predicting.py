@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import click
 import numpy as np
 
-from mlflow_ckpt import loaders
+from mlflow_ckpt import sources
 from mlflow_ckpt.cli.inputs import Array, match_inputs
 from mlflow_ckpt.cli.predictions import Predictions
 from mlflow_ckpt.cli.quiet import start_backend
 from mlflow_ckpt.errors import InputMismatchError
+from mlflow_ckpt.sources import ForeignSource, Opening
 
 if TYPE_CHECKING:
     import keras
-
-    from mlflow_ckpt.tracking.downloading import Progress
 
 
 def load(
@@ -25,24 +25,20 @@ def load(
     *,
     monitor: str | None = None,
     mode: str | None = None,
-    custom_objects: Mapping[str, Any] | None = None,
+    opening: Opening | None = None,
     tracking_uri: str | None = None,
-    progress: Progress | None = None,
 ) -> tuple[keras.Model, Sequence[str] | None]:
     """Load a checkpoint's model for inference, and its class names if it keeps any."""
-    found = loaders.get_checkpoint(
-        run, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri
-    )
+    opening = opening or Opening()
+    source = sources.find(run, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri)
+    if isinstance(source, ForeignSource):
+        click.echo(f"Unverified: mlflow_ckpt did not write {source.uri}.", err=True)
     start_backend()
-    model = loaders.load_model(
-        found.run_id,
-        found.name,
-        form="split",
-        custom_objects=custom_objects,
-        tracking_uri=tracking_uri,
-        progress=progress,
-    )
-    names = found.manifest.metadata.get("class_names")
+    with source.opened(opening) as opened:
+        from mlflow_ckpt.model import loading
+
+        model = loading.load_split(opened.directory, opened.manifest, opening.custom_objects)
+    names = opened.manifest.metadata.get("class_names")
     return model, [str(name) for name in names] if isinstance(names, list) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
@@ -22,11 +22,7 @@ from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.weights_file import damaged_tensors, has_assets
-from mlflow_ckpt.tracking.catalog import Catalog
-from mlflow_ckpt.tracking.downloading import Progress
-from mlflow_ckpt.tracking.references import resolve
-from mlflow_ckpt.tracking.selecting import Checkpoint
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt.sources import ForeignSource, Opening, OwnSource, Source, find
 
 if TYPE_CHECKING:
     import keras
@@ -39,55 +35,75 @@ class Restored:
     """A checkpoint restored as files.
 
     Attributes:
-        checkpoint: Which one.
+        source: Where it comes from.
+        epoch: Number of completed epochs; None if unknown.
         output: The directory.
         form: `"full"` or `"split"`.
         files: Paths written, relative to it; a SavedModel is a directory.
         tensors: Number of tensors that were compared with the fingerprint and equal.
+        lost: What of the model could not be loaded, as a phrase; None if nothing.
     """
 
-    checkpoint: Checkpoint
+    source: Source
+    epoch: int | None
     output: Path
     form: str
     files: tuple[str, ...]
     tensors: int
+    lost: str | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Whether a manifest proves that the files hold what was saved."""
+        return isinstance(self.source, OwnSource)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain values."""
         return {
-            "run_id": self.checkpoint.run_id,
-            "checkpoint": self.checkpoint.name,
-            "epoch": self.checkpoint.manifest.epoch,
+            "run_id": self.source.run_id,
+            "checkpoint": self.source.name,
+            "epoch": self.epoch,
             "form": self.form,
             "output": str(self.output),
             "files": list(self.files),
-            "tensors_verified": self.tensors,
+            "verified": self.verified,
+            "tensors_verified": self.tensors if self.verified else 0,
         }
 
     def to_text(self) -> str:
         """Return what was done, and what to do next."""
-        manifest = self.checkpoint.manifest
-        uri = f"ckpt:/{self.checkpoint.run_id}/{manifest.name}"
+        uri = self.source.uri
         size = sum(
             file.stat().st_size
             for name in self.files
             for file in [self.output / name, *(self.output / name).rglob("*")]
             if file.is_file()
         )
+        proof = f"all {self.tensors} tensors are those that were saved"
+        if not self.verified:
+            proof = "unverified: nothing tells what was saved"
         lines = [
-            f"Restored {manifest.name} of run {self.checkpoint.run_id} to {self.output} "
-            f"({decimal(size)}; all {self.tensors} tensors are those that were saved)",
+            f"Restored {self.source.name} of run {self.source.run_id} to {self.output} "
+            f"({decimal(size)}; {proof})",
             *(f"  {self.output / name}" for name in self.files),
+            *([] if self.lost is None else [f"Without {self.lost}"]),
             "",
-            "Resume training:",
-            f'  point = mlflow_ckpt.resume("{uri}", callbacks=[...])',
-            "  point.model.fit(..., initial_epoch=point.initial_epoch, "
-            f"epochs={manifest.epoch + 1}, callbacks=point.callbacks)",
+            *self._resuming(uri),
             "Infer:",
             f"  mlflow-ckpt predict {uri} INPUT.npy",
             *(f"  {line}" for line in self._stock_keras()),
         ]
         return "\n".join(lines)
+
+    def _resuming(self, uri: str) -> list[str]:
+        if not self.verified:
+            return []  # there is no training's state
+        return [
+            "Resume training:",
+            f'  point = mlflow_ckpt.resume("{uri}", callbacks=[...])',
+            "  point.model.fit(..., initial_epoch=point.initial_epoch, "
+            f"epochs={(self.epoch or 0) + 1}, callbacks=point.callbacks)",
+        ]
 
     def _stock_keras(self) -> list[str]:
         if self.form == "split":
@@ -117,14 +133,13 @@ def restore(
     file_format: str | None = None,
     output: Path | None = None,
     overwrite: bool = False,
-    custom_objects: Mapping[str, Any] | None = None,
+    opening: Opening | None = None,
     tracking_uri: str | None = None,
-    progress: Progress | None = None,
 ) -> Restored:
     """Restore a checkpoint as files.
 
     Args:
-        run: A run id or a `ckpt:` URI.
+        run: A run id or a URI.
         checkpoint: A selector.
         monitor: For `best`, the metric to judge by.
         mode: For `best`, which way.
@@ -133,35 +148,35 @@ def restore(
         output: The directory; the checkpoint's name below the current one if None.
         overwrite: Whether a directory that is not empty may be written to. Only files of the same
             names are replaced.
-        custom_objects: Classes and functions that the model uses.
+        opening: What opening it may need, such as classes that the model uses.
         tracking_uri: The tracking server.
-        progress: Called with bytes done and bytes in all.
 
     Raises:
         OutputError: If the directory is in the way or cannot be written.
         MlflowCkptError: As `mlflow_ckpt.load_model`.
     """
     _refuse_contradiction(form, file_format)
-    reference = resolve(run, checkpoint, tracking_uri)
-    catalog = Catalog(RunStore(reference.run_id, tracking_uri))
-    found = catalog.find(reference.selector, monitor=monitor, mode=mode)
-    form = _form(found, form, file_format)
-    target = output or Path(found.name)
+    opening = opening or Opening()
+    source = find(run, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri)
+    form = _form(source, form, file_format)
+    target = output or Path(PurePosixPath(source.name).name.removesuffix(".h5"))
     refuse_occupied(target, overwrite=overwrite)
     # Only now: whatever is wrong with the request was told without waiting for the backend.
     start_backend()
     with staging(target) as staged:
-        with catalog.fetch(found, progress) as directory:
+        with source.opened(opening) as opened:
+            directory, manifest, objects = opened.directory, opened.manifest, opening.custom_objects
             if form == "split":
-                tensors = _restore_split(directory, found.manifest, staged, custom_objects)
+                tensors = _restore_split(directory, manifest, staged, objects)
             else:
-                wanted = file_format or str(found.manifest.full_format)
-                tensors = _restore_full(directory, found.manifest, staged, wanted, custom_objects)
+                wanted = file_format or str(manifest.full_format)
+                tensors = _restore_full(directory, manifest, staged, wanted, objects)
             for name in (layout.ARCHITECTURE_JSON, layout.ARCHITECTURE_YAML, layout.FINGERPRINT):
                 shutil.copyfile(directory / name, staged / name)
         files = sorted(item.name for item in staged.iterdir())
         move(staged, target)
-    return Restored(found, target, form, tuple(files), tensors)
+    epoch = source.found.epoch if isinstance(source, ForeignSource) else manifest.epoch
+    return Restored(source, epoch, target, form, tuple(files), tensors, opened.lost)
 
 
 def _refuse_contradiction(form: str | None, file_format: str | None) -> None:
@@ -172,13 +187,16 @@ def _refuse_contradiction(form: str | None, file_format: str | None) -> None:
         )
 
 
-def _form(found: Checkpoint, form: str | None, file_format: str | None) -> str:
+def _form(source: Source, form: str | None, file_format: str | None) -> str:
     """Return the form to restore: the full one where the checkpoint has it and none is named."""
-    manifest = found.manifest
+    if isinstance(source, ForeignSource):
+        return form or "full"
+    manifest = source.found.manifest
     chosen = form or ("full" if file_format or "full" in manifest.forms else "split")
     if chosen == "full" and manifest.full_format is None:
         raise FormNotFoundError(
-            f"The checkpoint {found.name} holds the split form only. Restore it with --form split.",
+            f"The checkpoint {source.name} holds the split form only. "
+            "Restore it with --form split.",
             available=manifest.forms,
         )
     return chosen

@@ -116,13 +116,15 @@ class Side:
 
     Attributes:
         uri: Its reference, such as `ckpt:/<run_id>/epoch:3`.
-        epoch: Number of completed epochs.
+        epoch: Number of completed epochs; None if unknown.
         step: `optimizer.iterations`.
+        verified: Whether a manifest proves that it is what was saved.
     """
 
     uri: str
-    epoch: int
+    epoch: int | None
     step: int
+    verified: bool = True
 
 
 @dataclass(frozen=True)

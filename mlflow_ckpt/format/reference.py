@@ -133,6 +133,32 @@ class Reference:
         return self
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where something lies that is no checkpoint of this package's, but may be a model.
+
+    Attributes:
+        uri: What names it.
+        run_id: The run; empty if only the server knows it.
+        path: Run-relative path, without slashes at its ends; empty for a LoggedModel.
+        model_id: Id of a LoggedModel; empty for an artifact of a run.
+    """
+
+    uri: str
+    run_id: str = ""
+    path: str = ""
+    model_id: str = ""
+
+    @classmethod
+    def of_runs_uri(cls, uri: str) -> Place | None:
+        """Return the place that `runs:/<run_id>/<path>` names; None for any other text."""
+        run_id, _, path = uri.removeprefix(RUNS_SCHEME).strip("/").partition("/")
+        inside = path.strip("/")
+        if not uri.startswith(RUNS_SCHEME) or not run_id or not inside:
+            return None
+        return None if ".." in inside.split("/") else cls(uri, run_id, inside)
+
+
 def _of_ckpt_uri(uri: str) -> tuple[str, Selector | None]:
     parts = uri.removeprefix(SCHEME).strip("/").split("/")
     if not parts[0] or len(parts) > 2:

@@ -47,9 +47,15 @@ def load(
         return model, None
     if path.suffix == ".h5":
         return _load_h5(path, custom_objects)
+    lost = _lost_of_archive(path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
-        return guarded(lambda: keras.saving.load_model(path, custom_objects=custom_objects)), None
+        model = guarded(
+            lambda: keras.saving.load_model(
+                path, custom_objects=custom_objects, compile=lost is None
+            )
+        )
+    return model, lost
 
 
 def read_blueprint(path: Path) -> dict[str, Any]:
@@ -71,6 +77,22 @@ def read_blueprint(path: Path) -> dict[str, Any]:
     found = architecture.from_json(text)
     found.pop("compile_config", None)
     return found
+
+
+def _lost_of_archive(path: Path) -> str | None:
+    """Say what a `.keras` file does not tell, though the model had it.
+
+    After a model was saved as HDF5, as MLflow's callback does, Keras 3.15 writes archives that name
+    no optimizer, and loads them with RMSprop.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            settings = json.loads(archive.read("config.json")).get("compile_config")
+    except (OSError, AttributeError, KeyError, ValueError, zipfile.BadZipFile):
+        return None  # Keras will say what is wrong with it
+    if not isinstance(settings, dict) or "optimizer" in settings or "loss" not in settings:
+        return None
+    return "its compile settings and optimizer (the file does not say which optimizer it was)"
 
 
 def _load_h5(path: Path, custom_objects: CustomObjects) -> tuple[keras.Model, str | None]:

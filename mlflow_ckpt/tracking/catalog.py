@@ -24,7 +24,7 @@ from mlflow_ckpt.format.verification import VerificationResult, read_manifest, v
 from mlflow_ckpt.tracking import index
 from mlflow_ckpt.tracking.downloading import Progress, download
 from mlflow_ckpt.tracking.selecting import Checkpoint, best_of, no_checkpoints
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt.tracking.store import RunStore, StoredFile
 
 _Result = Checkpoint | ManifestError | None
 
@@ -36,10 +36,12 @@ class _Contents:
     Attributes:
         results: Each directory's checkpoint, why it cannot be read, or None without a manifest.
         cached: Names that nothing but the index speaks for.
+        listed: All that is directly below `checkpoints/`.
     """
 
     results: dict[str, _Result]
     cached: set[str]
+    listed: list[StoredFile]
 
     @property
     def complete(self) -> list[Checkpoint]:
@@ -74,10 +76,14 @@ class Catalog:
         Where the files are on a server, this takes its word from the index, and reads the newest
         one's manifest: the number of requests does not grow with the checkpoints.
         """
+        return self.overview()[:2]
+
+    def overview(self) -> tuple[list[Checkpoint], dict[str, ManifestError], list[StoredFile]]:
+        """Return the same, and all that is directly below `checkpoints/`, whoever wrote it."""
         contents = self._contents()
         while (complete := contents.complete) and complete[-1].name in contents.cached:
             self._confirm(contents, complete[-1])
-        return complete, contents.damaged
+        return complete, contents.damaged, contents.listed
 
     def survey(self) -> tuple[list[Checkpoint], dict[str, ManifestError], list[str]]:
         """Return the complete checkpoints, oldest first; the damaged ones; and the names of others.
@@ -198,7 +204,7 @@ class Catalog:
         unknown = [name for name in names if name not in cached]
         read = cached | index.read_manifests(self._store, unknown)
         results = {name: self._result(read[name]) for name in names}
-        return _Contents(results, cached.keys() & names)
+        return _Contents(results, cached.keys() & names, listed)
 
     def _confirm(self, contents: _Contents, checkpoint: Checkpoint) -> None:
         """Read the manifest of a checkpoint that the index told of: the manifest counts."""

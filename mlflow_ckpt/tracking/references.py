@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from mlflow_ckpt.errors import CheckpointNotFoundError, SelectorError
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.format.reference import RUNS_SCHEME, SCHEME, Reference, Selector
+from mlflow_ckpt.format.reference import RUNS_SCHEME, SCHEME, Place, Reference, Selector
 from mlflow_ckpt.tracking.logged_models import ARTIFACT_PATH_TAG
 from mlflow_ckpt.tracking.store import asking
 
@@ -40,10 +40,56 @@ def resolve(
     if not isinstance(run, str) or not run.strip().startswith(MODELS_SCHEME):
         return Reference.parse(run, checkpoint)
     uri = run.strip()
-    return _find(uri, tracking_uri).beside(Selector.parse(checkpoint), uri)
+    found = _find(uri, tracking_uri)
+    if isinstance(found, Place):
+        raise _not_ours(uri, found.uri)
+    return found.beside(Selector.parse(checkpoint), uri)
 
 
-def _find(uri: str, tracking_uri: str | None) -> Reference:
+def locate(
+    run: str, checkpoint: str | int = "latest", tracking_uri: str | None = None
+) -> Reference | Place:
+    """Return the same, or the place of what may be a model that others wrote.
+
+    Args:
+        run: As in `resolve`; besides, `runs:/<run_id>/<path>` of any artifact, and registered or
+            logged models of any kind.
+        checkpoint: A selector; nothing but the default beside a URI of others.
+        tracking_uri: As in `resolve`.
+
+    Raises:
+        SelectorError, CheckpointNotFoundError, TrackingError: As in `resolve`.
+    """
+    uri = run.strip() if isinstance(run, str) else ""
+    found: Reference | Place | None
+    if uri.startswith(MODELS_SCHEME):
+        found = _find(uri, tracking_uri)
+    else:
+        try:
+            return Reference.parse(run, checkpoint)
+        except SelectorError:
+            found = Place.of_runs_uri(uri)
+            if found is None or is_ours(found.path):
+                raise
+    given = Selector.parse(checkpoint)
+    if isinstance(found, Reference):
+        return found.beside(given, uri)
+    if given != Selector("latest"):
+        raise SelectorError(
+            f"Two checkpoints were named: {uri!r}, and {given} beside it. Name one.", received=uri
+        )
+    return found
+
+
+def is_ours(path: str) -> bool:
+    """Whether a run-relative path is that of a checkpoint, as this package names its own."""
+    parts = path.split("/")
+    return parts[:1] == [layout.CHECKPOINTS_DIR] and (
+        len(parts) == 1 or (len(parts) == 2 and CheckpointName.parse(parts[1]) is not None)
+    )
+
+
+def _find(uri: str, tracking_uri: str | None) -> Reference | Place:
     with asking(f"find the model {uri}", tracking_uri) as client:
         try:
             parsed = _parse_model_uri(uri)
@@ -85,17 +131,18 @@ def _version(client: MlflowClient, uri: str, parsed: ParsedModelUri) -> ModelVer
     return max(found, key=lambda version: int(version.version))
 
 
-def _of_logged_model(uri: str, model: LoggedModel) -> Reference:
+def _of_logged_model(uri: str, model: LoggedModel) -> Reference | Place:
     path = model.tags.get(ARTIFACT_PATH_TAG, "")
     if not path or not model.source_run_id:
-        raise _not_ours(uri, f"the LoggedModel {model.name}")
+        return Place(uri, model.source_run_id or "", model_id=model.model_id)
     return Reference.parse(f"{RUNS_SCHEME}/{model.source_run_id}/{path}")
 
 
-def _of_source(uri: str, version: ModelVersion) -> Reference:
+def _of_source(uri: str, version: ModelVersion) -> Reference | Place:
     source = version.source or ""
     if source.startswith((SCHEME, RUNS_SCHEME)):
-        return Reference.parse(source)
+        place = Place.of_runs_uri(source)
+        return place if place and not is_ours(place.path) else Reference.parse(source)
     parts = source.rstrip("/").split("/")
     # MLflow has the id of a run as a part of every location of its artifacts.
     if (
@@ -104,12 +151,17 @@ def _of_source(uri: str, version: ModelVersion) -> Reference:
         and CheckpointName.parse(parts[-1])
     ):
         return Reference.parse(f"{RUNS_SCHEME}/{version.run_id}/{'/'.join(parts[-2:])}")
+    if version.run_id in parts and "artifacts" in parts[parts.index(version.run_id) :]:
+        inside = parts[parts.index("artifacts", parts.index(version.run_id)) + 1 :]
+        if inside:
+            return Place(source, version.run_id, "/".join(inside))
     raise _not_ours(uri, source)
 
 
 def _not_ours(uri: str, what: str) -> CheckpointNotFoundError:
     return CheckpointNotFoundError(
         f"{uri} is not a checkpoint of mlflow_ckpt, but {what}. Expected a version that was made "
-        "by mlflow-ckpt register, or of runs:/<run_id>/checkpoints/<name>.",
+        "by mlflow-ckpt register, or of runs:/<run_id>/checkpoints/<name>. "
+        "Loading it all the same, unverified: load_model(…, allow_unverified=True).",
         run_id="",
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from mlflow_ckpt.errors import (
     CheckpointNotFoundError,
@@ -13,6 +14,21 @@ from mlflow_ckpt.errors import (
 from mlflow_ckpt.format import layout
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.monitor import Monitor, infer_mode
+
+
+class Candidate(Protocol):
+    """What has recorded metrics, and perhaps which of them tells the best."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Values by name."""
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """What tells the best; None if nobody said."""
+
+
+C = TypeVar("C", bound=Candidate)
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,16 @@ class Checkpoint:
     def name(self) -> str:
         """Directory name, such as `epoch_0003`."""
         return self.manifest.name
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """What was recorded with it, by name."""
+        return self.manifest.metrics
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """What tells the best; None if nobody said."""
+        return self.manifest.monitor
 
     @property
     def artifact_path(self) -> str:
@@ -52,15 +78,15 @@ def no_checkpoints(run_id: str) -> CheckpointNotFoundError:
     )
 
 
-def recorded_monitor(checkpoints: Collection[Checkpoint]) -> Monitor | None:
+def recorded_monitor(checkpoints: Collection[Candidate]) -> Monitor | None:
     """Return the monitor that the newest checkpoint recorded, or None."""
     for checkpoint in reversed(list(checkpoints)):
-        if checkpoint.manifest.monitor is not None:
-            return checkpoint.manifest.monitor
+        if checkpoint.monitor is not None:
+            return checkpoint.monitor
     return None
 
 
-def best_of(found: list[Checkpoint], monitor: str | None, mode: str | None) -> Checkpoint:
+def best_of(found: Sequence[C], monitor: str | None, mode: str | None) -> C:
     """Return the best of several checkpoints (the earliest of equals).
 
     Raises:
@@ -68,7 +94,7 @@ def best_of(found: list[Checkpoint], monitor: str | None, mode: str | None) -> C
         InvalidArgumentError: If it is unclear which way the metric improves.
     """
     recorded = recorded_monitor(found)
-    available = sorted({name for checkpoint in found for name in checkpoint.manifest.metrics})
+    available = sorted({name for checkpoint in found for name in checkpoint.metrics})
     name = monitor or (recorded.name if recorded else None)
     if name is None:
         raise MetricNotFoundError(
@@ -79,7 +105,7 @@ def best_of(found: list[Checkpoint], monitor: str | None, mode: str | None) -> C
         )
     if mode is None:
         mode = recorded.mode if recorded and recorded.name == name else infer_mode(name)
-    candidates = [c for c in found if name in c.manifest.metrics]
+    candidates = [c for c in found if name in c.metrics]
     if not candidates:
         raise MetricNotFoundError(
             f"No checkpoint of the run recorded the metric {name!r}. "
@@ -92,7 +118,7 @@ def best_of(found: list[Checkpoint], monitor: str | None, mode: str | None) -> C
             f"Whether a high or a low {name!r} is better cannot be told from its name. "
             "Say mode='min' or mode='max' (--mode)."
         )
-    position = Monitor(name, mode).best(c.manifest.metrics[name] for c in candidates)
+    position = Monitor(name, mode).best(c.metrics[name] for c in candidates)
     if position is None:
         raise MetricNotFoundError(
             f"The metric {name!r} is NaN in every checkpoint of the run.",

@@ -109,9 +109,14 @@ class RunStore:
         with self._translated("find the run"):
             return self._client.get_run(self.run_id)
 
+    @property
+    def artifact_uri(self) -> str:
+        """Where the files are."""
+        return self.run.info.artifact_uri or ""
+
     @cached_property
     def _artifacts(self) -> ArtifactRepository:
-        uri = self.run.info.artifact_uri
+        uri = self.artifact_uri
         with self._translated("open the artifact store"):
             return get_artifact_repository(uri, tracking_uri=self.tracking_uri)
 
@@ -177,7 +182,7 @@ class RunStore:
 
     def local_path(self, path: str) -> Path | None:
         """Return where an artifact lies on this machine's disk, or None if it lies elsewhere."""
-        given = self.run.info.artifact_uri or ""
+        given = self.artifact_uri
         uri = urlsplit(given)
         if uri.scheme == "file" and uri.netloc in ("", "localhost"):
             return Path(url2pathname(uri.path)) / path

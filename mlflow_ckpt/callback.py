@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -35,6 +36,7 @@ from mlflow_ckpt.settings import (
     check_metadata,
     check_mode,
     check_on_error,
+    check_report,
     check_retention,
     check_save_freq,
     recorded,
@@ -42,6 +44,8 @@ from mlflow_ckpt.settings import (
 
 # Batches in which even a patient optimizer, accumulating gradients, has made a step.
 _LONGEST_ACCUMULATION = 64
+# What a training takes beside which drawing its report takes little.
+_LONG_SECONDS = 60
 
 
 class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -83,8 +87,11 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             training, or `"raise"` at the end of the batch or epoch.
         drain_timeout: Seconds to wait, when training ends, for a server that does not answer; after
             a signal, seconds to wait in all. What is left then stays in the spool.
-        report: When training has ended, draw `checkpoints/report.html`, a page of curves and
-            weights (docs/report.md), which takes seconds.
+        weight_metrics: Log the norm of every weight, and of its change since the last checkpoint,
+            as metrics of the run: `weights/<tensor>/norm` and `weights/<tensor>/update`.
+        report: Whether to draw `checkpoints/report.html`, a page of curves and weights
+            (docs/report.md), when training has ended, which takes seconds. `"auto"` does it after
+            a training of a minute or longer.
 
     Raises:
         InvalidArgumentError: If an argument is none of these.
@@ -108,7 +115,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         retention: RetentionPolicy | None = None,
         on_error: str = "warn",
         drain_timeout: float = 30.0,
-        report: bool = False,
+        weight_metrics: bool = False,
+        report: bool | str = "auto",
     ) -> None:
         super().__init__()
         self.monitor = monitor
@@ -119,7 +127,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.run_id = run_id
         self.log_metrics = log_metrics
         self.drain_timeout = check_drain_timeout(drain_timeout)
-        self.report = report
+        self.report = check_report(report)
         # Keras may call the end of a batch late, from another thread, where nothing is saved there.
         self.async_safe = save_freq == "epoch"
         self._messages = Messages(verbose=bool(verbose), raising=check_on_error(on_error))
@@ -137,6 +145,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             full_format=check_full_format(full_format),
             metadata=metadata,
             retention=policy,
+            weight_metrics=weight_metrics,
         )
         self._settings = recorded(
             {
@@ -152,6 +161,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 "metadata": metadata,
                 "on_error": on_error,
                 "drain_timeout": drain_timeout,
+                "weight_metrics": weight_metrics,
                 "report": report,
             },
             policy,
@@ -166,6 +176,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._in_place = False
         self._begun_batches = 0
         self._process = 0
+        self._began = 0.0
         self._thread: threading.Thread | None = None
         self._history: Any = None
         self._first_epoch_checked = False
@@ -223,6 +234,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._look_at_neighbours(self._surroundings.callbacks)
         self._first_epoch_checked = self._due = False
         self._process, self._thread = os.getpid(), threading.current_thread()
+        self._began = time.monotonic()
         self._history = getattr(self.model, "history", None)
         self._training = True
         self._interruption.install()
@@ -359,6 +371,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self, status: str, *, limit: float | None = None, quietly: bool = False
     ) -> None:
         self._training = False
+        lasted = time.monotonic() - self._began
         atexit.unregister(self._at_exit)
         self._session.end(
             status,
@@ -367,7 +380,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             limit=limit,
             params=self.params,
             quietly=quietly,
-            report=self.report,
+            report=self.report is True or (self.report == "auto" and lasted >= _LONG_SECONDS),
         )
 
     def _save_inside_epoch(self, batch: int, logs: Mapping[str, Any] | None) -> None:

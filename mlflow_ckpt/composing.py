@@ -20,6 +20,7 @@ from mlflow_ckpt.format.monitor import Monitor
 from mlflow_ckpt.model import architecture, snapshot, writing
 from mlflow_ckpt.model.buffers import Buffers, Shapes, Views
 from mlflow_ckpt.model.training_state import TrainingState
+from mlflow_ckpt.model.updates import Update
 from mlflow_ckpt.tracking import mlmodel
 
 
@@ -50,6 +51,7 @@ class Job:
     best: bool
     interrupted: str | None
     training: TrainingState | None = None
+    update: Update | None = None
 
 
 class Composer:
@@ -135,6 +137,7 @@ class Composer:
             forms=self._forms,
             full_format=self._full_format,
             training=job.training,
+            update=job.update,
         )
         if "full" in self._forms:
             mlmodel.write(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from queue import LifoQueue
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ from mlflow_ckpt.format.retention import RetentionPolicy
 from mlflow_ckpt.keeping import Keeper
 from mlflow_ckpt.model.buffers import Buffers
 from mlflow_ckpt.model.training_state import TrainingState
+from mlflow_ckpt.model.updates import Updates
 from mlflow_ckpt.reports import Report, Reports
 from mlflow_ckpt.settings import check_forms, check_full_format, check_metadata
 from mlflow_ckpt.tracking import entries, pruning
@@ -33,6 +35,7 @@ from mlflow_ckpt.tracking.entries import Entry
 from mlflow_ckpt.tracking.spool import Spool
 from mlflow_ckpt.tracking.store import RunStore
 from mlflow_ckpt.tracking.uploader import Uploader
+from mlflow_ckpt.tracking.weight_metrics import weight_metrics
 from mlflow_ckpt.worker import Worker
 
 # Snapshots that may wait to be written. A third waits for the first: memory stays bounded.
@@ -48,6 +51,8 @@ class CheckpointSaver:
         full_format: `"keras"` or `"h5"`.
         metadata: Plain values to keep in every checkpoint, such as class names.
         retention: Which checkpoints the run keeps; all if None.
+        weight_metrics: Whether to log the norm of every weight, and of its change since the last
+            checkpoint, as metrics of the run.
 
     Raises:
         InvalidArgumentError: If an argument is none of these.
@@ -61,8 +66,11 @@ class CheckpointSaver:
         full_format: str = "keras",
         metadata: Mapping[str, Any] | None = None,
         retention: RetentionPolicy | None = None,
+        weight_metrics: bool = False,
     ) -> None:
         self._store = store
+        self._weight_metrics = weight_metrics
+        self._updates = Updates()
         self._composer = Composer(
             store.run_id,
             forms=check_forms(forms),
@@ -187,7 +195,8 @@ class CheckpointSaver:
 
         def write() -> None:
             try:
-                self._keep(job)
+                update = self._updates.measure(taken.tensors, job.name)
+                self._keep(replace(job, update=update))
             finally:
                 taken.close()
                 self._buffers.put(buffers)
@@ -248,6 +257,7 @@ class CheckpointSaver:
         self._uploader.drain(patience=patience, limit=limit, unless=unless)
         self._writer.close()
         self._uploader.close()
+        self._updates.forget()
         self._release_memory()
         return self._uploader.pending()
 
@@ -284,6 +294,11 @@ class CheckpointSaver:
         saved, entry = self._keeper.keep(job)
         self._reports.add_saved(saved)
         self._uploader.add(entry)
+        if self._weight_metrics and job.interrupted is None:
+            values = {"metrics": weight_metrics(saved.fingerprint)}
+            timestamp = int(job.taken.created.timestamp() * 1000)
+            step = saved.manifest.chart_step
+            self._record({"kind": entries.METRICS, **values, "step": step, "timestamp": timestamp})
 
     def _record(self, values: dict[str, Any]) -> None:
         entry = self._keeper.record(values)

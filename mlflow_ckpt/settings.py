@@ -117,6 +117,19 @@ def check_on_error(on_error: str) -> bool:
     return on_error == "raise"
 
 
+def check_report(report: bool | str) -> bool | str:
+    """Return whether a report is to be drawn.
+
+    Raises:
+        InvalidArgumentError: Unless it is True, False or `"auto"`.
+    """
+    if report is not True and report is not False and report != "auto":
+        raise InvalidArgumentError(
+            f"Unrecognized report. Expected True, False or 'auto'. Received: report={report!r}"
+        )
+    return report
+
+
 def check_drain_timeout(seconds: float) -> float:
     """Return the seconds.
 

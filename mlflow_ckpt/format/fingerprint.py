@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,8 @@ class TensorFingerprint:
         digest: SHA-256 over its little-endian, C-order bytes.
         statistics: Mean, std, min, max, norm over the finite elements; NaN and Inf counts.
         role: `"weights"` or `"optimizer"`.
+        update_norm: Euclidean norm of its change since the training's last checkpoint; None if
+            that is unknown. No part of what the tensor is: equal tensors may differ in it.
     """
 
     name: str
@@ -56,6 +58,7 @@ class TensorFingerprint:
     digest: Digest
     statistics: Statistics
     role: str
+    update_norm: float | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
@@ -79,6 +82,7 @@ class TensorFingerprint:
             "dtype": self.dtype,
             "digest": str(self.digest),
             **asdict(self.statistics),
+            **({} if self.update_norm is None else {"update_norm": self.update_norm}),
         }
 
     @classmethod
@@ -88,6 +92,7 @@ class TensorFingerprint:
         Raises:
             KeyError, TypeError, ValueError: If it is not shaped like one.
         """
+        update_norm = entry.get("update_norm")
         return cls(
             name=str(entry["name"]),
             layer=entry["layer"],
@@ -97,6 +102,7 @@ class TensorFingerprint:
             digest=Digest.parse(entry["digest"]),
             statistics=Statistics.from_dict(entry),
             role=str(entry["role"]),
+            update_norm=None if update_norm is None else float(update_norm),
         )
 
 
@@ -172,10 +178,13 @@ class Fingerprint:
     Attributes:
         tensors: One entry a tensor, in the order of Keras's weights file.
         architecture_digest: Digest of the architecture as canonical JSON; None if it has none.
+        updated_since: The checkpoint of the same training that the tensors' updates are measured
+            from; None if none are.
     """
 
     tensors: tuple[TensorFingerprint, ...]
     architecture_digest: Digest | None = None
+    updated_since: str | None = field(default=None, compare=False)
 
     def __getitem__(self, name: str) -> TensorFingerprint:
         """Return the tensor called `name`.
@@ -188,6 +197,16 @@ class Fingerprint:
     @cached_property
     def _by_name(self) -> dict[str, TensorFingerprint]:
         return {tensor.name: tensor for tensor in self.tensors}
+
+    def with_updates(self, since: str, norms: Mapping[str, float]) -> Fingerprint:
+        """Return the same fingerprint, and how far its tensors moved.
+
+        Args:
+            since: Name of the checkpoint that they moved from.
+            norms: Euclidean norms of their changes, by tensor name.
+        """
+        tensors = (replace(each, update_norm=norms.get(each.name)) for each in self.tensors)
+        return replace(self, tensors=tuple(tensors), updated_since=since)
 
     def of_role(self, role: str) -> tuple[TensorFingerprint, ...]:
         """Return the tensors of one role: `"weights"` or `"optimizer"`."""
@@ -228,6 +247,7 @@ class Fingerprint:
             "weights_digest": str(self.weights_digest),
             "optimizer_digest": _text(self.optimizer_digest),
             "architecture_digest": _text(self.architecture_digest),
+            **({} if self.updated_since is None else {"updated_since": self.updated_since}),
             "tensors": [tensor.to_dict() for tensor in self.tensors],
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -250,10 +270,11 @@ class Fingerprint:
                     found=found,
                     supported=SCHEMA_VERSION,
                 )
-            architecture = content["architecture_digest"]
+            architecture, since = content["architecture_digest"], content.get("updated_since")
             fingerprint = cls(
                 tensors=tuple(TensorFingerprint.from_dict(entry) for entry in content["tensors"]),
                 architecture_digest=None if architecture is None else Digest.parse(architecture),
+                updated_since=None if since is None else str(since),
             )
             consistent = (content["weights_digest"], content["optimizer_digest"]) == (
                 str(fingerprint.weights_digest),

@@ -89,6 +89,11 @@ class Manifest:
         return sum(entry.size for entry in self.files)
 
     @property
+    def chart_step(self) -> int:
+        """Where the checkpoint is in MLflow's charts: at its epoch, or at its step inside one."""
+        return self.step if self.name.startswith("step") else self.epoch
+
+    @property
     def full_file(self) -> str | None:
         """Path of the file that holds the full form; None without that form."""
         return None if self.full_format is None else layout.FULL_FILES[self.full_format]

@@ -65,7 +65,7 @@ class StatisticsAccumulator:
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._real = _is_real(dtype)
+        self._real = is_real(dtype)
         # NumPy compares these as fast as it reads them; smaller floats are widened first.
         self._plain = dtype.kind in "biu" or dtype in (np.float32, np.float64)
         self._scratch = np.empty(0)
@@ -140,7 +140,8 @@ def statistics(array: np.ndarray[Any, Any]) -> Statistics:
     return accumulator.result()
 
 
-def _is_real(dtype: np.dtype[Any]) -> bool:
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether a type's elements are real numbers, which statistics can be made of."""
     # bfloat16 and float8 are of NumPy's kind "V" but convert to float64.
     return dtype.kind in "biuf" or (
         dtype.kind == "V" and dtype.names is None and dtype.name != f"void{8 * dtype.itemsize}"

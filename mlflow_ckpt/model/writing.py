@@ -28,6 +28,7 @@ from mlflow_ckpt.model.hdf5 import LaidOutFile, laid_out
 from mlflow_ckpt.model.snapshot import Snapshot
 from mlflow_ckpt.model.state import CapturedState, Group, Tensor
 from mlflow_ckpt.model.training_state import TrainingState
+from mlflow_ckpt.model.updates import Update
 
 
 def write(
@@ -38,6 +39,7 @@ def write(
     forms: Collection[str],
     full_format: str,
     training: TrainingState | None = None,
+    update: Update | None = None,
 ) -> Fingerprint:
     """Write everything of a checkpoint that comes from the model.
 
@@ -48,6 +50,7 @@ def write(
         forms: `"full"`, `"split"` or both.
         full_format: `"keras"` or `"h5"`.
         training: The state of what trained the model, if it is known.
+        update: How far the weights moved since the last checkpoint, if that is known.
 
     Returns:
         The fingerprint, which is also written.
@@ -65,6 +68,8 @@ def write(
         known |= _write_weights(snapshot, directory / layout.WEIGHTS, wanted=not known)
     _write_training_state(snapshot, directory, epoch, training or TrainingState())
     fingerprint = snapshot.fingerprint(known)
+    if update is not None:
+        fingerprint = fingerprint.with_updates(update.since, update.norms)
     _write_text(directory / layout.FINGERPRINT, fingerprint.to_json())
     return fingerprint
 

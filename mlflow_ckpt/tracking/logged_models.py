@@ -85,9 +85,8 @@ def complete(store: RunStore, manifest: Manifest, model_id: str | None, run: Run
             outputs = run.outputs.model_outputs if run.outputs is not None else []
             if all(output.model_id != model_id for output in outputs):
                 # The step is what puts the row into the charts of the run's page.
-                inside = manifest.name.startswith("step")
-                step = manifest.step if inside else manifest.epoch
-                client.log_outputs(store.run_id, [LoggedModelOutput(model_id, step)])
+                output = LoggedModelOutput(model_id, manifest.chart_step)
+                client.log_outputs(store.run_id, [output])
             points = _arrived_points(store, manifest, run)
             if points:
                 linked = [

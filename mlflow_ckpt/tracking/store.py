@@ -45,6 +45,8 @@ _REFUSED = re.compile("too many (500|429) error responses")
 # What the server says no to, and will again.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", _MISSING)
 _PROBE_SECONDS = 5
+# Of one request: https://mlflow.org/docs/latest/rest-api.html
+_MOST_METRICS = 1000
 # Of a run's page, which MLflow prints where a run ends.
 _SILENT = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 # What a proxy says whose server is away.
@@ -227,7 +229,7 @@ class RunStore:
             self._artifacts.delete_artifacts(path)  # type: ignore[no-untyped-call]
 
     def log_metrics(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
-        """Log metrics at one step, in one request.
+        """Log metrics at one step, in as few requests as MLflow takes.
 
         Args:
             metrics: Values by name.
@@ -236,7 +238,9 @@ class RunStore:
         """
         entities = [Metric(key, value, timestamp, step) for key, value in metrics.items()]
         with self._translated("log metrics"):
-            self._client.log_batch(self.run_id, metrics=entities)
+            for start in range(0, len(entities), _MOST_METRICS):
+                some = entities[start : start + _MOST_METRICS]
+                self._client.log_batch(self.run_id, metrics=some)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run, in one request."""

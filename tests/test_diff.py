@@ -18,9 +18,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from mlflow_ckpt.comparing import diff_architectures
 from mlflow_ckpt.errors import IntegrityError
 from mlflow_ckpt.format import diff as diffs
+from mlflow_ckpt.format.architecture_diff import diff_architectures
 from mlflow_ckpt.format.diff import TensorDifference, diff_tensors, measure
 from mlflow_ckpt.format.fingerprint import (
     OPTIMIZER_ROLE,

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import keras
 import mlflow
+import numpy as np
 import pytest
 
 import mlflow_ckpt
-from mlflow_ckpt import report
+from mlflow_ckpt import callback, report
+from mlflow_ckpt.format.fingerprint import Fingerprint
+from mlflow_ckpt.report import gathering
+from mlflow_ckpt.report import page as page_module
 from mlflow_ckpt.tracking.store import RunStore
 from tests.conftest import TrainedRun
 from tests.support.cli import run
@@ -86,6 +90,108 @@ def test_nan_dead_and_frozen_weights_are_called_out(local_store: Store, tmp_path
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "hidden/bias: NaN from epoch 2" in page
     assert "head/bias: dead, all zeros" in page
+    assert "frozen on purpose, as their layers are not trainable: head" in page
+    assert "head/kernel: frozen" not in page
+
+
+def page_of(tmp_path: Path, *runs: str) -> str:
+    file = tmp_path / "page.html"
+    result = run("report", *runs, "-o", file, "--overwrite")
+    assert result.exit_code == 0, result.output
+    return file.read_text(encoding="utf-8")
+
+
+def test_a_tensor_that_training_does_not_move(local_store: Store, tmp_path: Path) -> None:
+    class PutBack(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+            model.get_layer("hidden").kernel.assign(kernel)
+
+    model = small_model()
+    kernel = model.get_layer("hidden").kernel.numpy()
+    with mlflow.start_run() as started:
+        fit(model, PutBack(), mlflow_ckpt.MlflowCheckpoint(), epochs=3)
+    page = page_of(tmp_path, started.info.run_id)
+    assert "hidden/kernel: frozen, unchanged from epoch 1 to 3" in page
+    assert "head/kernel: frozen" not in page
+
+
+def test_it_shows_how_far_weights_moved(local_store: Store, tmp_path: Path) -> None:
+    one = page_of(tmp_path, trained(epochs=1))
+    assert "update since the last one" not in one
+    run_id = trained(epochs=3)
+    page = page_of(tmp_path, run_id)
+    assert page.count("update since the last one") == 4
+    tensors = RunStore(run_id).read("checkpoints/epoch_0003/fingerprint.json")
+    assert tensors is not None
+    moved = Fingerprint.from_json(tensors).tensors[0].update_norm
+    assert f"{moved:.4g}</td>" in page
+
+
+def test_the_axes_count_what_the_run_counts(local_store: Store, tmp_path: Path) -> None:
+    inside = page_of(tmp_path, trained(epochs=1, save_freq=1, monitor="loss"))
+    assert ">epoch</text>" not in inside
+    run_id = trained(epochs=2)
+    with mlflow.start_run(run_id=run_id):
+        for batch in range(30):
+            mlflow.log_metric("of_each_batch", 1 / (batch + 1), step=batch)
+        mlflow.log_metric("weights/hidden/kernel/norm", 1.0, step=1)
+    page = page_of(tmp_path, run_id)
+    assert ">epoch</text>" in page
+    assert "<h3>of_each_batch</h3>" in page
+    assert "<h3>weights/" not in page, "drawn from the fingerprints"
+
+
+def test_two_runs_of_different_architectures(local_store: Store, tmp_path: Path) -> None:
+    page = page_of(tmp_path, trained(small_model(units=3)), trained(small_model(units=5)))
+    assert "Architectures: what differs" in page
+    assert "<td>hidden</td><td>changed config.units</td><td>3</td><td>5</td>" in page
+    same = trained(small_model(units=3))
+    assert "what differs" not in page_of(tmp_path, same, same)
+
+
+def test_what_is_left_out_is_said(
+    local_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = trained(epochs=4)
+    monkeypatch.setattr(gathering, "MOST_FINGERPRINTS", 2)
+    monkeypatch.setattr(gathering, "MOST_DRAWN", 3)
+    monkeypatch.setattr(gathering, "MOST_METRICS", 1)
+    page = page_of(tmp_path, run_id)
+    assert "Weight statistics are of 2 of 4 checkpoints, spread evenly." in page
+    assert "Charts of weights are of the 3 largest of 4 tensors." in page
+    assert "Curves are of the first 1 of 4 metrics." in page
+    monkeypatch.setattr(page_module, "MOST_BYTES_OF_CHARTS", 50_000)
+    assert "Charts of weights are of the 1 largest of 4 tensors." in page_of(tmp_path, run_id)
+
+
+def test_by_itself_it_is_drawn_after_long_trainings(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def has_page(run_id: str) -> bool:
+        return RunStore(run_id).read("checkpoints/report.html") is not None
+
+    assert not has_page(trained(epochs=1))
+    monkeypatch.setattr(callback, "_LONG_SECONDS", 0)
+    assert has_page(trained(epochs=1))
+    assert not has_page(trained(epochs=1, report=False))
+
+
+@pytest.mark.long
+def test_hundreds_of_tensors_and_checkpoints_fit_into_two_megabytes(
+    local_store: Store, tmp_path: Path
+) -> None:
+    layers = [keras.layers.Dense(2) for _ in range(150)]
+    model = keras.Sequential([keras.Input((2,)), *layers, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.ones((8, 2), "float32")
+    with mlflow.start_run() as started:
+        checkpoints = mlflow_ckpt.MlflowCheckpoint(monitor="loss", forms=("split",), report=True)
+        model.fit(x, x[:, :1], epochs=300, verbose=0, callbacks=[checkpoints])
+    run_id = started.info.run_id
+    published = RunStore(run_id).read("checkpoints/report.html")
+    assert published is not None
+    assert len(published) < 2_000_000
+    assert len(page_of(tmp_path, run_id, run_id).encode()) < 2_000_000
 
 
 def test_published_page_is_no_checkpoint(store: Store) -> None:

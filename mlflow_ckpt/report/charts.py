@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 # Placeholders that nothing else uses, and what stands in their place in the page.
 SERIES = ("#010fa1", "#010fa2", "#010fa3", "#010fa4")
@@ -22,6 +22,9 @@ _VARIABLES = {
     **{color: f"var(--s{number})" for number, color in enumerate(SERIES, 1)},
 }
 _INK, _LINE = "#010fb1", "#010fb2"
+_GEOMETRY = re.compile(r' (?:d|x|y|transform|width|height)="[^"]*"')
+_DECIMALS = re.compile(r"(\.\d\d)\d+")
+_SPACE = re.compile(r"\s*\n\s*")
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mlflow_ckpt",
@@ -73,7 +76,7 @@ def lines(
         curves: The lines.
         marks: Where checkpoints are: ticks along the bottom.
         xlabel: What the x axis counts.
-        log: Whether the y axis is logarithmic.
+        log: Whether the y axis may be logarithmic: it is where values differ by more than tenfold.
 
     Returns:
         An `<svg>` element.
@@ -96,11 +99,20 @@ def lines(
         if marks:
             top = axes.get_xaxis_transform()
             axes.plot(marks, [0.0] * len(marks), "|", color=_INK, markersize=9, transform=top)
-        if log:
-            axes.set_yscale("log")
+        if log and _spans_decades(curves):
+            axes.set_yscale("log", nonpositive="mask")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            # Others write powers in mathematical notation, which is not drawn here.
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(xlabel)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return _svg(figure)
+
+
+def _spans_decades(curves: Sequence[Curve]) -> bool:
+    positive = [value for curve in curves for value in curve.y if value > 0]
+    return bool(positive) and max(positive) > 10 * min(positive)
 
 
 def bars(histograms: Sequence[tuple[Sequence[float], Sequence[float], int]]) -> str:
@@ -127,7 +139,10 @@ def _svg(figure: Figure) -> str:
     FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     text = target.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    # Hundredths of a point are finer than any screen, and half of the bytes.
+    text = _GEOMETRY.sub(lambda match: _DECIMALS.sub(r"\1", match[0]), text)
+    text = _SPACE.sub(" ", text)
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)
     return text

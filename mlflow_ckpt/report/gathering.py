@@ -18,6 +18,7 @@ from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.parallel import in_parallel
 from mlflow_ckpt.tracking.selecting import Checkpoint
 from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt.tracking.weight_metrics import PREFIX
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -25,11 +26,12 @@ Progress = Callable[[int, int], None]
 MOST_FINGERPRINTS = 60
 MOST_METRICS = 40
 MOST_POINTS = 400
-MOST_DRAWN = 12
+MOST_DRAWN = 20
 # Bytes of a checkpoint that are downloaded for nothing but histograms.
 MOST_BYTES = 64 << 20
 _THREADS = 8
 _BINS = 40
+_MOST_NAMED = 10
 # matplotlib computes with differences of values: these must not overflow.
 _LARGEST = 1e300
 
@@ -46,6 +48,11 @@ class Moment:
     checkpoint: Checkpoint
     tensors: Mapping[str, TensorFingerprint]
 
+    @property
+    def position(self) -> float:
+        """Where it is in a chart: completed epochs, or steps if it was saved inside an epoch."""
+        return float(self.checkpoint.manifest.chart_step)
+
 
 @dataclass
 class Gathered:
@@ -59,6 +66,8 @@ class Gathered:
         checkpoints: All complete ones, oldest first.
         moments: Those whose statistics are shown, oldest first.
         layers: The latest checkpoint's layers: name, class, parameters, shapes.
+        architecture: The latest checkpoint's architecture, as `architecture.json` holds it.
+        untrained: Names of layers that are not trained.
         histograms: By tensor, counts and the edges between them.
         notes: What was left out, and why.
     """
@@ -70,6 +79,7 @@ class Gathered:
     checkpoints: list[Checkpoint] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
+    architecture: dict[str, Any] = field(default_factory=dict)
     untrained: set[str] = field(default_factory=set)
     histograms: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -139,6 +149,13 @@ def warnings(found: Gathered) -> list[str]:
             and all(a.digest == b.digest for (_, a), (_, b) in pairwise(seen))
         ):
             told.append(f"{label}: frozen, unchanged from epoch {seen[0][0]} to {seen[-1][0]}")
+    with_weights = [each["name"] for each in found.layers if each["parameters"]]
+    untrained = [name for name in with_weights if name in found.untrained]
+    if untrained:
+        listed = ", ".join(untrained[:_MOST_NAMED])
+        more = len(untrained) - _MOST_NAMED
+        rest = f" and {more} more" if more > 0 else ""
+        told.append(f"frozen on purpose, as their layers are not trainable: {listed}{rest}")
     return told
 
 
@@ -160,7 +177,10 @@ def finite(values: Iterable[float | None]) -> list[float]:
 
 
 def _read_metrics(store: RunStore, found: Gathered) -> None:
-    names = sorted(name for name in store.run.data.metrics if not name.startswith("system/"))
+    # Those of weights are drawn from the fingerprints.
+    names = sorted(
+        name for name in store.run.data.metrics if not name.startswith(("system/", PREFIX))
+    )
     if len(names) > MOST_METRICS:
         found.notes.append(f"Curves are of the first {MOST_METRICS} of {len(names)} metrics.")
         names = names[:MOST_METRICS]
@@ -189,19 +209,20 @@ def _read_architecture(store: RunStore, found: Gathered) -> None:
     latest = found.checkpoints[-1]
     try:
         text = store.read(f"{latest.artifact_path}/{layout.ARCHITECTURE_JSON}")
-        layers = list(_layers(json.loads(text or b"{}")))
+        found.architecture = json.loads(text or b"{}")
+        layers = list(_layers(found.architecture))
     except (MlflowCkptError, ValueError, TypeError, AttributeError, RecursionError) as error:
         found.notes.append(f"The architecture of {latest.name} cannot be read: {error}")
         return
     owned: dict[str, list[TensorFingerprint]] = {}
     for tensor in found.moments[-1].tensors.values() if found.moments else ():
         owned.setdefault(tensor.layer or "", []).append(tensor)
-    for name, kind, trainable in layers:
+    for name, kind, trainable, given in layers:
         tensors = owned.get(name, [])
         if not trainable:
             found.untrained.add(name)
         found.layers.append({
-            "name": name, "kind": kind, "trainable": trainable,
+            "name": name, "kind": kind, "trainable": trainable, "input": given,
             "parameters": sum(int(np.prod(t.shape, dtype=object)) for t in tensors),
             "shapes": ", ".join(f"{t.variable} {shape(t)}" for t in tensors),
         })  # fmt: skip
@@ -212,15 +233,30 @@ def shape(tensor: TensorFingerprint) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
-def _layers(node: Any) -> Iterable[tuple[str, str, bool]]:
+def _layers(node: Any) -> Iterable[tuple[str, str, bool, str]]:
     for layer in node.get("config", {}).get("layers", ()):
         config = layer.get("config", {})
         yield (
             str(config.get("name", layer.get("name", "?"))),
             str(layer.get("class_name", "?")),
             config.get("trainable", True) is not False,
+            _input_shape(layer),
         )
         yield from _layers(layer)
+
+
+def _input_shape(layer: Any) -> str:
+    """Return the shape, or shapes, that a layer was built for; empty where nothing tells."""
+    build = layer.get("build_config") or {}
+    given = build.get("input_shape") or layer.get("config", {}).get("batch_shape")
+    shapes = [given] if given else list((build.get("shapes_dict") or {}).values())
+    if given and all(isinstance(each, list) for each in given):
+        shapes = given
+    return ", ".join(
+        "x".join("?" if size is None else str(size) for size in each)
+        for each in shapes
+        if isinstance(each, list)
+    )
 
 
 def _read_histograms(

@@ -114,10 +114,25 @@ def test_the_report_is_drawn_on_the_artifact_s_page(
     window.frame()
     text = window.wait_for("Training curves", "Weights over the epochs", "hidden/kernel")
     assert "3 checkpoints" in text
+    curves = text[text.index("Training curves") : text.index("Weights over the epochs")]
+    assert "val_loss" in curves
+    assert "mae" in curves
+    assert "update since the last one" in text
     assert "histogram, latest checkpoint" in text
     assert "Environment and lineage" in text
     assert len(window.driver.find_elements("tag name", "svg")) > 5
     window.leave_frame()
+
+
+def test_mlflow_s_charts_draw_norms_and_updates_of_weights(
+    window: support.Browser, page: str, experiment: str, server: Store
+) -> None:
+    with current(server), mlflow.start_run(experiment_id=experiment) as run:
+        fit(small_model(), MlflowCheckpoint(weight_metrics=True), epochs=3)
+    window.open(f"{page}/runs/{run.info.run_id}/model-metrics", "weights/hidden/kernel")
+    # What is further down is drawn when it comes into sight.
+    text = window.wait_for("weights/head/kernel/norm", "weights/head/kernel/update")
+    assert "weights/hidden/kernel\n(2)" in text
 
 
 def test_the_curve_has_each_epoch_once(window: support.Browser, page: str, run_id: str) -> None:

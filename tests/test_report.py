@@ -52,8 +52,9 @@ def test_the_callback_publishes_it_when_training_has_ended(store: Store) -> None
     run_id = trained(epochs=2, report=True)
     with_page = mlflow.artifacts.load_text(f"runs:/{run_id}/checkpoints/report.html")
     assert "hidden/kernel" in with_page
-    # Points of all epochs: two of the loss, and a tick for each checkpoint.
     assert "2 checkpoints" in with_page
+    assert "<h3>loss</h3>" in with_page
+    assert "RUNNING" not in with_page
     assert [found.name for found in mlflow_ckpt.list_checkpoints(run_id)] == [
         "epoch_0001",
         "epoch_0002",

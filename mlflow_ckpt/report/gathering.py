@@ -97,9 +97,10 @@ def gather(store: RunStore, *, always: bool, progress: Progress | None = None) -
         TrackingError: If the server does not answer.
         RunNotFoundError: If there is no such run.
     """
-    info = store.run.info
-    found = Gathered(store.run_id, info.run_name or store.run_id, info.status)
-    _read_metrics(store, found)
+    _ = store.run  # an unknown run is told as such
+    run = store.current_run()
+    found = Gathered(store.run_id, run.info.run_name or store.run_id, run.info.status)
+    _read_metrics(store, sorted(run.data.metrics), found)
     found.checkpoints, damaged = Catalog(store).scan()
     found.notes += [f"The checkpoint {name} is damaged: {error}" for name, error in damaged.items()]
     if not found.checkpoints:
@@ -176,11 +177,9 @@ def finite(values: Iterable[float | None]) -> list[float]:
     ]
 
 
-def _read_metrics(store: RunStore, found: Gathered) -> None:
+def _read_metrics(store: RunStore, logged: Sequence[str], found: Gathered) -> None:
     # Those of weights are drawn from the fingerprints.
-    names = sorted(
-        name for name in store.run.data.metrics if not name.startswith(("system/", PREFIX))
-    )
+    names = [name for name in logged if not name.startswith(("system/", PREFIX))]
     if len(names) > MOST_METRICS:
         found.notes.append(f"Curves are of the first {MOST_METRICS} of {len(names)} metrics.")
         names = names[:MOST_METRICS]

@@ -13,6 +13,7 @@ from mlflow_ckpt.format.fingerprint import Fingerprint
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.verification import VerificationResult
 from mlflow_ckpt.sources import Opening
+from mlflow_ckpt.tracking import foreign
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
 from mlflow_ckpt.tracking.references import resolve
@@ -262,5 +263,7 @@ def _find(
     tracking_uri: str | None,
 ) -> tuple[Catalog, Checkpoint]:
     reference = resolve(run_id, checkpoint, tracking_uri)
-    catalog = Catalog(RunStore(reference.run_id, tracking_uri))
-    return catalog, catalog.find(reference.selector, monitor=monitor, mode=mode)
+    store = RunStore(reference.run_id, tracking_uri)
+    catalog = Catalog(store)
+    with foreign.hinting(store):
+        return catalog, catalog.find(reference.selector, monitor=monitor, mode=mode)

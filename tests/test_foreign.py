@@ -291,8 +291,12 @@ def test_ours_and_theirs_of_one_training_are_identical(written: Written) -> None
 
 def test_load_model_takes_them_only_where_that_is_allowed(written: Written) -> None:
     run_id = written.runs["every"]
-    with pytest.raises(CheckpointNotFoundError):
+    with pytest.raises(CheckpointNotFoundError, match=r"Others wrote epoch_2 there, which nothing"):
         mlflow_ckpt.load_model(run_id)
+    for command in ("show", "verify"):
+        refused = cli.run(command, run_id)
+        assert refused.exit_code == 3
+        assert "Others wrote epoch_2 there" in refused.output
     with pytest.raises(SelectorError):
         mlflow_ckpt.load_model(f"runs:/{run_id}/checkpoints/epoch_1")
     uri = listed(written.runs["logged"])["others"][0]["uri"]
@@ -351,6 +355,35 @@ def test_files_that_anyone_left_in_a_run(local_store: Store, tmp_path: Path) -> 
     empty = MlflowClient().create_run(run.info.experiment_id)
     with pytest.raises(CheckpointNotFoundError):
         mlflow_ckpt.load_model(empty.info.run_id, allow_unverified=True)
+
+
+def test_code_in_the_files_of_others_does_not_run(local_store: Store, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    layer = keras.layers.Lambda(lambda x: (ran.touch(), x)[1])
+    model = keras.Sequential([keras.Input((4,)), layer])
+    ran.unlink()
+    with mlflow.start_run() as run:
+        for name in ("model.h5", "model.keras"):
+            model.save(tmp_path / name)
+            mlflow.log_artifact(str(tmp_path / name))
+    for name in ("model.h5", "model.keras"):
+        uri = f"runs:/{run.info.run_id}/{name}"
+        with pytest.raises(ModelLoadError, match="The model holds a Lambda layer"):
+            mlflow_ckpt.load_model(uri, allow_unverified=True)
+        refused = cli.run("restore", uri, "--output", tmp_path / "out")
+        assert refused.exit_code == 5
+    assert not ran.exists()
+
+
+def test_the_directory_is_named_after_what_was_saved(
+    local_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_model().save(tmp_path / "mine.keras")
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(str(tmp_path / "mine.keras"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.run("restore", f"runs:/{run.info.run_id}/mine.keras").exit_code == 0
+    assert (tmp_path / "mine" / "model.keras").is_file()
 
 
 def test_what_mlflow_2_logged(local_store: Store, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mlflow_ckpt.tracking import lineage
 from mlflow_ckpt.tracking.catalog import Catalog
 from mlflow_ckpt.tracking.downloading import Progress
 from mlflow_ckpt.tracking.entries import Entry
-from mlflow_ckpt.tracking.foreign import ForeignCheckpoint, list_foreign
+from mlflow_ckpt.tracking.foreign import ForeignCheckpoint, hinting, list_foreign
 from mlflow_ckpt.tracking.references import locate, resolve
 from mlflow_ckpt.tracking.selecting import Checkpoint, best_of, no_checkpoints
 from mlflow_ckpt.tracking.store import RunStore
@@ -250,7 +250,8 @@ def describe(run: str, checkpoint: str, tracking_uri: str | None) -> Description
     """
     reference = resolve(run, checkpoint, tracking_uri)
     store = RunStore(reference.run_id, tracking_uri)
-    found = Catalog(store).find(reference.selector)
+    with hinting(store):
+        found = Catalog(store).find(reference.selector)
     text = store.read(f"{found.artifact_path}/{layout.FINGERPRINT}")
     expected = {entry.path: entry.digest for entry in found.manifest.files}
     if text is None or Digest.of_bytes(text) != expected.get(layout.FINGERPRINT):
@@ -281,9 +282,11 @@ def verify(
         progress: Called with bytes done and bytes in all.
     """
     reference = resolve(run, checkpoint or "latest", tracking_uri)
-    catalog = Catalog(RunStore(reference.run_id, tracking_uri))
+    store = RunStore(reference.run_id, tracking_uri)
+    catalog = Catalog(store)
     if checkpoint is not None:
-        found = catalog.find(reference.selector, monitor=monitor, mode=mode)
+        with hinting(store):
+            found = catalog.find(reference.selector, monitor=monitor, mode=mode)
         return [catalog.verify(found, progress)]
     complete, damaged = catalog.scan()
     if not complete and not damaged:

@@ -19,6 +19,7 @@ from mlflow_ckpt.errors import (
     UnsupportedModelError,
 )
 from mlflow_ckpt.format import layout
+from mlflow_ckpt.format.file_names import ENDINGS
 from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt.format.manifest import Manifest
 from mlflow_ckpt.format.weights_file import damaged_tensors, has_assets
@@ -159,7 +160,7 @@ def restore(
     opening = opening or Opening()
     source = find(run, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri)
     form = _form(source, form, file_format)
-    target = output or Path(PurePosixPath(source.name).name.removesuffix(".h5"))
+    target = output or Path(_directory_name(source.name))
     refuse_occupied(target, overwrite=overwrite)
     # Only now: whatever is wrong with the request was told without waiting for the backend.
     start_backend()
@@ -177,6 +178,12 @@ def restore(
         move(staged, target)
     epoch = source.found.epoch if isinstance(source, ForeignSource) else manifest.epoch
     return Restored(source, epoch, target, form, tuple(files), tensors, opened.lost)
+
+
+def _directory_name(name: str) -> str:
+    """Return a checkpoint's name as that of a directory: what others wrote may be a file."""
+    file = PurePosixPath(name).name
+    return next((file.removesuffix(each) for each in ENDINGS if file.endswith(each)), file)
 
 
 def _refuse_contradiction(form: str | None, file_format: str | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -151,6 +152,23 @@ def find(
     # Those saved at the end of the epoch, before those saved inside the next one.
     wanted.sort(key=lambda each: not each.name.startswith(_STEP))
     return wanted[-1] if wanted else None
+
+
+@contextmanager
+def hinting(store: RunStore) -> Iterator[None]:
+    """Where a checkpoint is not found, say what others wrote into the run."""
+    try:
+        yield
+    except CheckpointNotFoundError as error:
+        found = list_foreign(store, store.list(layout.CHECKPOINTS_DIR), ())
+        if not found:
+            raise
+        raise CheckpointNotFoundError(
+            f"{error} Others wrote {found[-1].name} there, which nothing verifies: mlflow-ckpt "
+            "restore, predict and diff take it, and load_model(…, allow_unverified=True).",
+            run_id=error.run_id,
+            available=error.available,
+        ) from error
 
 
 def at(place: Place, tracking_uri: str | None) -> ForeignCheckpoint:

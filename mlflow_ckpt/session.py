@@ -297,6 +297,7 @@ class Session:
         if self._store is None:
             return
         try:
+            self._store.require_answer()
             report.publish(self._store)
         except Exception as error:  # noqa: BLE001 - told, and the checkpoints are whole
             self._messages.warn(

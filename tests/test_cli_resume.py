@@ -74,12 +74,14 @@ def test_the_project_is_started_again(project: Path, in_place: bool) -> None:
         assert line.endswith("False")
 
 
+@pytest.mark.long
 def test_a_checkpoint_other_than_the_latest_is_passed_by_its_name(project: Path) -> None:
     run_id = made_by(project)
     ended = run_process("resume", run_id, "--checkpoint", "1", "--epochs", "2")
     assert f"'ckpt:/{run_id}/epoch_0001'" in ended.stdout
 
 
+@pytest.mark.long
 def test_a_project_elsewhere(project: Path, tmp_path: Path) -> None:
     run_id = made_by(project, mlflow__source__name="file:///nowhere/any/more")
     refused = run("resume", run_id, "--epochs", "3")

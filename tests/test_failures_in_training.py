@@ -91,7 +91,9 @@ def told(mode: str, uri: str) -> str:
     return rf"The tracking server at {re.escape(uri)} does not answer\."
 
 
-@pytest.mark.parametrize("mode", ["fail", "hang", "refuse artifacts"])
+@pytest.mark.parametrize(
+    "mode", ["fail", pytest.param("hang", marks=pytest.mark.long), "refuse artifacts"]
+)
 def test_training_goes_on_and_what_it_saved_is_sent_later(mode: str, proxy: Proxy) -> None:
     run_id = new_run()
     model = small_model()

@@ -495,7 +495,7 @@ def new_run() -> str:
     ("action", "codes", "reason", "last_line"),
     [
         ("raise", {1}, "BoomError", "tests.test_interruption.BoomError"),
-        ("exit", {3}, "exit", None),
+        pytest.param("exit", {3}, "exit", None, marks=pytest.mark.long),
         pytest.param(
             *("SIGINT", {-signal.SIGINT}, "SIGINT", "KeyboardInterrupt"), marks=pytest.mark.long
         ),

@@ -184,10 +184,10 @@ def test_trainings_killed_at_random_moments(
 ) -> None:
     figures = Figures()
     try:
-        kill_at_random(6, 8, spool, http_store, figures)
+        kill_at_random(4, 5, spool, http_store, figures)
     finally:
         show(figures, capsys)
-    assert figures.kills == 6
+    assert figures.kills == 4
     assert figures.flushed
 
 

@@ -106,6 +106,7 @@ def test_training_goes_on_while_the_server_is_away_for_20_seconds(
     check_everything_arrived(run_id, spool, fragile[1], epochs=epochs)
 
 
+@pytest.mark.long
 def test_training_goes_on_while_the_server_hangs(
     fragile: Fragile, spool: Path, tmp_path: Path
 ) -> None:

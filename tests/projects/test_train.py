@@ -104,6 +104,7 @@ for seed in seeds:
 """
 
 
+@pytest.mark.long
 def test_the_seed_decides_the_weights(project: ProjectRun, tmp_path: Path) -> None:
     """Train again as `project_run` did, in another process, and then with another seed."""
     done = run_command("-c", TRAIN_WITH_SEEDS, str(project.data), "0", "1", cwd=tmp_path)

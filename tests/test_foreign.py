@@ -359,7 +359,8 @@ def test_files_that_anyone_left_in_a_run(local_store: Store, tmp_path: Path) -> 
 
 def test_code_in_the_files_of_others_does_not_run(local_store: Store, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    layer = keras.layers.Lambda(lambda x: (ran.touch(), x)[1])
+    path = str(ran)
+    layer = keras.layers.Lambda(lambda x: (__import__("pathlib").Path(path).touch(), x)[1])
     model = keras.Sequential([keras.Input((4,)), layer])
     ran.unlink()
     with mlflow.start_run() as run:

@@ -188,6 +188,7 @@ def test_a_process_does_not_wait_at_its_end_for_an_upload_that_hangs(
     assert child.join() == 0
 
 
+@pytest.mark.long
 def test_a_server_that_goes_in_the_middle_of_an_upload(
     fragile: Fragile, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

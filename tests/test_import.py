@@ -131,6 +131,21 @@ def test_another_checkpoint_of_that_name_is_never_overwritten(
     assert mlflow_ckpt.get_checkpoint(run_id).manifest == before
 
 
+@pytest.mark.parametrize("name", ["model.01.keras", "model.01.h5", "model.01.weights.h5"])
+def test_a_file_that_is_cut_off(local_store: Store, tmp_path: Path, name: str) -> None:
+    small_model().save(tmp_path / "architecture.keras")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / name).write_bytes(b"")
+    run_id = new_run(local_store)
+    (failed,) = mlflow_ckpt.import_checkpoints(
+        folder, run_id=run_id, architecture=tmp_path / "architecture.keras"
+    )
+    assert failed.outcome == "failed"
+    assert "Is it cut off, or empty? Received: 0 bytes" in str(failed.remark)
+    assert names(run_id) == []
+
+
 def test_the_command(local_store: Store, tmp_path: Path) -> None:
     save(tmp_path, TEMPLATES["keras"])
     (tmp_path / "notes.txt").write_text("not a model")
@@ -146,7 +161,11 @@ def test_the_command(local_store: Store, tmp_path: Path) -> None:
     assert [line.partition(": ")[2].partition(":")[0] for line in lines] == [
         *("imported", "imported", "failed"),
     ]
-    assert "model.09-0.1000.keras -> epoch_0009 (epoch 9, val_loss 0.1): failed: " in lines[2]
+    assert lines[2] == (
+        "model.09-0.1000.keras -> epoch_0009 (epoch 9, val_loss 0.1): failed: "
+        "model.09-0.1000.keras is not a zip archive, as Keras writes it. "
+        "Is it cut off, or empty? Received: 6 bytes"
+    )
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
 
 

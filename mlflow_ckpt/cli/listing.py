@@ -290,7 +290,8 @@ def verify(
         return [catalog.verify(found, progress)]
     complete, damaged = catalog.scan()
     if not complete and not damaged:
-        raise no_checkpoints(reference.run_id)
+        with hinting(store):
+            raise no_checkpoints(reference.run_id)
     results = [catalog.verify(found, progress) for found in complete]
     results += [VerificationResult(name, error=str(error)) for name, error in damaged.items()]
     return results

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from mlflow_ckpt.errors import InvalidArgumentError
 from mlflow_ckpt.format.reference import Selector
 from mlflow_ckpt.tracking.catalog import Catalog
+from mlflow_ckpt.tracking.foreign import hinting
 from mlflow_ckpt.tracking.project import RESUME_FROM, ProjectRun
 from mlflow_ckpt.tracking.references import resolve
 from mlflow_ckpt.tracking.selecting import Checkpoint
@@ -115,12 +116,13 @@ def prepare(
     reference = resolve(run, checkpoint, tracking_uri)
     store = RunStore(reference.run_id, tracking_uri)
     catalog = Catalog(store)
-    if reference.selector == Selector("latest"):
-        # A damaged one is passed over by what resumes, which says so.
-        complete = catalog.survey()[0]
-        found = complete[-1] if complete else catalog.find(reference.selector)
-    else:
-        found = catalog.find(reference.selector, monitor=monitor, mode=mode)
+    with hinting(store):
+        if reference.selector == Selector("latest"):
+            # A damaged one is passed over by what resumes, which says so.
+            complete = catalog.survey()[0]
+            found = complete[-1] if complete else catalog.find(reference.selector)
+        else:
+            found = catalog.find(reference.selector, monitor=monitor, mode=mode)
     if epochs <= found.manifest.epoch:
         raise InvalidArgumentError(
             f"The checkpoint {found.name} is of epoch {found.manifest.epoch}. Expected --epochs, "

@@ -36,6 +36,7 @@ def load(
     Raises:
         ModelLoadError: If Keras cannot rebuild the model.
     """
+    _refuse_other_formats(path)
     if path.name.endswith(".weights.h5"):
         if blueprint is None:
             raise ModelLoadError(
@@ -56,6 +57,18 @@ def load(
             )
         )
     return model, lost
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Raise where a file is not what its name says: Keras would say that it is not there."""
+    is_archive = path.suffix == ".keras"
+    fits = zipfile.is_zipfile(path) if is_archive else h5py.is_hdf5(path)
+    if not fits:
+        expected = "a zip archive" if is_archive else "an HDF5 file"
+        raise ModelLoadError(
+            f"{path.name} is not {expected}, as Keras writes it. Is it cut off, or empty? "
+            f"Received: {path.stat().st_size} bytes"
+        )
 
 
 def read_blueprint(path: Path) -> dict[str, Any]:

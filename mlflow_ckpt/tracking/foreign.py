@@ -42,6 +42,8 @@ _HISTORY_TAG = "mlflow.log-model.history"
 # Keras models as `mlflow.keras` and `mlflow.tensorflow` keep them.
 _MODEL_FILES = ("model.keras", "model.h5")
 _PARALLEL = 8
+# In an error message.
+_MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,12 @@ def hinting(store: RunStore) -> Iterator[None]:
         found = list_foreign(store, store.list(layout.CHECKPOINTS_DIR), ())
         if not found:
             raise
+        shown = ", ".join(each.name for each in found[-_MOST_NAMES:])
+        more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
         raise CheckpointNotFoundError(
-            f"{error} Others wrote {found[-1].name} there, which nothing verifies: mlflow-ckpt "
-            "restore, predict and diff take it, and load_model(…, allow_unverified=True).",
+            f"{error} What others wrote is there ({shown}{more}), and nothing verifies it: "
+            "mlflow-ckpt restore, predict and diff take it, and load_model(…, "
+            "allow_unverified=True).",
             run_id=error.run_id,
             available=error.available,
         ) from error

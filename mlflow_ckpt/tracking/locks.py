@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-_TRIES = 200
+_SECONDS_TO_BEGIN = 10
 
 
 def take_new(path: Path) -> FileLock:
@@ -17,17 +17,37 @@ def take_new(path: Path) -> FileLock:
     Raises:
         OSError: If the disk is full or cannot be written.
     """
-    # Whoever sends the directory's last entry removes it, perhaps before the lock is in it.
-    for _ in range(_TRIES - 1):
-        with suppress(FileExistsError, FileNotFoundError):
-            return _take(path)
-    return _take(path)
+    # Whoever sends the directory's last entry removes it, perhaps before the lock is in it. The
+    # pause lets them finish: threads of one process else hinder each other many times.
+    beginning = Retrying(
+        retry=retry_if_exception_type((FileExistsError, FileNotFoundError)),
+        stop=stop_after_delay(_SECONDS_TO_BEGIN),
+        wait=wait_fixed(0.001),
+        reraise=True,
+    )
+    return beginning(_take, path)
 
 
 def _take(path: Path) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     lock.acquire()
+    return lock
+
+
+def take_free(path: Path) -> FileLock:
+    """Take a lock at once.
+
+    Raises:
+        Timeout: If somebody holds it.
+        FileNotFoundError: If its directory goes at this moment.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except FileExistsError as error:
+        # filelock makes the directory first: it was there, and was gone when Python looked again.
+        raise FileNotFoundError(error.errno, "The directory went", str(path.parent)) from error
     return lock
 
 
@@ -44,9 +64,8 @@ def release(lock: FileLock, *, for_good: bool) -> None:
 
 def unlink_if_free(lock_file: Path) -> None:
     """Remove a lock that nobody holds."""
-    lock = FileLock(lock_file)
     try:
-        lock.acquire(blocking=False)
+        lock = take_free(lock_file)
     except (FileNotFoundError, Timeout):
         return  # its directory went, or somebody holds it
     release(lock, for_good=True)

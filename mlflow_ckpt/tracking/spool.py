@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mlflow_ckpt.tracking import disk, locks
 from mlflow_ckpt.tracking.drafts import Draft
@@ -123,9 +123,8 @@ class Spool:
         if not entry.path.exists():
             yield True
             return
-        lock = FileLock(entry.path.with_suffix(_LOCK))
         try:
-            lock.acquire(blocking=False)
+            lock = locks.take_free(entry.path.with_suffix(_LOCK))
         except Timeout:
             yield False
             return
@@ -168,9 +167,8 @@ class Spool:
         host, beside = _place_of(draft)
         if host != socket.gethostname():
             return  # where several machines share a disk, not all of them see each other's locks
-        lock = FileLock(draft.with_suffix(_LOCK))
         try:
-            lock.acquire(blocking=False)
+            lock = locks.take_free(draft.with_suffix(_LOCK))
         except (FileNotFoundError, Timeout):
             return  # its directory went, or its process lives
         try:

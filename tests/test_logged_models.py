@@ -65,6 +65,18 @@ def test_the_curves_have_every_point_once(store: Store) -> None:
         assert curve(run.info.run_id, metric) == list(enumerate(values, 1))
 
 
+def test_a_store_of_files_has_every_point_once_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "mlruns").as_uri()
+    with current(Store(uri, tmp_path, MlflowClient(uri).create_experiment("tests"))):
+        run_id = trained(epochs=2)
+        assert [step for step, _ in curve(run_id, "loss")] == [1, 2]
+        assert {row.status for row in rows(run_id).values()} == {LoggedModelStatus.READY}
+        assert mlflow_ckpt.verify(run_id).ok
+
+
 def test_the_best_one_is_found_by_its_metric(store: Store) -> None:
     values = Metrics("val_loss", [0.5, 0.25, 0.75])
     with mlflow.start_run() as run:

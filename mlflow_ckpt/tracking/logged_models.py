@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.utils.uri import is_local_uri
 
 from mlflow_ckpt.errors import TrackingError, TrackingUnavailableError
 from mlflow_ckpt.format import layout
@@ -87,7 +88,9 @@ def complete(store: RunStore, manifest: Manifest, model_id: str | None, run: Run
                 # The step is what puts the row into the charts of the run's page.
                 output = LoggedModelOutput(model_id, manifest.chart_step)
                 client.log_outputs(store.run_id, [output])
-            points = _arrived_points(store, manifest, run)
+            # MLflow's file store appends: the curves would have each point twice.
+            appends = is_local_uri(store.tracking_uri)  # type: ignore[no-untyped-call]
+            points = [] if appends else _arrived_points(store, manifest, run)
             if points:
                 linked = [
                     Metric(p.key, p.value, p.timestamp, p.step, model_id=model_id) for p in points

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import sys
 from configparser import ConfigParser
+from importlib.metadata import packages_distributions
 from typing import Any
 
 import click
@@ -60,3 +64,32 @@ def test_conda_yaml_pins_what_setup_cfg_asks_for() -> None:
         (specifier,) = pin.specifier
         assert specifier.operator == "=="
         assert wanted[pin.name].specifier.contains(specifier.version)
+
+
+def imported() -> set[str]:
+    """Top-level names of everything that the code imports, wherever in a file."""
+    found: set[str] = set()
+    for directory in ("mlflow_ckpt", "projects"):
+        for path in (REPOSITORY / directory).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_setup_cfg_asks_for_everything_that_is_imported() -> None:
+    """Not for what comes along with something else, and may stop to."""
+    own = {"mlflow_ckpt", "projects", *sys.stdlib_module_names}
+    distributions = packages_distributions()
+    wanted = {re.sub("[-_.]+", "-", name).lower() for name in requirements()}
+    missing = {
+        name
+        for name in imported() - own
+        if not any(
+            re.sub("[-_.]+", "-", distribution).lower() in wanted
+            for distribution in distributions.get(name, [name])
+        )
+    }
+    assert missing == set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def import_checkpoints(
         architecture: For weights: a `.json`, `.yaml` or `.keras` file with the architecture.
         monitor: The metric that tells which is best; `val_loss` if the names tell it, if None.
         mode: `"min"` or `"max"`; by the metric's name if None.
-        dry_run: Tell what would be done, and do nothing.
+        dry_run: Load the files and tell what would be done, and save nothing.
         custom_objects: Classes and functions by name.
         tracking_uri: The tracking server; MLflow's current one if None.
         tell: Called with what became of each file.
@@ -102,17 +102,19 @@ def import_checkpoints(
     for name in names:
         checkpoint = str(CheckpointName("epoch", name.epoch))
         planned = ImportedFile(name.name, checkpoint, name.epoch, name.metrics)
-        if not dry_run:
-            try:
-                model, lost = foreign.load(folder / name.name, custom_objects, blueprint)
-                if _is_there(store, model, planned, known):
-                    planned = _with(planned, SKIPPED, None)
-                else:
-                    new = lineage.unlogged(_loggable(name), name.epoch, logged)
-                    _save(store, model, planned, _monitor(name, monitor, mode), new)
-                    planned = _with(planned, IMPORTED, None if lost is None else f"without {lost}")
-            except (MlflowCkptError, OSError) as error:
-                planned = _with(planned, FAILED, str(error))
+        try:
+            model, lost = foreign.load(folder / name.name, custom_objects, blueprint)
+            remark = None if lost is None else f"without {lost}"
+            if _is_there(store, model, planned, known):
+                planned = replace(planned, outcome=SKIPPED)
+            elif dry_run:
+                planned = replace(planned, remark=remark)
+            else:
+                new = lineage.unlogged(_loggable(name), name.epoch, logged)
+                _save(store, model, planned, _monitor(name, monitor, mode), new)
+                planned = replace(planned, outcome=IMPORTED, remark=remark)
+        except (MlflowCkptError, OSError) as error:
+            planned = replace(planned, outcome=FAILED, remark=str(error))
         tell(planned)
         done.append(planned)
     return done
@@ -184,9 +186,3 @@ def _monitor(name: FileName, monitor: str | None, mode: str | None) -> Monitor |
     metric = monitor or "val_loss"
     way = mode or infer_mode(metric)
     return Monitor(metric, way) if metric in name.metrics and way is not None else None
-
-
-def _with(planned: ImportedFile, outcome: str, remark: str | None) -> ImportedFile:
-    return ImportedFile(
-        planned.file, planned.checkpoint, planned.epoch, planned.metrics, outcome, remark
-    )

@@ -146,6 +146,10 @@ def test_a_file_that_is_cut_off(local_store: Store, tmp_path: Path, name: str) -
     assert names(run_id) == []
 
 
+def outcomes(output: str) -> list[str]:
+    return [line.partition("): ")[2].partition(":")[0] for line in output.splitlines()]
+
+
 def test_the_command(local_store: Store, tmp_path: Path) -> None:
     save(tmp_path, TEMPLATES["keras"])
     (tmp_path / "notes.txt").write_text("not a model")
@@ -153,20 +157,21 @@ def test_the_command(local_store: Store, tmp_path: Path) -> None:
     run_id = new_run(local_store)
     arguments = ("import", tmp_path, "--run-id", run_id, "--pattern", TEMPLATES["keras"])
     planned = cli.run(*arguments, "--dry-run")
-    assert planned.exit_code == 0
-    assert planned.output.count("would be imported") == 3
+    assert planned.exit_code == 5
+    assert outcomes(planned.output) == ["would be imported", "would be imported", "failed"]
+    assert names(run_id) == []
     done = cli.run(*arguments)
     assert done.exit_code == 5
+    assert outcomes(done.output) == ["imported", "imported", "failed"]
     lines = done.output.splitlines()
-    assert [line.partition(": ")[2].partition(":")[0] for line in lines] == [
-        *("imported", "imported", "failed"),
-    ]
     assert lines[2] == (
         "model.09-0.1000.keras -> epoch_0009 (epoch 9, val_loss 0.1): failed: "
         "model.09-0.1000.keras is not a zip archive, as Keras writes it. "
         "Is it cut off, or empty? Received: 6 bytes"
     )
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
+    again = cli.run(*arguments, "--dry-run")
+    assert outcomes(again.output) == ["already there", "already there", "failed"]
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,7 @@ def prune(
 )
 @click.option("--monitor", metavar="METRIC", help="What tells the best. Default: val_loss.")
 @click.option("--mode", type=click.Choice(["min", "max"]), help="Whether low or high is better.")
-@click.option("--dry-run", is_flag=True, help="Tell what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be done, and save nothing.")
 @options.custom_objects
 @options.tracking_uri
 def import_command(

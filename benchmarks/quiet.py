@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 
-from mlflow_ckpt.cli.quiet import without_native_messages
+from mlflow_ckpt._cli.quiet import without_native_messages
 
 _SETTINGS = {
     "KERAS_BACKEND": "tensorflow",

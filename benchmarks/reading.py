@@ -36,7 +36,7 @@ def main(checkpoints: tuple[int, ...], rounds: int) -> None:
     ):
         runs = {count: run_of(store, count).id for count in checkpoints}
         # Each in a process of its own, with all that it must import.
-        command = [sys.executable, "-m", "mlflow_ckpt.cli", "list", "--tracking-uri", store.uri]
+        command = [sys.executable, "-m", "mlflow_ckpt._cli", "list", "--tracking-uri", store.uri]
         ways: dict[str, Callable[[str], object]] = {
             "mlflow --version": lambda _: _run([sys.executable, "-m", "mlflow", "--version"]),
             "mlflow-ckpt list": lambda run_id: _run([*command, run_id]),

@@ -31,12 +31,8 @@ Every message is one sentence or two: the problem, what was expected, what was r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mlflow_ckpt.format.verification import VerificationResult
+from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "CheckpointBusyError",
@@ -183,10 +179,10 @@ class VerificationError(IntegrityError):
     """Files of a checkpoint are missing, extra or altered.
 
     Attributes:
-        result: What was found, file by file and tensor by tensor.
+        result: A `VerificationResult`: what differs, file by file and tensor by tensor.
     """
 
-    def __init__(self, message: str, *, result: VerificationResult) -> None:
+    def __init__(self, message: str, *, result: Any) -> None:
         super().__init__(message)
         self.result = result
 

@@ -179,7 +179,7 @@ def test_mlflow_s_commands_take_the_scheme(local_store: Store, tmp_path: Path) -
     assert np.allclose(predicted, model.predict(X[:2], verbose=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("first", ["mlflow.artifacts", "mlflow_ckpt.tracking.artifact_repository"])
+@pytest.mark.parametrize("first", ["mlflow.artifacts", "mlflow_ckpt._tracking.artifact_repository"])
 def test_whatever_is_imported_first_the_scheme_is_there_and_no_backend(first: str) -> None:
     code = (
         f"import sys, {first}\n"

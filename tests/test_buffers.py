@@ -9,9 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
-from mlflow_ckpt.model import snapshot
-from mlflow_ckpt.model.buffers import Buffers, Views, host_view
+from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
+from mlflow_ckpt._model.capture import snapshot
+from mlflow_ckpt._model.capture.buffers import Buffers, Views, host_view
 from tests.support.training import fit, small_model
 
 

@@ -241,7 +241,7 @@ def test_no_backend_is_loaded_to_compare(trained_run: TrainedRun) -> None:
     arguments = ["diff", f"ckpt:/{trained_run.run_id}/1", trained_run.run_id]
     script = (
         "import sys\n"
-        "from mlflow_ckpt.cli import main\n"
+        "from mlflow_ckpt._cli import main\n"
         f"code = main({arguments}, standalone_mode=False)\n"
         "assert code == 1, code\n"
         "loaded = [name for name in ('keras', 'tensorflow') if name in sys.modules]\n"

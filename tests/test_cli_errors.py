@@ -14,7 +14,7 @@ import keras
 import mlflow
 import pytest
 
-from mlflow_ckpt.cli import main
+from mlflow_ckpt._cli import main
 from tests.support.checkpoints import save_run
 from tests.support.cli import run, run_process
 from tests.support.stores import Store, free_port
@@ -140,7 +140,7 @@ def test_output_to_a_full_disk(local_store: Store) -> None:
     run_id = save_run()
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "mlflow_ckpt.cli", "list", run_id],
+            [sys.executable, "-m", "mlflow_ckpt._cli", "list", run_id],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

@@ -16,12 +16,12 @@ from mlflow.tracking import MlflowClient
 from rich.filesize import decimal
 
 import mlflow_ckpt
-from mlflow_ckpt.composing import Composer, Job
-from mlflow_ckpt.format.monitor import Monitor
-from mlflow_ckpt.model.buffers import Buffers
-from mlflow_ckpt.tracking import entries
-from mlflow_ckpt.tracking.entries import Entry
-from mlflow_ckpt.tracking.spool import Spool
+from mlflow_ckpt._format.monitor import Monitor
+from mlflow_ckpt._model.capture.buffers import Buffers
+from mlflow_ckpt._saving.compose import Composer, Job
+from mlflow_ckpt._tracking.spool import entries
+from mlflow_ckpt._tracking.spool.entries import Entry
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from tests.support.checkpoints import flip_byte, tiny_model
 from tests.support.cli import run
 from tests.support.stores import Store, free_port
@@ -266,7 +266,7 @@ def test_several_at_once_send_everything_once(http_store: Store, own_spool: Path
     run_id = new_run()
     for epoch in (1, 2, 3, 4):
         put_checkpoint(run_id, http_store.uri, epoch)
-    command = [sys.executable, "-m", "mlflow_ckpt.cli", "flush", run_id]
+    command = [sys.executable, "-m", "mlflow_ckpt._cli", "flush", run_id]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -327,7 +327,7 @@ def test_no_backend_is_loaded_to_flush(http_store: Store) -> None:
     put_checkpoint(run_id, http_store.uri)
     script = (
         "import sys\n"
-        "from mlflow_ckpt.cli import main\n"
+        "from mlflow_ckpt._cli import main\n"
         f"main(['flush', {run_id!r}], standalone_mode=False)\n"
         "assert not {'keras', 'tensorflow'} & set(sys.modules)\n"
     )

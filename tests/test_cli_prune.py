@@ -186,7 +186,7 @@ def test_no_backend_is_loaded_to_prune(local_store: Store) -> None:
     run_id = save_run(losses=(0.1, 0.5, 0.3))
     script = (
         "import sys\n"
-        "from mlflow_ckpt.cli import main\n"
+        "from mlflow_ckpt._cli import main\n"
         f"main(['prune', {run_id!r}, '--keep-last', '1'], standalone_mode=False)\n"
         "loaded = [name for name in ('keras', 'tensorflow') if name in sys.modules]\n"
         "assert not loaded, loaded\n"

@@ -144,7 +144,7 @@ def test_no_backend_is_loaded_to_look_at_checkpoints(
     forbidden = ["keras", "tensorflow", *(["mlflow"] if "--help" in arguments else [])]
     script = (
         "import sys\n"
-        "from mlflow_ckpt.cli import main\n"
+        "from mlflow_ckpt._cli import main\n"
         f"main({[a.format(run=trained_run.run_id) for a in arguments]}, standalone_mode=False)\n"
         f"loaded = [name for name in {forbidden} if name in sys.modules]\n"
         "assert not loaded, loaded\n"

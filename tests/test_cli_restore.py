@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_nothing_behind(local_store: Store, tmp_path: Path) -
     script = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from mlflow_ckpt.cli import main\n"
+        "from mlflow_ckpt._cli import main\n"
         "import keras\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         f"main(['restore', {run_id!r}, '--output', 'out'])\n"
@@ -262,7 +262,7 @@ def test_a_signal_to_end_leaves_nothing_behind(local_store: Store, tmp_path: Pat
     run_id = save_run()
     script = (
         "import os, signal, sys\n"
-        "from mlflow_ckpt.cli import main, restoring\n"
+        "from mlflow_ckpt._cli import main, restoring\n"
         # The moment of the signal is fixed: between the staging and the move.
         "restoring.move = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         f"main(['restore', {run_id!r}, '--output', 'out'])\n"

@@ -18,18 +18,18 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from mlflow_ckpt.errors import IntegrityError
-from mlflow_ckpt.format import diff as diffs
-from mlflow_ckpt.format.architecture_diff import diff_architectures
-from mlflow_ckpt.format.diff import TensorDifference, diff_tensors, measure
-from mlflow_ckpt.format.fingerprint import (
+from mlflow_ckpt._format import diff as diffs
+from mlflow_ckpt._format.architecture_diff import diff_architectures
+from mlflow_ckpt._format.diff import TensorDifference, diff_tensors, measure
+from mlflow_ckpt._format.fingerprint import (
     OPTIMIZER_ROLE,
     PIECE,
     WEIGHTS_ROLE,
     Fingerprint,
     fingerprint_tensor,
 )
-from mlflow_ckpt.format.weights_file import open_weights, reading
+from mlflow_ckpt._format.weights_file import open_weights, reading
+from mlflow_ckpt.errors import IntegrityError
 from tests.support.strategies import arrays, jsonable
 
 Array = np.ndarray[Any, Any]

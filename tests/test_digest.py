@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ckpt.format.digest import Digest, array_bytes
+from mlflow_ckpt._format.digest import Digest, array_bytes
 from tests.support.strategies import arrays
 
 

@@ -18,18 +18,18 @@ import pytest
 
 import mlflow_ckpt
 from mlflow_ckpt import MlflowCheckpoint
-from mlflow_ckpt import saver as saver_module
-from mlflow_ckpt.composing import Composer, Job, Saved
+from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._saving import saver as saver_module
+from mlflow_ckpt._saving.compose import Composer, Job, Saved
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
     CheckpointExistsError,
     OutputError,
     TrackingError,
     TrackingUnavailableError,
 )
-from mlflow_ckpt.model import keras_private
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking.spool import Spool
-from mlflow_ckpt.tracking.store import RunStore
 from tests.support import cli
 from tests.support.proxy import Proxy
 from tests.support.stores import Store, current

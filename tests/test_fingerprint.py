@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ckpt.errors import IntegrityError, NewerSchemaError
-from mlflow_ckpt.format.digest import Digest
-from mlflow_ckpt.format.fingerprint import (
+from mlflow_ckpt._format.digest import Digest
+from mlflow_ckpt._format.fingerprint import (
     OPTIMIZER_ROLE,
     WEIGHTS_ROLE,
     Fingerprint,
@@ -22,6 +21,7 @@ from mlflow_ckpt.format.fingerprint import (
     fingerprint_tensor,
     role_of,
 )
+from mlflow_ckpt.errors import IntegrityError, NewerSchemaError
 from tests.support.strategies import arrays, digests, texts
 
 KERNEL = np.arange(6, dtype="float32").reshape(2, 3)

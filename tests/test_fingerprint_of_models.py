@@ -16,10 +16,11 @@ import pytest
 from keras.src.saving import saving_lib
 
 import mlflow_ckpt
+from mlflow_ckpt._format.digest import Digest
+from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
+from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.capture import snapshot, write_snapshot
 from mlflow_ckpt.errors import UnsupportedModelError
-from mlflow_ckpt.format.digest import Digest
-from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
-from mlflow_ckpt.model import keras_private, snapshot, writing
 from tests.support.training import fit, small_model
 from tests.support.zoo import ZOO
 
@@ -132,7 +133,7 @@ def test_a_snapshot_is_untouched_by_later_training(tmp_path: Path) -> None:
     with snapshot.take(model) as taken:
         fit(model, epochs=2)
         assert expected.differing(mlflow_ckpt.fingerprint(model), (WEIGHTS_ROLE,)) != []
-        writing.write(taken, tmp_path, epoch=1, forms=("full", "split"), full_format="keras")
+        write_snapshot.write(taken, tmp_path, epoch=1, forms=("full", "split"), full_format="keras")
         assert taken.fingerprint() == expected
     loaded = keras.models.load_model(tmp_path / "data" / "model.keras")
     assert expected.differing(mlflow_ckpt.fingerprint(loaded), BOTH) == []
@@ -166,6 +167,6 @@ def test_without_keras_private_code_the_public_road_gives_the_same(
             after.weights_digest,
             after.optimizer_digest,
         )
-        writing.write(taken, tmp_path, epoch=1, forms=("full",), full_format="keras")
+        write_snapshot.write(taken, tmp_path, epoch=1, forms=("full",), full_format="keras")
     loaded = keras.models.load_model(tmp_path / "data" / "model.keras")
     assert before.differing(mlflow_ckpt.fingerprint(loaded), BOTH) == []

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 from mlflow_ckpt import list_checkpoints, verify
-from mlflow_ckpt.tracking.spool import Spool
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from tests.support.stores import Store
 
 # A limit on file sizes, which every write past it meets as an error, stands in for a full disk.

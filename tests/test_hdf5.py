@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_ckpt.format.fingerprint import fingerprint_tensor
-from mlflow_ckpt.model.emission import emit
-from mlflow_ckpt.model.hdf5 import LaidOutFile, laid_out, written_to
-from mlflow_ckpt.model.state import Tensor
+from mlflow_ckpt._format.fingerprint import fingerprint_tensor
+from mlflow_ckpt._model.files.captured import Tensor
+from mlflow_ckpt._model.files.hdf5 import LaidOutFile, laid_out, written_to
+from mlflow_ckpt._model.files.stream import emit
 
 LARGE = 1 << 16
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from mlflow_ckpt._format.file_names import read_names
 from mlflow_ckpt.errors import InvalidArgumentError, RunNotFoundError
-from mlflow_ckpt.format.file_names import read_names
 from tests.support import cli
 from tests.support.stores import Store
 from tests.support.training import X, fit, names, small_model

@@ -18,10 +18,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
-from mlflow_ckpt import MlflowCheckpoint, interruption
+from mlflow_ckpt import MlflowCheckpoint
+from mlflow_ckpt._saving import signals
+from mlflow_ckpt._tracking.spool import sending
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import TrackingUnavailableError
-from mlflow_ckpt.tracking import sending
-from mlflow_ckpt.tracking.spool import Spool
 from tests.support.cli import run as run_command
 from tests.support.stores import Server, current, open_server
 from tests.support.training import BATCH, BATCHES, X, Y, fit, names, small_model
@@ -327,7 +328,7 @@ def test_a_signal_after_a_training_that_broke_off_acts_as_usual() -> None:
             fit(small_model(), ours, At("on_train_batch_begin", boom))
         with pytest.raises(KeyboardInterrupt):
             send_to_self(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is not interruption._handle
+        assert signal.getsignal(signal.SIGINT) is not signals._handle
         with ours:
             pass  # a way to be done with it
 

@@ -16,9 +16,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
-from mlflow_ckpt.tracking.entries import CHECKPOINT, METRICS, Entry
-from mlflow_ckpt.tracking.publishing import BEST_TAG, LATEST_TAG
-from mlflow_ckpt.tracking.spool import Spool
+from mlflow_ckpt._tracking.publishing import BEST_TAG, LATEST_TAG
+from mlflow_ckpt._tracking.spool.entries import CHECKPOINT, METRICS, Entry
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from tests.support import children, cli
 from tests.support.children import Child, die
 from tests.support.stores import Store
@@ -263,21 +263,23 @@ class Point:
         return self.name.replace(" ", "-")
 
 
-STORE = "mlflow_ckpt.tracking.store:RunStore"
-SPOOL = "mlflow_ckpt.tracking.spool:Spool"
-DRAFT = "mlflow_ckpt.tracking.drafts:Draft"
-PUBLISHING = "mlflow_ckpt.tracking.publishing"
+STORE = "mlflow_ckpt._tracking.store:RunStore"
+SPOOL = "mlflow_ckpt._tracking.spool.spool_directory:Spool"
+DRAFT = "mlflow_ckpt._tracking.spool.drafts:Draft"
+PUBLISHING = "mlflow_ckpt._tracking.publishing"
 WRITING = [
-    Point("amid the files", die_before, ("mlflow_ckpt.composing", "hash_files"), waiting=False),
-    Point("before fsync", die_before, ("mlflow_ckpt.tracking.disk", "sync"), waiting=False),
+    Point(
+        "amid the files", die_before, ("mlflow_ckpt._saving.compose", "hash_files"), waiting=False
+    ),
+    Point("before fsync", die_before, ("mlflow_ckpt._tracking.spool.disk", "sync"), waiting=False),
 ]
 ANNOUNCING = [
-    Point("before the index", die_before, ("mlflow_ckpt.tracking.index", "record"), listed=True),
+    Point("before the index", die_before, ("mlflow_ckpt._tracking.index", "record"), listed=True),
     Point("before the tags", die_before, (STORE, "set_tags"), listed=True),
     Point("before the removal", die_before, (SPOOL, "remove"), listed=True),
     Point(
         "amid the removal",
-        *(die_before, ("mlflow_ckpt.tracking.spool:shutil", "rmtree", ".draft")),
+        *(die_before, ("mlflow_ckpt._tracking.spool.spool_directory:shutil", "rmtree", ".draft")),
         waiting=False,
         listed=True,
     ),
@@ -342,7 +344,7 @@ def test_killed_on_the_way_to_local_disk(point: Point, local_store: Store, spool
 
 
 PRUNING = [
-    Point("before the index", die_before, ("mlflow_ckpt.tracking.index", "discard"), listed=True),
+    Point("before the index", die_before, ("mlflow_ckpt._tracking.index", "discard"), listed=True),
     Point("before the manifest", die_before, (STORE, "delete", "/manifest.json"), listed=True),
     Point("after the manifest", die_after, (STORE, "delete", "/manifest.json")),
     Point("amid the files", die_after, (STORE, "delete", "model.keras")),

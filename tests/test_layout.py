@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ckpt.format.layout import CheckpointName, artifact_path
+from mlflow_ckpt._format.layout import CheckpointName, artifact_path
 
 names = st.builds(CheckpointName, st.sampled_from(["epoch", "step"]), st.integers(0, 10**12))
 

@@ -16,6 +16,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE
+from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.monitor import Monitor
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
     CheckpointNotFoundError,
     FingerprintMismatchError,
@@ -31,11 +36,6 @@ from mlflow_ckpt.errors import (
     VerificationError,
     WeightsMismatchError,
 )
-from mlflow_ckpt.format.fingerprint import WEIGHTS_ROLE
-from mlflow_ckpt.format.manifest import Manifest
-from mlflow_ckpt.format.monitor import Monitor
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking.store import RunStore
 from tests.support.stores import Store
 from tests.support.training import Metrics, X, fit, names, small_model
 from tests.support.zoo import Shift

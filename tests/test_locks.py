@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from mlflow_ckpt.tracking import locks
+from mlflow_ckpt._tracking.spool import locks
 
 
 def test_a_lock_whose_directory_cannot_be_made_is_told_as_one_that_is_gone(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from mlflow_ckpt import LatestN, MlflowCheckpoint
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.spool import sending
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._tracking.ui import logged_models
 from mlflow_ckpt.errors import CheckpointExistsError, TrackingUnavailableError
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking import logged_models, sending
-from mlflow_ckpt.tracking.spool import Spool
-from mlflow_ckpt.tracking.store import RunStore
 from tests.support import cli
 from tests.support.proxy import Proxy
 from tests.support.stores import Store, current, free_port

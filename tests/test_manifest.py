@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.digest import Digest
+from mlflow_ckpt._format.manifest import FileEntry, Manifest, _seal, hash_files
+from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt.errors import IntegrityError, ManifestError, NewerSchemaError
-from mlflow_ckpt.format import layout
-from mlflow_ckpt.format.digest import Digest
-from mlflow_ckpt.format.manifest import FileEntry, Manifest, _seal, hash_files
-from mlflow_ckpt.format.monitor import Monitor
 from tests.support.strategies import manifests
 
 MANIFEST = Manifest(

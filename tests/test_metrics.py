@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric
 
-from mlflow_ckpt.tracking.metric_names import allowed_names
+from mlflow_ckpt._tracking.metric_names import allowed_names
 
 PARTS = ("", ".", "..", "a", "b.", ".c", "é", "@", "x y", "z" * 249)
 odd = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map("/".join)

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 import mlflow_ckpt
-from mlflow_ckpt.format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.store import RunStore
 from tests.support.stores import Store, current
 from tests.support.zoo import ZOO, Entry
 

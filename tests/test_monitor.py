@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ckpt.format.monitor import Monitor, infer_mode, is_better
+from mlflow_ckpt._format.monitor import Monitor, infer_mode, is_better
 
 NAN = math.nan
 

@@ -11,10 +11,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking.entries import CHECKPOINT
-from mlflow_ckpt.tracking.spool import Spool
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.spool.entries import CHECKPOINT
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.store import RunStore
 from tests.support import children, cli
 from tests.support.children import Child
 from tests.support.stores import Server, Store, current, open_server
@@ -181,7 +181,7 @@ def test_a_process_does_not_wait_at_its_end_for_an_upload_that_hangs(
         store=fragile[1],
         spool=spool,
         prepare=children.hang_in,
-        given=("mlflow_ckpt.tracking.store:RunStore", "upload", "model.keras"),
+        given=("mlflow_ckpt._tracking.store:RunStore", "upload", "model.keras"),
         patience=0.5,
     )
     assert child.hear("saved") == ([], ["epoch_0001", "metrics of step 1"])

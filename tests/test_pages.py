@@ -16,8 +16,8 @@ from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from mlflow_ckpt import LatestN, MlflowCheckpoint
-from mlflow_ckpt.tracking import description, pages
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._tracking.ui import description, pages
 from tests.support.runs import manifest_of
 from tests.support.stores import Store
 from tests.support.training import Metrics, fit, names, small_model, trained

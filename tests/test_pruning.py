@@ -17,6 +17,9 @@ from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from mlflow_ckpt import BestN, EveryN, LatestN
+from mlflow_ckpt._tracking import index, prune_plan, removal
+from mlflow_ckpt._tracking.registry import usage
+from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
     CheckpointNotFoundError,
     InvalidArgumentError,
@@ -26,8 +29,6 @@ from mlflow_ckpt.errors import (
     TrackingError,
     TrackingUnavailableError,
 )
-from mlflow_ckpt.tracking import index, pruning, registry
-from mlflow_ckpt.tracking.store import RunStore
 from tests.support.checkpoints import save_run
 from tests.support.stores import Store, free_port
 
@@ -292,7 +293,7 @@ def test_a_deleted_version_keeps_nothing(local_store: Store, model_name: str) ->
 def test_versions_on_later_pages_count(
     store: Store, model_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_PAGE", 1)
+    monkeypatch.setattr(usage, "_PAGE", 1)
     run_id = save_run(losses=FOUR)
     for epoch in (2, 3):
         mlflow.register_model(f"runs:/{run_id}/checkpoints/epoch_{epoch:04d}", model_name)
@@ -366,7 +367,7 @@ def test_nothing_goes_where_the_registry_does_not_answer(
     ],
 )
 def test_where_a_location_leads(location: str, found: set[str]) -> None:
-    assert registry.checkpoints_at(location, "RUN", frozenset({"all"})) == found
+    assert usage.checkpoints_at(location, "RUN", frozenset({"all"})) == found
 
 
 # --- stores that fail ----------------------------------------------------------------------------
@@ -492,13 +493,13 @@ def test_a_directory_that_changes_while_it_is_listed(run_on: Callable[..., str])
 
 def test_two_prunes_at_once(store: Store) -> None:
     run_id = save_run(losses=(0.1, *[0.5] * 7))
-    plan = pruning.plan(RunStore(run_id), LatestN(1))
+    plan = prune_plan.plan(RunStore(run_id), LatestN(1))
     start = Barrier(3)
 
-    def prune(_: int) -> pruning.Pruned:
+    def prune(_: int) -> removal.Pruned:
         run_store = RunStore(run_id)
         start.wait()
-        return pruning.prune(run_store, plan)
+        return removal.remove_planned(run_store, plan)
 
     with ThreadPoolExecutor(3) as pool:
         done = list(pool.map(prune, range(3)))
@@ -528,7 +529,7 @@ def test_arguments_that_make_no_sense(local_store: Store) -> None:
         mlflow_ckpt.prune(f"ckpt:/{run_id}/epoch:3", LatestN(1))
     with pytest.raises(MetricNotFoundError, match="'val_lose'"):
         mlflow_ckpt.prune(run_id, LatestN(1) | BestN(1, "val_lose"))
-    plan = pruning.plan(RunStore(run_id), LatestN(1))
+    plan = prune_plan.plan(RunStore(run_id), LatestN(1))
     with pytest.raises(InvalidArgumentError, match="Expected a plan for the run "):
-        pruning.prune(RunStore(save_run()), plan)
+        removal.remove_planned(RunStore(save_run()), plan)
     assert names(run_id) == NAMES

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mlflow_ckpt
+from mlflow_ckpt._tracking.publishing import upload_order
 from mlflow_ckpt.errors import ManifestError
-from mlflow_ckpt.tracking.publishing import upload_order
 from tests.support.checkpoints import save_run
 from tests.support.stores import Store
 

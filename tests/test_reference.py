@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_ckpt._format.layout import CheckpointName
+from mlflow_ckpt._format.reference import Reference, Selector
 from mlflow_ckpt.errors import InvalidArgumentError, SelectorError
-from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.format.reference import Reference, Selector
 
 EXPECTED = "Expected 'latest', 'best', an epoch such as '3' or 'epoch:3', or a step: 'step:1500'"
 RUN = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from mlflow_ckpt import LatestN, MlflowCheckpoint
+from mlflow_ckpt._tracking.references import resolve
 from mlflow_ckpt.errors import (
     CheckpointNotFoundError,
     FormNotFoundError,
@@ -21,7 +22,6 @@ from mlflow_ckpt.errors import (
     TrackingUnavailableError,
     VerificationError,
 )
-from mlflow_ckpt.tracking.references import resolve
 from tests.support import cli
 from tests.support.stores import Store, current, free_port
 from tests.support.training import Metrics, X, fit, names, small_model, trained

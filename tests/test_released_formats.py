@@ -17,7 +17,7 @@ VERSIONS = sorted(path.name for path in DATA.glob("schema_v*"))
 
 
 def test_there_is_a_fixture_of_every_schema_version() -> None:
-    from mlflow_ckpt.format.manifest import SCHEMA_VERSION
+    from mlflow_ckpt._format.manifest import SCHEMA_VERSION
 
     assert [f"schema_v{number}" for number in range(1, SCHEMA_VERSION + 1)] == VERSIONS
 
@@ -54,7 +54,7 @@ def test_it_trains_on(fixture_run: tuple[str, Path]) -> None:
 
 
 def test_the_fixture_is_kept_as_it_was_written(tmp_path: Path) -> None:
-    from mlflow_ckpt.format.verification import read_manifest, verify_directory
+    from mlflow_ckpt._format.verification import read_manifest, verify_directory
 
     for version in VERSIONS:
         copy = tmp_path / version

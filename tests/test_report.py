@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import mlflow_ckpt
-from mlflow_ckpt import callback, report
-from mlflow_ckpt.format.fingerprint import Fingerprint
-from mlflow_ckpt.report import gathering
-from mlflow_ckpt.report import page as page_module
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt import _callback, _report
+from mlflow_ckpt._format.fingerprint import Fingerprint
+from mlflow_ckpt._report import gathering
+from mlflow_ckpt._report import page as page_module
+from mlflow_ckpt._tracking.store import RunStore
 from tests.conftest import TrainedRun
 from tests.support.cli import run
 from tests.support.stores import Store
@@ -67,7 +67,7 @@ def test_a_report_that_cannot_be_made_fails_no_training(
     def refuse(*_: object) -> None:
         raise ValueError("no pen")
 
-    monkeypatch.setattr(report, "publish", refuse)
+    monkeypatch.setattr(_report, "publish", refuse)
     with pytest.warns(UserWarning, match=r"report could not be made: ValueError: no pen Try again"):
         run_id = trained(epochs=1, report=True)
     assert mlflow.get_run(run_id).info.status == "FINISHED"
@@ -172,7 +172,7 @@ def test_by_itself_it_is_drawn_after_long_trainings(
         return RunStore(run_id).read("checkpoints/report.html") is not None
 
     assert not has_page(trained(epochs=1))
-    monkeypatch.setattr(callback, "_LONG_SECONDS", 0)
+    monkeypatch.setattr(_callback, "_LONG_SECONDS", 0)
     assert has_page(trained(epochs=1))
     assert not has_page(trained(epochs=1, report=False))
 
@@ -198,7 +198,7 @@ def test_hundreds_of_tensors_and_checkpoints_fit_into_two_megabytes(
 def test_published_page_is_no_checkpoint(store: Store) -> None:
     with mlflow.start_run() as started:
         mlflow.log_metric("loss", 1.0, step=1)
-    report.publish(RunStore(started.info.run_id))
+    _report.publish(RunStore(started.info.run_id))
     files = [file.path for file in RunStore(started.info.run_id).list("checkpoints")]
     assert files == ["checkpoints/report.html"]
     assert mlflow_ckpt.list_checkpoints(started.info.run_id) == []

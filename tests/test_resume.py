@@ -15,17 +15,17 @@ import pytest
 
 import mlflow_ckpt
 from mlflow_ckpt import EpochDataset, MlflowCheckpoint
+from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.spool.entries import METRICS
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
     CheckpointExistsError,
     CheckpointNotFoundError,
     InvalidArgumentError,
     WeightsMismatchError,
 )
-from mlflow_ckpt.format.manifest import Manifest
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking.entries import METRICS
-from mlflow_ckpt.tracking.spool import Spool
-from mlflow_ckpt.tracking.store import RunStore
 from tests.support.stores import Store
 from tests.support.training import BATCHES, X, Y, fit, names, small_model, trained
 

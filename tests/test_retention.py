@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_ckpt import AnyOf, BestN, EveryN, LatestN, RetentionPolicy
+from mlflow_ckpt._format.digest import Digest
+from mlflow_ckpt._format.layout import CheckpointName
+from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.monitor import Monitor, is_better
 from mlflow_ckpt.errors import InvalidArgumentError, MetricNotFoundError
-from mlflow_ckpt.format.digest import Digest
-from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.format.manifest import Manifest
-from mlflow_ckpt.format.monitor import Monitor, is_better
 
 NAN = math.nan
 VAL_LOSS = Monitor("val_loss", "min")

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_ckpt._tracking.spool import spool_directory as module
+from mlflow_ckpt._tracking.spool.entries import ANNOUNCEMENT, CHECKPOINT, METRICS, TAGS, Entry
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import ManifestError
-from mlflow_ckpt.tracking import spool as module
-from mlflow_ckpt.tracking.entries import ANNOUNCEMENT, CHECKPOINT, METRICS, TAGS, Entry
-from mlflow_ckpt.tracking.spool import Spool
 
 RUN = "a" * 32
 URI = "http://127.0.0.1:5000"
@@ -27,7 +27,7 @@ URI = "http://127.0.0.1:5000"
 HOLDER = """
 import sys, time
 from pathlib import Path
-from mlflow_ckpt.tracking.spool import Spool
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
 
 spool, run_id, what = Spool(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
 if what == "entry":

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from mlflow_ckpt.format import statistics as module
-from mlflow_ckpt.format.statistics import Statistics, statistics
+from mlflow_ckpt._format import statistics as module
+from mlflow_ckpt._format.statistics import Statistics, statistics
 from tests.support.strategies import arrays
 
 NOTHING = Statistics(None, None, None, None, None, 0, 0)

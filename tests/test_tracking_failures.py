@@ -17,15 +17,15 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.publishing import upload_order
+from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
     CheckpointExistsError,
     InvalidArgumentError,
     TrackingError,
     TrackingUnavailableError,
 )
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking.publishing import upload_order
-from mlflow_ckpt.tracking.store import RunStore
 from tests.support.stores import Store, free_port
 from tests.support.training import fit, small_model
 
@@ -112,8 +112,8 @@ def test_training_is_refused_before_it_starts_without_a_server_where_that_is_ask
 
 KILLED = """
 import os, signal, sys
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.store import RunStore
 from tests.support.training import small_model
 
 store = RunStore(sys.argv[1])

@@ -13,8 +13,8 @@ from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from mlflow_ckpt import MlflowCheckpoint
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import UnsupportedModelError
-from mlflow_ckpt.tracking.spool import Spool
 from tests.support.training import Metrics, fit, names, small_model
 from tests.test_callback import NoConfig
 
@@ -128,7 +128,7 @@ def test_a_relative_database_is_found_from_any_directory(
 ) -> None:
     (tmp_path / "mlflow.db").write_bytes(template_database.read_bytes())
     monkeypatch.chdir(tmp_path)
-    from mlflow_ckpt.tracking.store import RunStore
+    from mlflow_ckpt._tracking.store import RunStore
 
     store = RunStore("0" * 32, "sqlite:///mlflow.db")
     assert store.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"

@@ -16,22 +16,23 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking import index
+from mlflow_ckpt._tracking.publishing import BEST_TAG, LATEST_TAG
+from mlflow_ckpt._tracking.spool import sending
+from mlflow_ckpt._tracking.spool.entries import CHECKPOINT, Entry
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.spool.uploader import Uploader
+from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import CheckpointBusyError, CheckpointExistsError
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking import index, sending
-from mlflow_ckpt.tracking.entries import CHECKPOINT, Entry
-from mlflow_ckpt.tracking.publishing import BEST_TAG, LATEST_TAG
-from mlflow_ckpt.tracking.spool import Spool
-from mlflow_ckpt.tracking.store import RunStore
-from mlflow_ckpt.tracking.uploader import Uploader
 from tests.support import children, cli
 from tests.support.children import Child
 from tests.support.stores import Store
 from tests.support.training import names, small_model
 
-PUBLISHING = "mlflow_ckpt.tracking.publishing"
-INDEX = "mlflow_ckpt.tracking.index"
-DRAFT = "mlflow_ckpt.tracking.drafts:Draft"
+PUBLISHING = "mlflow_ckpt._tracking.publishing"
+INDEX = "mlflow_ckpt._tracking.index"
+DRAFT = "mlflow_ckpt._tracking.spool.drafts:Draft"
 
 
 def new_run(store: Store) -> str:

@@ -17,12 +17,12 @@ from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from mlflow_ckpt import MlflowCheckpoint
+from mlflow_ckpt._format.fingerprint import Fingerprint
+from mlflow_ckpt._model.capture.updates import Updates
+from mlflow_ckpt._model.files.captured import Tensor
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._tracking.ui.weight_metrics import weight_metrics
 from mlflow_ckpt.errors import InvalidArgumentError
-from mlflow_ckpt.format.fingerprint import Fingerprint
-from mlflow_ckpt.model.state import Tensor
-from mlflow_ckpt.model.updates import Updates
-from mlflow_ckpt.tracking.store import RunStore
-from mlflow_ckpt.tracking.weight_metrics import weight_metrics
 from tests.support.stores import Store
 from tests.support.training import fit, small_model, trained
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlflow_ckpt.format.values import UnpackableError, pack, unpack
+from mlflow_ckpt._format.values import UnpackableError, pack, unpack
 
 ARRAYS = hnp.arrays(
     st.sampled_from(["float32", "float16", "int64", "uint8", "bool", "complex64"]),

@@ -57,7 +57,7 @@ def test_a_checkpoint_is_restored_by_the_installed_wheel(
     )
     script = (
         f"import mlflow_ckpt; assert mlflow_ckpt.__file__.startswith({str(site)!r})\n"
-        "from mlflow_ckpt.cli import main\n"
+        "from mlflow_ckpt._cli import main\n"
         f"main(['restore', {run_id!r}, '--output', 'out'])\n"
     )
     result = subprocess.run(

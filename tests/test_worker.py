@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from mlflow_ckpt.worker import Worker
+from mlflow_ckpt._saving.worker import Worker
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,8 +53,8 @@ def test_waiting_may_have_a_limit() -> None:
 SCRIPT = """
 import sys
 import numpy as np
-from mlflow_ckpt.model.hdf5 import written_to
-from mlflow_ckpt.worker import Worker
+from mlflow_ckpt._model.files.hdf5 import written_to
+from mlflow_ckpt._saving.worker import Worker
 from pathlib import Path
 
 def write():

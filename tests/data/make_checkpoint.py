@@ -15,7 +15,7 @@ import mlflow
 import numpy as np
 
 import mlflow_ckpt
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt._tracking.store import RunStore
 
 
 def main(target: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import keras
 import mlflow
 
-from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.format.monitor import Monitor
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt._format.layout import CheckpointName
+from mlflow_ckpt._format.monitor import Monitor
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.store import RunStore
 
 _PATIENCE_SECONDS = 300.0
 

@@ -23,18 +23,18 @@ from typing import Any
 import keras
 import mlflow
 
-from mlflow_ckpt.callback import MlflowCheckpoint
-from mlflow_ckpt.format.monitor import Monitor
-from mlflow_ckpt.format.retention import LatestN
-from mlflow_ckpt.saver import CheckpointSaver
-from mlflow_ckpt.tracking import spool
-from mlflow_ckpt.tracking.entries import CHECKPOINT
-from mlflow_ckpt.tracking.spool import Spool
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt._callback import MlflowCheckpoint
+from mlflow_ckpt._format.monitor import Monitor
+from mlflow_ckpt._format.retention import LatestN
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.spool import spool_directory
+from mlflow_ckpt._tracking.spool.entries import CHECKPOINT
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.store import RunStore
 from tests.support.stores import Store
 from tests.support.training import X, Y, small_model
 
-SPOOL = spool.ENVIRONMENT_VARIABLE
+SPOOL = spool_directory.ENVIRONMENT_VARIABLE
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
 # What takes longer than this hangs.
@@ -65,7 +65,7 @@ class Child:
         environment = {
             "MLFLOW_TRACKING_URI": store.uri,
             "MLFLOW_EXPERIMENT_ID": store.experiment_id,
-            SPOOL: str(spool),
+            SPOOL: str(spool_directory),
             **(environment or {}),
         }
         self._process = _CONTEXT.Process(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from mlflow_ckpt.cli import main
+from mlflow_ckpt._cli import main
 
 
 def run(*arguments: str | Path) -> Result:
@@ -24,7 +24,7 @@ def run_process(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "mlflow_ckpt.cli", *map(str, arguments)],
+        [sys.executable, "-m", "mlflow_ckpt._cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -10,11 +10,11 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
-from mlflow_ckpt.format import layout
-from mlflow_ckpt.format.digest import Digest
-from mlflow_ckpt.format.manifest import FileEntry, Manifest
-from mlflow_ckpt.format.monitor import Monitor
-from mlflow_ckpt.tracking.store import RunStore
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.digest import Digest
+from mlflow_ckpt._format.manifest import FileEntry, Manifest
+from mlflow_ckpt._format.monitor import Monitor
+from mlflow_ckpt._tracking.store import RunStore
 from tests.support.stores import Store
 
 DIGEST = Digest.of_bytes(b"")

@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from mlflow_ckpt.format import layout
-from mlflow_ckpt.format.digest import Digest
-from mlflow_ckpt.format.layout import CheckpointName
-from mlflow_ckpt.format.manifest import FileEntry, Manifest
-from mlflow_ckpt.format.monitor import Monitor
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.digest import Digest
+from mlflow_ckpt._format.layout import CheckpointName
+from mlflow_ckpt._format.manifest import FileEntry, Manifest
+from mlflow_ckpt._format.monitor import Monitor
 
 PLAIN_DTYPES = (
     *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),

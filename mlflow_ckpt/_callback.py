@@ -1,0 +1,409 @@
+"""Translates Keras's training events into checkpoints and metrics of an MLflow run."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import keras
+
+from mlflow_ckpt._format.layout import CheckpointName
+from mlflow_ckpt._format.lineage import Origin
+from mlflow_ckpt._format.retention import RetentionPolicy
+from mlflow_ckpt._model.capture import introspection
+from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.training.fit_context import Training
+from mlflow_ckpt._saving import mlflow_callbacks
+from mlflow_ckpt._saving.arguments import (
+    check_drain_timeout,
+    check_forms,
+    check_full_format,
+    check_metadata,
+    check_mode,
+    check_on_error,
+    check_report,
+    check_retention,
+    check_save_freq,
+    recorded,
+)
+from mlflow_ckpt._saving.batch_counter import Position
+from mlflow_ckpt._saving.best import Improvement
+from mlflow_ckpt._saving.logs import scalars
+from mlflow_ckpt._saving.messages import Messages
+from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._saving.session import Session
+from mlflow_ckpt._saving.signals import Interruption, is_whole
+from mlflow_ckpt.errors import MlflowCkptError
+
+# Batches in which even a patient optimizer, accumulating gradients, has made a step.
+_LONGEST_ACCUMULATION = 64
+# What a training takes beside which drawing its report takes little.
+_LONG_SECONDS = 60
+
+
+class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
+    """Logs checkpoints, fingerprints and metrics of a training into an MLflow run.
+
+    Takes the place of `keras.callbacks.ModelCheckpoint`, with the same words:
+
+        with mlflow.start_run(), mlflow_ckpt.MlflowCheckpoint() as checkpoints:
+            model.fit(x, y, epochs=5, callbacks=[checkpoints])
+
+    Each checkpoint is a directory of run artifacts, `checkpoints/epoch_0003` at the end of an
+    epoch or `checkpoints/step_00001500` inside one, complete or invisible (docs/format.md).
+
+    Training waits only while its state is copied in memory. Everything else happens in threads: a
+    checkpoint is written to disk, then sent, and what the server has not confirmed stays in a spool
+    on this machine (docs/saving.md). When `fit` returns, all is done; when training breaks off, the
+    last whole state is saved, at once where the callback is used as a context manager, else when
+    the process ends.
+
+    Args:
+        monitor: The metric that tells which checkpoint is best.
+        verbose: 1 prints one line a checkpoint, 0 nothing.
+        save_best_only: Save only when the monitored metric improved.
+        mode: `"min"`, `"max"`, or `"auto"` to tell from the metric.
+        save_freq: `"epoch"`, or a number of batches.
+        initial_value_threshold: Value that the metric must beat to be the best.
+        max_to_keep: How many checkpoints the run keeps, the newest and always the best: short for
+            `retention=LatestN(max_to_keep)`.
+        forms: `"full"` (architecture, weights, optimizer and compile settings in one file),
+            `"split"` (architecture and weights apart), or both.
+        full_format: `"keras"`, or `"h5"` for the legacy HDF5 format.
+        run_id: The run to log to; the active run if None. Where there is none, the callback starts
+            one, and ends it when training ends.
+        log_metrics: Log the epoch's metrics to the run, at step = completed epochs, unless a
+            callback of MLflow's own, such as autolog's, does it already.
+        metadata: Plain values to keep in every checkpoint, such as class names.
+        retention: Which checkpoints the run keeps: `LatestN`, `BestN`, `EveryN`, `AnyOf`.
+        on_error: What to do where a checkpoint cannot be saved or sent: `"warn"`, and go on
+            training, or `"raise"` at the end of the batch or epoch.
+        drain_timeout: Seconds to wait, when training ends, for a server that does not answer; after
+            a signal, seconds to wait in all. What is left then stays in the spool.
+        weight_metrics: Log the norm of every weight, and of its change since the last checkpoint,
+            as metrics of the run: `weights/<tensor>/norm` and `weights/<tensor>/update`.
+        report: Whether to draw `checkpoints/report.html`, a page of curves and weights
+            (docs/report.md), when training has ended, which takes seconds. `"auto"` does it after
+            a training of a minute or longer.
+
+    Raises:
+        InvalidArgumentError: If an argument is none of these.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+        initial_value_threshold: float | None = None,
+        max_to_keep: int | None = None,
+        *,
+        forms: Sequence[str] = ("full",),
+        full_format: str = "keras",
+        run_id: str | None = None,
+        log_metrics: bool = True,
+        metadata: Mapping[str, Any] | None = None,
+        retention: RetentionPolicy | None = None,
+        on_error: str = "warn",
+        drain_timeout: float = 30.0,
+        weight_metrics: bool = False,
+        report: bool | str = "auto",
+    ) -> None:
+        super().__init__()
+        self.monitor = monitor
+        self.verbose = verbose
+        self.save_best_only = save_best_only
+        self.mode = check_mode(mode)
+        self.save_freq = check_save_freq(save_freq, monitor, save_best_only=save_best_only)
+        self.run_id = run_id
+        self.log_metrics = log_metrics
+        self.drain_timeout = check_drain_timeout(drain_timeout)
+        self.report = check_report(report)
+        # Keras may call the end of a batch late, from another thread, where nothing is saved there.
+        self.async_safe = save_freq == "epoch"
+        self._messages = Messages(verbose=bool(verbose), raising=check_on_error(on_error))
+        self._improvement = Improvement(
+            *(monitor, mode, initial_value_threshold),
+            save_best_only=save_best_only,
+            inside_epochs=save_freq != "epoch",
+            warn_once=self._messages.warn_once,
+        )
+        forms, policy = check_forms(forms), check_retention(max_to_keep, retention)
+        metadata = check_metadata(metadata)
+        make_saver = partial(
+            CheckpointSaver,
+            forms=forms,
+            full_format=check_full_format(full_format),
+            metadata=metadata,
+            retention=policy,
+            weight_metrics=weight_metrics,
+        )
+        self._settings = recorded(
+            {
+                "monitor": monitor,
+                "verbose": verbose,
+                "save_best_only": save_best_only,
+                "mode": mode,
+                "save_freq": save_freq,
+                "initial_value_threshold": initial_value_threshold,
+                "forms": list(forms),
+                "full_format": full_format,
+                "log_metrics": log_metrics,
+                "metadata": metadata,
+                "on_error": on_error,
+                "drain_timeout": drain_timeout,
+                "weight_metrics": weight_metrics,
+                "report": report,
+            },
+            policy,
+        )
+        self._session = Session(make_saver, self._improvement, self._messages)
+        self._interruption = Interruption(self)
+        self._position = Position()
+        self._training = False
+        self._surroundings: Training | None = None
+        self._due = False
+        self._origin: Origin | None = None
+        self._in_place = False
+        self._begun_batches = 0
+        self._process = 0
+        self._began = 0.0
+        self._thread: threading.Thread | None = None
+        self._history: Any = None
+        self._first_epoch_checked = False
+        self._others_log = False
+
+    def resume_from(self, origin: Origin, *, in_place: bool, batch: int) -> None:
+        """Have the next training go on from a checkpoint; called by `resume`.
+
+        Args:
+            origin: The checkpoint.
+            in_place: Whether to go on in the same run.
+            batch: Batches done of the epoch under way.
+        """
+        self._origin, self._in_place, self._begun_batches = origin, in_place, batch
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a resumed training needs of this callback."""
+        return {
+            "best": self._improvement.best,
+            "batches_since_save": self._position.batches_since_save,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `get_state` returned."""
+        self._improvement.best = state["best"]
+        self._position.batches_since_save = state["batches_since_save"]
+
+    @property
+    def best(self) -> float | None:
+        """The best value of the monitored metric so far; None before the first."""
+        return self._improvement.best
+
+    def __enter__(self) -> Self:
+        """Return the callback itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Save and send what is left of a training that broke off."""
+        if self._training:
+            self._break_off(exc)
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Find or start the run, and refuse what could not be saved, before any training."""
+        if self._training:
+            # An exception left the last training, and whoever caught it went on.
+            self._end_training("FAILED", quietly=True)
+        self._surroundings = Training(self, self._settings)
+        self._surroundings.move_last(self)
+        self._session.begin(self.model, self.run_id, self._origin, in_place=self._in_place)
+        self._look_at_neighbours(self._surroundings.callbacks)
+        self._first_epoch_checked = self._due = False
+        self._process, self._thread = os.getpid(), threading.current_thread()
+        self._began = time.monotonic()
+        self._history = getattr(self.model, "history", None)
+        self._training = True
+        self._interruption.install()
+        atexit.register(self._at_exit)
+
+    def _look_at_neighbours(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Leave metrics to MLflow's own callback where one logs them to the same run."""
+        others_log = mlflow_callbacks.logs_epochs(callbacks)
+        self._others_log = self._session.yield_metrics(others_log=others_log)
+        if mlflow_callbacks.saves(callbacks):
+            self._messages.warn_once(mlflow_callbacks.DUPLICATE)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Note the epoch; before the first, make sure that nothing would be overwritten."""
+        done, self._begun_batches = self._begun_batches, 0
+        if self._surroundings is None or self._surroundings.data is None:
+            done = 0  # the epoch begins anew
+        self._position.begin_epoch(epoch, done)
+        if not self._first_epoch_checked:
+            named_by_step = self.save_freq != "epoch"
+            try:
+                self._session.look_at_run(self.model, epoch, named_by_step=named_by_step)
+            except BaseException:
+                # Refused before its first step: there is nothing to save when the process ends.
+                self._end_training("FAILED", limit=0.0, quietly=True)
+                raise
+            self._first_epoch_checked = True
+        if self._surroundings is not None:
+            self._surroundings.begin_epoch(epoch, done)
+        self._pause()
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Between two batches the model is whole: end here if a signal asked for it."""
+        # Keras may tell late that a batch ended; that the next one begins is sure.
+        self._position.end_batch(batch - 1)
+        self._pause()
+        self._position.begin_batch(batch)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Save inside an epoch, if that is asked for."""
+        self._position.end_batch(batch)
+        if self.save_freq != "epoch":
+            self._save_inside_epoch(batch, logs)
+
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Note that no step is under way."""
+        self._position.rest()
+
+    def on_test_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """End here if a signal asked for it."""
+        if self._training:
+            self._pause()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Log the epoch's metrics and save its checkpoint."""
+        completed = epoch + 1
+        metrics = scalars(logs)
+        self._position.begin_epoch(completed)
+        if self.log_metrics and metrics and not self._others_log:
+            self._session.log_metrics(metrics, completed)
+        if self.save_freq == "epoch":
+            self._save(CheckpointName("epoch", completed), metrics)
+        elif self._due:
+            self._due = False
+            self._save(CheckpointName("step", introspection.step_of(self.model)), metrics)
+        self._session.tell(self.params)
+
+    def _save(self, name: CheckpointName, metrics: Mapping[str, float]) -> None:
+        self._session.save(
+            *(self.model, name),
+            epoch=self._position.epoch,
+            metrics=metrics,
+            params=self.params,
+            capture=self._capture,
+        )
+
+    def _capture(self) -> TrainingState:
+        """Capture what the training keeps besides its model."""
+        if self._surroundings is None:
+            return TrainingState()
+        return self._surroundings.capture(batch=self._position.batch, params=self.params)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Wait until everything is sent, and end the run that this callback started."""
+        self._end_training("FINISHED")
+        self._interruption.raise_received()
+
+    def _pause(self) -> None:
+        """End the training between two batches if a signal asked for it."""
+        if self._interruption.received is None:
+            return
+        reason = str(self._interruption.reason)
+        self._messages.tell_interrupted(reason, self.drain_timeout)
+        try:
+            self._session.save_interrupted(*(self.model, self._position, reason, self._capture))
+        finally:
+            self._end_training("KILLED", limit=self.drain_timeout, quietly=True)
+        self._interruption.raise_received()
+
+    def _break_off(self, exc: BaseException | None) -> None:
+        """Save the last whole state of a training that an exception ended."""
+        interrupted = isinstance(exc, KeyboardInterrupt)
+        reason = "exit" if exc is None else type(exc).__name__
+        try:
+            if not isinstance(exc, MlflowCkptError):
+                self._save_if_whole(exc, reason)
+        finally:
+            limit = self.drain_timeout if interrupted else None
+            self._end_training("KILLED" if interrupted else "FAILED", limit=limit, quietly=True)
+
+    def _save_if_whole(self, exc: BaseException | None, reason: str) -> None:
+        if getattr(self.model, "history", None) is not self._history:
+            why = f"({reason}), and the model has been trained further since"
+        elif not is_whole(self.model, exc, in_step=self._position.in_step):
+            why = f"inside a step ({reason}), which may have left the model half updated"
+        else:
+            self._session.save_interrupted(*(self.model, self._position, reason, self._capture))
+            return
+        self._messages.warn(
+            f"The training broke off {why}, so its state was not saved. The checkpoints are whole."
+        )
+
+    def _at_exit(self) -> None:
+        # A forked child inherits this, but not the threads, nor the training.
+        if not self._training or self._process != os.getpid():
+            return
+        if self._thread is threading.current_thread():
+            self._break_off(getattr(sys, "last_value", None))
+        else:
+            # That thread may be in the middle of a step.
+            self._end_training("FAILED", quietly=True)
+
+    def _end_training(
+        self, status: str, *, limit: float | None = None, quietly: bool = False
+    ) -> None:
+        self._training = False
+        lasted = time.monotonic() - self._began
+        atexit.unregister(self._at_exit)
+        self._session.end(
+            status,
+            self._interruption,
+            patience=self.drain_timeout,
+            limit=limit,
+            params=self.params,
+            quietly=quietly,
+            report=self.report is True or (self.report == "auto" and lasted >= _LONG_SECONDS),
+        )
+
+    def _save_inside_epoch(self, batch: int, logs: Mapping[str, Any] | None) -> None:
+        position, every = self._position, int(self.save_freq)
+        if position.batches_since_save < every:
+            return
+        step = introspection.step_of(self.model)
+        if step <= self._session.saved_step:
+            # Gradients are being accumulated, or a step overflowed: save with the next real step.
+            patience = 2 * every + _LONGEST_ACCUMULATION
+            if position.batches_since_save > patience:
+                self._messages.warn_once(
+                    f"The model's optimizer made no step in {patience} batches, so "
+                    "there is no step to name a checkpoint by. A model that trains with optimizers "
+                    "of its own counts no steps: use save_freq='epoch'."
+                )
+            return
+        position.batches_since_save = 0
+        if self._surroundings is not None and position.batch == self._surroundings.steps(
+            self.params
+        ):
+            # With what validation and the other callbacks are yet to do, once they did it.
+            self._due = True
+            return
+        self._save(CheckpointName("step", step), scalars(logs))
+        self._session.tell(self.params)

@@ -1,0 +1,5 @@
+"""`python -m mlflow_ckpt._cli`."""
+
+from mlflow_ckpt._cli.commands import main
+
+main(prog_name="mlflow-ckpt")

@@ -1,0 +1,161 @@
+"""Sends what waits in the spool, and tells what came of it. Never loads Keras or its backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.filesize import decimal
+
+from mlflow_ckpt._tracking.download import Progress
+from mlflow_ckpt._tracking.references import resolve
+from mlflow_ckpt._tracking.spool import sending
+from mlflow_ckpt._tracking.spool.entries import Entry
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt.errors import (
+    IntegrityError,
+    MlflowCkptError,
+    OutputError,
+    TrackingError,
+    TrackingUnavailableError,
+)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of an entry.
+
+    Attributes:
+        entry: The entry.
+        size: Bytes of its files.
+        error: Why it is still in the spool; None if it is not.
+    """
+
+    entry: Entry
+    size: int
+    error: MlflowCkptError | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return {
+            "run_id": self.entry.run_id,
+            "kind": self.entry.kind,
+            "name": self.entry.name or None,
+            "size": self.size,
+            "error": None if self.error is None else str(self.error),
+            "path": None if self.error is None else str(self.entry.path),
+        }
+
+    def to_text(self) -> str:
+        """Return the same as a line."""
+        what = f"{self.entry.label} of run {self.entry.run_id}"
+        if self.error is None:
+            size = f" ({decimal(self.size)})" if self.size else ""
+            return f"Sent {what}{size}.\n"
+        return f"Left {what} in {self.entry.path}: {self.error}\n"
+
+
+@dataclass(frozen=True)
+class Flushed:
+    """What became of all entries.
+
+    Attributes:
+        run_id: The run that was asked for; None for all.
+        results: One for each entry, in the order in which they were tried.
+    """
+
+    run_id: str | None
+    results: tuple[Sent, ...]
+
+    @property
+    def left(self) -> list[Sent]:
+        """Those that are still in the spool."""
+        return [result for result in self.results if result.error is not None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results as plain values."""
+        return {"entries": [result.to_dict() for result in self.results]}
+
+    def to_text(self) -> str:
+        """Return the results as lines."""
+        if not self.results:
+            of_run = "" if self.run_id is None else f" of run {self.run_id}"
+            return f"Nothing{of_run} waits in the spool.\n"
+        return "".join(result.to_text() for result in self.results)
+
+    def raise_if_left(self) -> None:
+        """Raise unless everything was sent.
+
+        Raises:
+            IntegrityError: If something is damaged, which will never be sent.
+            TrackingError: If something is left otherwise.
+        """
+        if not self.left:
+            return
+        many = f"{len(self.left)} of {len(self.results)} entries are still in the spool"
+        damaged = [sent.error for sent in self.left if isinstance(sent.error, IntegrityError)]
+        if damaged:
+            raise IntegrityError(
+                f"{many}, and {len(damaged)} of them damaged: nothing can send those, so delete "
+                "their directories."
+            ) from damaged[0]
+        raise TrackingError(
+            f"{many}. Nothing is lost: run the same command again once the cause is gone."
+        ) from self.left[0].error
+
+
+def flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flushed:
+    """Send what waits in this machine's spool.
+
+    Args:
+        run: A run id; None for all runs.
+        tracking_uri: The server to send to; None for the one of each entry.
+        progress: Called with bytes done and bytes in all.
+    """
+    run_id = None if run is None else resolve(run, tracking_uri=tracking_uri).run_id
+    spool = Spool.default()
+    spool.sweep(run_id)
+    entries = spool.entries(run_id)
+    sizes = [entry.size for entry in entries]
+    done = 0
+    stores: dict[tuple[str, str], RunStore] = {}
+    away: dict[str, TrackingUnavailableError] = {}
+    results = []
+    for entry, size in zip(entries, sizes, strict=True):
+        uri = tracking_uri or entry.tracking_uri
+        before = done
+
+        def advance(sent: int) -> None:
+            nonlocal done
+            done += sent
+            progress(done, sum(sizes))
+
+        error: MlflowCkptError | None = away.get(uri)
+        if error is None:
+            error = _send(spool, entry, uri, stores, advance)
+        if isinstance(error, TrackingUnavailableError):
+            away[uri] = error
+        results.append(Sent(entry, size, error))
+        done = before + size
+    return Flushed(run_id, tuple(results))
+
+
+def _send(
+    spool: Spool,
+    entry: Entry,
+    uri: str,
+    stores: dict[tuple[str, str], RunStore],
+    advance: Callable[[int], None],
+) -> MlflowCkptError | None:
+    try:
+        store = stores.get((uri, entry.run_id)) or RunStore(entry.run_id, uri)
+        stores[uri, entry.run_id] = store
+        store.require_answer()
+        sending.send(spool, entry, store, advance, verified=True)
+    except MlflowCkptError as error:
+        return error
+    except OSError as error:
+        return OutputError(f"The spool cannot be read or written: {error}.")
+    return None

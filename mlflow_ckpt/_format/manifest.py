@@ -1,0 +1,266 @@
+"""The manifest: what is in a checkpoint, with size and SHA-256 of every file (docs/format.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.digest import Digest
+from mlflow_ckpt._format.layout import CheckpointName
+from mlflow_ckpt._format.monitor import MODES, Monitor
+from mlflow_ckpt.errors import ManifestError, NewerSchemaError
+
+SCHEMA_VERSION = 1
+# JSON has no word for these; a run that diverged has them as metrics.
+_NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a checkpoint.
+
+    Attributes:
+        path: POSIX path relative to the checkpoint's directory.
+        size: Length in bytes.
+        digest: SHA-256 of its bytes.
+    """
+
+    path: str
+    size: int
+    digest: Digest
+
+    @classmethod
+    def of(cls, directory: Path, path: str) -> FileEntry:
+        """Measure and hash the file at `path` below `directory`."""
+        file = directory / path
+        return cls(path, file.stat().st_size, Digest.of_file(file))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`.
+
+    Attributes:
+        run_id: The MLflow run that saved the checkpoint.
+        name: The checkpoint's name, such as `epoch_0003`.
+        epoch: Number of completed epochs.
+        step: `optimizer.iterations`.
+        created: Time of the snapshot, ISO 8601 in UTC.
+        forms: `"full"`, `"split"` or both.
+        full_format: `"keras"` or `"h5"`; None without the full form.
+        files: Every file of the checkpoint but the manifest itself.
+        metrics: Values that the training loop reported at this moment.
+        monitor: The metric that tells which checkpoint is best; None if none was usable.
+        weights_digest: One digest for all weights.
+        architecture_digest: Digest of the architecture.
+        versions: Versions of the packages that wrote the checkpoint, and the Keras backend.
+        lineage: Where training came from; empty for a run that started fresh.
+        metadata: Whatever the user wanted kept beside the model, such as class names.
+        interrupted: What broke the training off when it was saved, such as `"SIGTERM"`; None for a
+            checkpoint of an ordinary moment.
+    """
+
+    run_id: str
+    name: str
+    epoch: int
+    step: int
+    created: str
+    forms: tuple[str, ...]
+    full_format: str | None
+    files: tuple[FileEntry, ...]
+    weights_digest: Digest
+    architecture_digest: Digest
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    monitor: Monitor | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    interrupted: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files, without the manifest."""
+        return sum(entry.size for entry in self.files)
+
+    @property
+    def chart_step(self) -> int:
+        """Where the checkpoint is in MLflow's charts: at its epoch, or at its step inside one."""
+        return self.step if self.name.startswith("step") else self.epoch
+
+    @property
+    def full_file(self) -> str | None:
+        """Path of the file that holds the full form; None without that form."""
+        return None if self.full_format is None else layout.FULL_FILES[self.full_format]
+
+    @property
+    def digest(self) -> Digest:
+        """The digest over all of this, which tells one checkpoint from any other."""
+        return _seal(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `manifest.json`, without its own digest."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": self.run_id,
+            "name": self.name,
+            "epoch": self.epoch,
+            "step": self.step,
+            "created": self.created,
+            "forms": list(self.forms),
+            "full_format": self.full_format,
+            "weights_digest": str(self.weights_digest),
+            "architecture_digest": str(self.architecture_digest),
+            "metrics": {name: _jsonable(value) for name, value in self.metrics.items()},
+            "monitor": self.monitor and {"name": self.monitor.name, "mode": self.monitor.mode},
+            "files": {
+                entry.path: {"size": entry.size, "digest": str(entry.digest)}
+                for entry in sorted(self.files, key=lambda entry: entry.path)
+            },
+            "versions": dict(self.versions),
+            "lineage": dict(self.lineage),
+            "metadata": dict(self.metadata),
+            **({"interrupted": self.interrupted} if self.interrupted is not None else {}),
+        }
+
+    def to_json(self) -> str:
+        """Return the text of `manifest.json`, sealed with a digest over its own content."""
+        content = self.to_dict()
+        content["manifest_digest"] = str(_seal(content))
+        return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Read the text of `manifest.json`.
+
+        Raises:
+            NewerSchemaError: If a newer mlflow_ckpt wrote it.
+            ManifestError: If it is not a manifest, or was altered since it was written.
+        """
+        try:
+            content = json.loads(text)
+            version = content["schema_version"]
+            if _count(version) > SCHEMA_VERSION:
+                raise NewerSchemaError(
+                    f"The manifest has schema version {version}; this mlflow_ckpt reads up to "
+                    f"{SCHEMA_VERSION}. Install a newer mlflow-ckpt.",
+                    found=version,
+                    supported=SCHEMA_VERSION,
+                )
+            sealed = content.pop("manifest_digest")
+            if sealed != str(_seal(content)):
+                raise ManifestError(
+                    "manifest.json was altered after it was written: its content does not have "
+                    f"the digest it states ({sealed})."
+                )
+            return cls._from_dict(content)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise ManifestError(
+                f"manifest.json is not a manifest as docs/format.md describes it ({error!r})."
+            ) from error
+
+    @classmethod
+    def _from_dict(cls, content: Mapping[str, Any]) -> Manifest:
+        monitor = content["monitor"]
+        interrupted = content.get("interrupted")
+        manifest = cls(
+            run_id=_text(content["run_id"]),
+            name=_text(content["name"]),
+            epoch=_count(content["epoch"]),
+            step=_count(content["step"]),
+            created=_moment(content["created"]),
+            forms=tuple(_text(form) for form in content["forms"]),
+            full_format=content["full_format"],
+            weights_digest=Digest.parse(content["weights_digest"]),
+            architecture_digest=Digest.parse(content["architecture_digest"]),
+            metrics={name: _number(value) for name, value in content["metrics"].items()},
+            monitor=monitor and Monitor(_text(monitor["name"]), monitor["mode"]),
+            files=tuple(
+                FileEntry(safe_path(path), _count(entry["size"]), Digest.parse(entry["digest"]))
+                for path, entry in content["files"].items()
+            ),
+            versions=dict(content["versions"]),
+            lineage=dict(content["lineage"]),
+            metadata=dict(content["metadata"]),
+            interrupted=None if interrupted is None else _text(interrupted),
+        )
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        """Raise ValueError where the parts contradict each other."""
+        name = CheckpointName.parse(self.name)
+        if name is None or (name.unit == "epoch" and name.number != self.epoch):
+            raise ValueError(f"name {self.name!r} is not that of epoch {self.epoch}")
+        if not self.forms or not set(self.forms) <= set(layout.FORMS):
+            raise ValueError(f"unknown forms {self.forms!r}")
+        if self.full_format not in (layout.FULL_FORMATS if "full" in self.forms else (None,)):
+            raise ValueError(f"full_format {self.full_format!r} for the forms {self.forms!r}")
+        if self.monitor and self.monitor.mode not in MODES:
+            raise ValueError(f"unknown mode {self.monitor.mode!r}")
+        needed = {*layout.ALWAYS, *([layout.WEIGHTS] if "split" in self.forms else [])}
+        needed |= {self.full_file, layout.MLMODEL} if self.full_file else set()
+        if lacking := needed - {entry.path for entry in self.files}:
+            raise ValueError(f"it does not list {', '.join(sorted(lacking))}")
+
+
+def hash_files(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
+    """Return the manifest's entries for the files at `paths` below `directory`."""
+    return tuple(FileEntry.of(directory, path) for path in sorted(paths))
+
+
+def _seal(content: Mapping[str, Any]) -> Digest:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return Digest.of_bytes(canonical.encode())
+
+
+def _jsonable(value: float) -> float | str:
+    if math.isfinite(value):
+        return float(value)
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+def _number(value: float | str) -> float:
+    return _NONFINITE[value] if isinstance(value, str) else float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, received {value!r}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"expected a count, received {value!r}")
+    return value
+
+
+def _moment(value: Any) -> str:
+    if datetime.fromisoformat(_text(value)).tzinfo is None:
+        raise ValueError(f"expected a time with its zone, received {value!r}")
+    return _text(value)
+
+
+def safe_path(path: str) -> str:
+    """Return a relative POSIX path, from a store that others may write to.
+
+    Raises:
+        ManifestError: If it leads out of the checkpoint's directory.
+    """
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path:
+        raise ManifestError(f"The checkpoint names a file outside its directory: {path!r}.")
+    return path

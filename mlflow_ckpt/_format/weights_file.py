@@ -1,0 +1,197 @@
+"""Reads tensors out of Keras's files with h5py alone: `.weights.h5`, `.keras` and legacy `.h5`."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import ml_dtypes
+import numpy as np
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.digest import Digest, array_bytes
+from mlflow_ckpt._format.fingerprint import TensorFingerprint
+from mlflow_ckpt._format.layout import WEIGHTS_IN_ARCHIVE
+from mlflow_ckpt.errors import IntegrityError
+
+# Gives a tensor's values, or None where they cannot be found.
+Reader = Callable[[TensorFingerprint], np.ndarray[Any, Any] | None]
+_UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile)
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[h5py.File]:
+    """Open the HDF5 file at `path`, or the one inside the `.keras` archive at `path`.
+
+    Raises:
+        OSError, KeyError, zipfile.BadZipFile: If it is not such a file.
+    """
+    if path.suffix != ".keras":
+        with h5py.File(path, "r") as file:
+            yield file
+        return
+    with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
+        member = archive.getinfo(WEIGHTS_IN_ARCHIVE)
+        # `zipfile` reads a member from its beginning again at each step back, of which HDF5 makes
+        # many. Keras stores it as it is, so that it can be read in place.
+        stored = member.compress_type == zipfile.ZIP_STORED
+        source = _Stretch(raw, member) if stored else archive.open(member)
+        with source, h5py.File(source, "r") as file:
+            yield file
+
+
+class _Stretch(io.RawIOBase):
+    """A member of an archive that is stored uncompressed, as a file of its own."""
+
+    def __init__(self, file: BinaryIO, member: zipfile.ZipInfo) -> None:
+        self._file = file
+        self._start = _content_start(file, member)
+        self._size = member.file_size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, target: Any) -> int:
+        wanted = memoryview(target)[: max(0, self._size - self._position)]
+        self._file.seek(self._start + self._position)
+        # A buffered file reads all of it, unless it ends.
+        count = self._file.readinto(wanted)  # type: ignore[attr-defined]
+        self._position += count
+        return int(count)
+
+
+@contextmanager
+def reading(directory: Path) -> Iterator[Reader]:
+    """Give a function that reads single tensors of a checkpoint, while the context lasts.
+
+    A legacy `.h5` names tensors in its own way, so they are looked for by digest alone.
+
+    Args:
+        directory: The checkpoint's verified files.
+
+    Raises:
+        IntegrityError: If a weights file cannot be opened.
+    """
+    with ExitStack() as stack:
+
+        def opened(path: str) -> h5py.File:
+            try:
+                return stack.enter_context(open_weights(directory / path))
+            except _UNREADABLE as error:
+                raise IntegrityError(
+                    f"{path} is what was saved, and cannot be opened ({error}). Expected a file "
+                    "of Keras's. Name another checkpoint by its epoch or step."
+                ) from error
+
+        present = [
+            opened(path)
+            for path in (layout.WEIGHTS, layout.FULL_KERAS)
+            if (directory / path).is_file()
+        ]
+        legacy = opened(layout.FULL_H5) if (directory / layout.FULL_H5).is_file() else None
+
+        @cache
+        def places() -> dict[str, str]:
+            stored = () if legacy is None else tensors(legacy)
+            return {str(Digest.of_array(array)): name for name, array in stored}
+
+        def read(tensor: TensorFingerprint) -> np.ndarray[Any, Any] | None:
+            for file in present:
+                if tensor.name in file:
+                    return _as_saved(np.asarray(file[tensor.name]), tensor)
+            place = places().get(str(tensor.digest))
+            if legacy is None or place is None:
+                return None
+            return _as_saved(np.asarray(legacy[place]), tensor)
+
+        yield read
+
+
+def _as_saved(array: np.ndarray[Any, Any], tensor: TensorFingerprint) -> np.ndarray[Any, Any]:
+    # HDF5 has no bfloat16: Keras stores its bytes. And what is found by its digest may be another
+    # tensor, with the same bytes: zeros are zeros in any type and shape.
+    dtype = getattr(ml_dtypes, tensor.dtype, None) or np.dtype(tensor.dtype)
+    return np.asarray(array_bytes(array)).view(dtype).reshape(tensor.shape)
+
+
+def has_assets(archive: Path) -> bool:
+    """Whether a `.keras` archive holds files beside the weights, such as vocabularies."""
+    with zipfile.ZipFile(archive) as opened:
+        return any(name.startswith("assets/") for name in opened.namelist())
+
+
+def tensors(file: h5py.File) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Yield every dataset of an open file: its path, and its values as stored.
+
+    bfloat16 comes as two-byte void: the bytes are right, so the digest is.
+    """
+    names: list[str] = []
+    file.visititems(
+        lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+    )
+    for name in names:
+        yield name, np.asarray(file[name])
+
+
+def damaged_tensors(path: Path, expected: dict[str, Digest]) -> tuple[str, ...]:
+    """Name the tensors that a weights file should hold and does not.
+
+    Args:
+        path: A `.keras` or `.weights.h5` file, in which a tensor's name is its path; or a legacy
+            `.h5`, which names tensors in its own way, so they are looked for by digest alone.
+        expected: Digests of the tensors by name.
+
+    Returns:
+        The names, in the order of `expected`; empty if the file is too damaged to be opened or
+        nothing but its envelope differs.
+    """
+    found: dict[str, str] = {}
+    try:
+        source = _archived_bytes(path) if path.suffix == ".keras" else path
+        with h5py.File(source, "r") as file:
+            found = {name: str(Digest.of_array(array)) for name, array in tensors(file)}
+    except _UNREADABLE:
+        # A file that cannot be opened at all: the caller already knows that it is damaged.
+        return ()
+    if path.suffix == ".keras" or path.name.endswith(".weights.h5"):
+        return tuple(name for name, digest in expected.items() if found.get(name) != str(digest))
+    present = set(found.values())
+    return tuple(name for name, digest in expected.items() if str(digest) not in present)
+
+
+def _archived_bytes(path: Path) -> io.BytesIO:
+    """Return the weights file of a damaged `.keras` archive, which `zipfile` would not hand out.
+
+    Keras stores it uncompressed; `zipfile` reads no member whose checksum is wrong.
+    """
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        member = archive.getinfo(WEIGHTS_IN_ARCHIVE)
+        file.seek(_content_start(file, member))
+        return io.BytesIO(file.read(member.file_size))
+
+
+def _content_start(file: BinaryIO, member: zipfile.ZipInfo) -> int:
+    """Return where in an archive a member's content begins."""
+    # The member's own header: 26 bytes, the lengths of two fields, the fields.
+    file.seek(member.header_offset + 26)
+    name_length, extra_length = struct.unpack("<HH", file.read(4))
+    return int(member.header_offset + 30 + name_length + extra_length)

@@ -1,0 +1,117 @@
+"""What a live model tells of itself: its step, its seed generators, its tensors' fingerprint."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.fingerprint import Fingerprint, architecture_digest
+from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.capture import stock_save
+from mlflow_ckpt._model.capture.buffers import Buffers
+from mlflow_ckpt._model.files import architecture
+from mlflow_ckpt._model.files.captured import mark_optimizers, tensors_of
+from mlflow_ckpt.errors import UnsupportedModelError
+
+# How the arrays of training_state.npz that hold seed generators are called.
+SEEDS = "seed_generators/"
+
+
+def fingerprint(model: keras.Model) -> Fingerprint:
+    """Fingerprint a live model's tensors, and its architecture if it can describe it.
+
+    Raises:
+        UnsupportedModelError: If the model is not built.
+    """
+    tensors = fingerprint_tensors(model).tensors
+    try:
+        described = architecture.describe(model)
+    except UnsupportedModelError:
+        return Fingerprint(tensors)
+    return Fingerprint(tensors, architecture_digest(described))
+
+
+def fingerprint_tensors(model: keras.Model) -> Fingerprint:
+    """Fingerprint a live model's tensors, without its architecture.
+
+    Raises:
+        UnsupportedModelError: If the model is not built.
+    """
+    require_built(model)
+    try:
+        groups = keras_private.capture_groups(model, Buffers().copy)
+    except keras_private.PrivateApiError as error:
+        stock_save.warn_of_fallback(error)
+        with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
+            path = Path(directory) / layout.WEIGHTS
+            model.save_weights(path)
+            groups = stock_save.read_groups(path)
+    mark_optimizers(model, groups)
+    tensors = tensors_of(groups, readable_names(model))
+    return Fingerprint(tuple(tensor.fingerprint() for tensor in tensors))
+
+
+def require_built(model: keras.Model) -> None:
+    """Raise unless the model has its weights.
+
+    Raises:
+        UnsupportedModelError: If it has never seen an input's shape.
+    """
+    if not model.built:
+        raise UnsupportedModelError(
+            f"The model {model.name!r} has no weights yet. Expected a built model: "
+            "call it on data, fit it, or give it an Input."
+        )
+
+
+def is_compiled(model: keras.Model) -> bool:
+    """Whether `compile` was called on the model."""
+    return bool(getattr(model, "compiled", False))
+
+
+def step_of(model: keras.Model) -> int:
+    """Return `optimizer.iterations`, or 0 for a model without an optimizer."""
+    optimizer = getattr(model, "optimizer", None)
+    return 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+def seed_variables(model: keras.Model) -> dict[str, Any]:
+    """Return the variables that are neither weights nor the optimizer's: seed generators.
+
+    They are named by position, which a reloaded twin shares; their own names it does not.
+    """
+    weights = {id(weight) for weight in model.weights}
+    others = [variable for variable in model.variables if id(variable) not in weights]
+    return {f"{SEEDS}{index}": variable for index, variable in enumerate(others)}
+
+
+def seed_states(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
+    """Return host copies of the seed generators' states."""
+    return {
+        name: np.array(keras.ops.convert_to_numpy(variable), copy=True)
+        for name, variable in seed_variables(model).items()
+    }
+
+
+def layers_of(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of a model and of the models in it, each once."""
+    found: dict[int, keras.layers.Layer] = {}
+    for layer in getattr(model, "layers", []):
+        inside = layers_of(layer) if isinstance(layer, keras.Model) else []
+        for each in (layer, *inside):
+            found.setdefault(id(each), each)
+    return list(found.values())
+
+
+def readable_names(model: keras.Model) -> dict[str, str]:
+    """Map paths in the weights file to what people call variables that have no name there."""
+    # The optimizer puts the model's own name before each variable's, but only until a reload.
+    return {
+        path: name.removeprefix(f"{model.name}_")
+        for path, name in keras_private.variable_names(model).items()
+    }

@@ -1,0 +1,106 @@
+"""Keras's own `save`: the legacy format, and the way round where Keras's private code changed."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+
+from mlflow_ckpt._format.weights_file import open_weights
+from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.files import architecture
+from mlflow_ckpt._model.files.captured import Group
+from mlflow_ckpt._model.files.hdf5 import LaidOutFile, laid_out, native
+from mlflow_ckpt.errors import UnsupportedModelError
+
+
+def warn_of_fallback(error: Exception) -> None:
+    """Say, once, why a save goes the slow way."""
+    warnings.warn(
+        f"Keras {keras.__version__} saves models in another way than Keras "
+        f"{keras_private.TESTED_WITH}, which this mlflow_ckpt was tested with ({error}); "
+        "going through Keras's public API, which is slower.",
+        stacklevel=3,
+    )
+
+
+def save_h5(model: keras.Model, workspace: Callable[[], Path]) -> Path | LaidOutFile:
+    """Save a live model in the legacy HDF5 format, laid out in memory if that can be done.
+
+    Args:
+        model: A built model.
+        workspace: Gives an existing directory for the file, if it must be one.
+
+    Raises:
+        UnsupportedModelError: If Keras cannot save this model in that format.
+    """
+    try:
+        with laid_out() as (file, laid):
+            keras_private.save_legacy_h5(model, file)
+    except keras_private.PrivateApiError as error:
+        warn_of_fallback(error)
+        return save_stock(model, workspace() / "model.h5")
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise _unsupported(model, ".h5", error) from error
+    finally:
+        keras_private.repair_compile_settings(model)
+    return laid
+
+
+def save_stock(model: keras.Model, path: Path) -> Path:
+    """Save a live model by Keras's own `save`, in the format that the suffix of `path` names.
+
+    Raises:
+        UnsupportedModelError: If Keras cannot save this model in that format.
+    """
+    try:
+        with _quiet_about_hdf5():
+            model.save(path)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise _unsupported(model, path.suffix, error) from error
+    finally:
+        keras_private.repair_compile_settings(model)
+    return path
+
+
+def _unsupported(model: keras.Model, suffix: str, error: Exception) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"Keras cannot save the model {model.name!r} as {suffix}: {architecture.first_line(error)}"
+    )
+
+
+@contextmanager
+def _quiet_about_hdf5() -> Iterator[None]:
+    # The user asked for this format; a reminder at every epoch helps nobody.
+    logger = logging.getLogger("absl")
+    logger.addFilter(_is_not_about_hdf5)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_not_about_hdf5)
+
+
+def _is_not_about_hdf5(record: logging.LogRecord) -> bool:
+    return "HDF5 file" not in record.getMessage()
+
+
+def read_groups(archive: Path) -> list[Group]:
+    """Read back what Keras wrote, where the live model could not be walked."""
+    groups: list[Group] = []
+
+    def visit(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Group) and path.rpartition("/")[2] == "vars":
+            group = Group(path.rpartition("/vars")[0], item.attrs.get("name"))
+            for key in sorted(item, key=lambda key: (len(key), key)):
+                group.arrays[key] = native(item[key])
+            groups.append(group)
+
+    with open_weights(archive) as file:
+        file.visititems(visit)
+    return groups

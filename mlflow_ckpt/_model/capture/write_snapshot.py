@@ -1,0 +1,210 @@
+"""Writes a snapshot into a checkpoint's directory, in Keras's own file formats."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.fingerprint import (
+    OPTIMIZER_ROLE,
+    WEIGHTS_ROLE,
+    Fingerprint,
+    TensorFingerprint,
+)
+from mlflow_ckpt._model.capture.snapshot import Snapshot
+from mlflow_ckpt._model.capture.updates import Update
+from mlflow_ckpt._model.files import architecture, training_state
+from mlflow_ckpt._model.files.captured import CapturedState, Group, Tensor
+from mlflow_ckpt._model.files.hdf5 import LaidOutFile, laid_out
+from mlflow_ckpt._model.files.stream import emit
+from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt.errors import UnsupportedModelError
+
+
+def write(
+    snapshot: Snapshot,
+    directory: Path,
+    *,
+    epoch: int,
+    forms: Collection[str],
+    full_format: str,
+    training: TrainingState | None = None,
+    update: Update | None = None,
+) -> Fingerprint:
+    """Write everything of a checkpoint that comes from the model.
+
+    Args:
+        snapshot: The state to write.
+        directory: An existing, empty directory.
+        epoch: Number of completed epochs.
+        forms: `"full"`, `"split"` or both.
+        full_format: `"keras"` or `"h5"`.
+        training: The state of what trained the model, if it is known.
+        update: How far the weights moved since the last checkpoint, if that is known.
+
+    Returns:
+        The fingerprint, which is also written.
+
+    Raises:
+        OSError: If the disk is full or the directory cannot be written.
+    """
+    described = architecture.to_json(snapshot.architecture)
+    _write_text(directory / layout.ARCHITECTURE_JSON, described)
+    _write_text(directory / layout.ARCHITECTURE_YAML, _yaml(described))
+    known: dict[str, TensorFingerprint] = {}
+    if "full" in forms:
+        known |= _write_full(snapshot, directory, full_format)
+    if "split" in forms:
+        known |= _write_weights(snapshot, directory / layout.WEIGHTS, wanted=not known)
+    _write_training_state(snapshot, directory, epoch, training or TrainingState())
+    fingerprint = snapshot.fingerprint(known)
+    if update is not None:
+        fingerprint = fingerprint.with_updates(update.since, update.norms)
+    _write_text(directory / layout.FINGERPRINT, fingerprint.to_json())
+    return fingerprint
+
+
+def require_complete(snapshot: Snapshot, forms: Collection[str], full_format: str) -> None:
+    """Raise if a form that is asked for would lose part of the model.
+
+    Raises:
+        UnsupportedModelError: Then; it says which and what to do.
+    """
+    lossy = "split form" if "split" in forms else "HDF5 format" if full_format == "h5" else None
+    if lossy and snapshot.captured is not None and snapshot.captured.assets is not None:
+        raise UnsupportedModelError(
+            "The model has layers that keep files beside their weights, such as an adapted "
+            f"vocabulary, which Keras's {lossy} does not hold. Give these layers their vocabulary "
+            "as an argument, or save forms=('full',) with full_format='keras'."
+        )
+    if "full" in forms and full_format == "h5":
+        _require_legacy_format_to_hold(snapshot)
+
+
+def _require_legacy_format_to_hold(snapshot: Snapshot) -> None:
+    nested = [
+        group.path
+        for group in snapshot.groups
+        if group.role == OPTIMIZER_ROLE and group.path.split("/")[0] != "optimizer"
+    ]
+    if nested:
+        raise UnsupportedModelError(
+            f"The model has optimizers besides its own, such as a submodel's ({nested[0]}), "
+            "which Keras's HDF5 format does not hold. Save with full_format='keras'."
+        )
+    types = {array.dtype.name for group in snapshot.groups for array in group.arrays.values()}
+    if "bfloat16" in types:
+        raise UnsupportedModelError(
+            "The model has bfloat16 weights, which Keras cannot read back from HDF5. "
+            "Save with full_format='keras'."
+        )
+
+
+def write_groups(file: h5py.File, groups: Iterable[Group]) -> None:
+    """Write tensors as Keras lays them out in its weights files, version 3 of Keras."""
+    for group in groups:
+        parent = file.create_group(group.path) if group.path else file
+        variables = parent.create_group("vars")
+        if group.owner is not None:
+            variables.attrs["name"] = group.owner
+        for key, array in group.arrays.items():
+            dataset = variables.create_dataset(key, data=array)
+            if array.dtype.name == "bfloat16":
+                # HDF5 has no such type: Keras stores the bytes and notes what they are.
+                dataset.attrs["dtype"] = "bfloat16"
+
+
+@lru_cache(maxsize=4)
+def _yaml(described: str) -> str:
+    """Return an architecture's JSON as YAML: slow to write, and the same at every save."""
+    return architecture.to_yaml(json.loads(described))
+
+
+def _write_full(
+    snapshot: Snapshot, directory: Path, full_format: str
+) -> dict[str, TensorFingerprint]:
+    target = directory / layout.FULL_FILES[full_format]
+    target.parent.mkdir()
+    _write_text(target.parent / "keras_module.txt", "keras")
+    prepared = snapshot.prepared.get(layout.FULL_FILES[full_format])
+    if isinstance(prepared, LaidOutFile):
+        with target.open("wb") as file:
+            emit(prepared, file.write)
+    elif prepared is not None:
+        shutil.move(prepared, target)
+    elif snapshot.captured is not None:
+        return _write_archive(snapshot, snapshot.captured, target)
+    return {}
+
+
+def _write_archive(
+    snapshot: Snapshot, captured: CapturedState, target: Path
+) -> dict[str, TensorFingerprint]:
+    arrays = [tensor.array for tensor in snapshot.tensors]
+    with laid_out(arrays) as (file, laid):
+        write_groups(file, captured.groups)
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("metadata.json", captured.metadata_json)
+        archive.writestr("config.json", captured.config_json)
+        member = zipfile.ZipInfo(layout.WEIGHTS_IN_ARCHIVE, time.localtime()[:6])
+        member.external_attr = 0o600 << 16
+        # Told beforehand, the size decides on the 64-bit form of the archive's records.
+        member.file_size = laid.size
+        with archive.open(member, "w") as stream:
+            known = _fingerprinted(snapshot.tensors, laid, stream.write)
+        if captured.assets is not None:
+            for file_path in sorted(captured.assets.rglob("*")):
+                if file_path.is_file():
+                    inside = file_path.relative_to(captured.assets.parent).as_posix()
+                    archive.write(file_path, inside)
+    return known
+
+
+def _write_weights(
+    snapshot: Snapshot, target: Path, *, wanted: bool
+) -> dict[str, TensorFingerprint]:
+    tensors = [tensor for tensor in snapshot.tensors if tensor.role == WEIGHTS_ROLE]
+    with laid_out([tensor.array for tensor in tensors]) as (file, laid):
+        write_groups(file, snapshot.weights_only())
+    with target.open("wb") as stream:
+        if wanted:
+            return _fingerprinted(tensors, laid, stream.write)
+        emit(laid, stream.write)
+        return {}
+
+
+def _fingerprinted(
+    tensors: Sequence[Tensor], laid: LaidOutFile, write: Callable[[memoryview], Any]
+) -> dict[str, TensorFingerprint]:
+    """Write a file, and return the fingerprints of the tensors that it holds in one piece."""
+    fingerprinters = {i: tensor.fingerprinter() for i, tensor in enumerate(tensors)}
+    done = emit(laid, write, [tensor.array for tensor in tensors], fingerprinters)
+    return {tensors[index].name: fingerprint for index, fingerprint in done.items()}
+
+
+def _write_training_state(
+    snapshot: Snapshot, directory: Path, epoch: int, training: TrainingState
+) -> None:
+    state = replace(
+        training,
+        epoch=epoch,
+        step=snapshot.step,
+        dtype_policy=snapshot.dtype_policy,
+        compile_config=snapshot.compile_config,
+        arrays={**snapshot.seeds, **training.arrays},
+    )
+    training_state.write(state, directory)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

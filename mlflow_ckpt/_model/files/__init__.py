@@ -1,0 +1,1 @@
+"""Host copies to Keras's file formats: .keras, .weights.h5, legacy .h5."""

@@ -1,0 +1,394 @@
+"""The one file that leans on Keras's private modules.
+
+Tested with Keras 3.15. Each function here has a public stand-in, slower or poorer, that its caller
+uses with a warning when `PrivateApiError` says that Keras has changed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import keras
+import numpy as np
+
+from mlflow_ckpt._model.files.captured import CapturedState, Group
+
+TESTED_WITH = "3.15"
+# Copies a tensor to the host, given its path in the weights file and its value.
+Copy = Callable[[str, Any], np.ndarray[Any, Any]]
+
+try:
+    from keras.src.legacy.saving import legacy_h5_format
+    from keras.src.saving import saving_lib
+
+    _StoreBase: Any = saving_lib.H5IOStore
+    _AssetStoreBase: Any = saving_lib.DiskIOStore
+    _IMPORT_PROBLEM: Exception | None = None
+except (ImportError, AttributeError) as _error:  # pragma: no cover - another Keras
+    saving_lib = legacy_h5_format = None
+    _StoreBase = _AssetStoreBase = object
+    _IMPORT_PROBLEM = _error
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What `fit` keeps to itself of the training that a callback serves.
+
+    Attributes:
+        callbacks: The list that calls the callback; None where something else calls it.
+        iterator: What gives `fit` its batches; None where it is not `fit` that trains.
+    """
+
+    callbacks: keras.callbacks.CallbackList | None
+    iterator: Any
+
+
+class PrivateApiError(Exception):
+    """Keras's private saving code is not what this file was written for."""
+
+
+class _CapturingStore(_StoreBase):  # type: ignore[misc]
+    """Takes host copies where Keras's own store would write to an HDF5 file."""
+
+    def __init__(self, copy: Copy) -> None:
+        self.groups: list[Group] = []
+        self._group = Group("", None)
+        self._copy = copy
+
+    def __bool__(self) -> bool:
+        return True
+
+    def make(self, path: str, metadata: dict[str, Any] | None = None) -> _CapturingStore:
+        # Keras creates a group at once if it has metadata, else with its first value.
+        self._group = Group(path, (metadata or {}).get("name"))
+        if metadata:
+            self.groups.append(self._group)
+        return self
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not any(group is self._group for group in self.groups[-1:]):
+            self.groups.append(self._group)
+        self._group.arrays[key] = self._copy(f"{self._group.path}/{key}", value)
+        if isinstance(value, keras.Variable):
+            self._group.variables[key] = value.name
+
+    def __getitem__(self, key: str) -> np.ndarray[Any, Any]:
+        return self._group.arrays[key]
+
+    def __delitem__(self, key: str) -> None:
+        del self._group.arrays[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._group.arrays
+
+    def __len__(self) -> int:
+        return len(self._group.arrays)
+
+    def keys(self) -> Any:
+        return self._group.arrays.keys()
+
+    def close(self) -> None:
+        pass
+
+
+class _AssetStore(_AssetStoreBase):  # type: ignore[misc]
+    """Keras's store for files of layers, with a directory only if a layer has some."""
+
+    def __init__(self) -> None:
+        self.directory: Path | None = None
+
+    def __bool__(self) -> bool:
+        return True
+
+    def make(self, path: str) -> Any:
+        if self.directory is None:
+            super().__init__("assets", mode="w")
+            self.directory = Path(self.working_dir)
+        return super().make(path)
+
+    def close(self) -> None:
+        if self.directory is not None:
+            super().close()
+
+
+def capture_groups(model: keras.Model, copy: Copy) -> list[Group]:
+    """Capture a model's tensors through Keras's own walk over the model.
+
+    Args:
+        model: A built model.
+        copy: Copies a tensor to the host, given its path and value.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    return _walk(model, None, copy)
+
+
+def capture(
+    model: keras.Model,
+    workspace: Callable[[], Path],
+    copy: Copy,
+    *,
+    optimizer: bool = True,
+) -> CapturedState:
+    """Capture all that a `.keras` archive holds.
+
+    Args:
+        model: A built model.
+        workspace: Gives an existing directory; files that layers save land below it.
+        copy: Copies a tensor to the host, given its path and value.
+        optimizer: Whether to capture the state of the compiled optimizer.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    _require()
+    asset_store = _AssetStore()
+    try:
+        groups = _walk(model, asset_store, copy, optimizer=optimizer)
+        config_json, metadata_json = saving_lib._serialize_model_as_json(model)
+        kept = None
+        assets = asset_store.directory
+        if assets is not None and any(item.is_file() for item in assets.rglob("*")):
+            kept = Path(shutil.copytree(assets, workspace() / "assets"))
+    finally:
+        asset_store.close()
+    return CapturedState(groups, config_json, metadata_json, kept)
+
+
+def save_legacy_h5(model: keras.Model, file: Any) -> None:
+    """Save a model to an open HDF5 file, as `model.save("x.h5")` does to a path.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    _require()
+    if not hasattr(legacy_h5_format, "save_model_to_hdf5"):
+        raise PrivateApiError("keras.src.legacy.saving.legacy_h5_format has no save_model_to_hdf5")
+    legacy_h5_format.save_model_to_hdf5(model, file)
+
+
+def variable_names(model: keras.Model) -> dict[str, str]:
+    """Map paths in the weights file to variables' names, for what `capture` leaves unnamed.
+
+    The optimizer stores plain arrays, in the order of its variables.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        return {}
+    return dict(_optimizer_names(optimizer, "optimizer"))
+
+
+def repair_compile_settings(model: keras.Model) -> None:
+    """Put back the optimizer that saving to legacy HDF5 takes out of the model's compile settings.
+
+    After `model.save("x.h5")`, by whoever called it, Keras 3.15 has forgotten the optimizer: the
+    next `.keras` file says none, and loads with RMSprop.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    if optimizer is not None and isinstance(config, dict) and "optimizer" not in config:
+        config["optimizer"] = optimizer
+
+
+def metric_direction(model: keras.Model, name: str) -> str | None:
+    """Return `"min"` or `"max"` as the metric object called `name` declares it, else None."""
+    wanted = name.removeprefix("val_")
+    for metric in _flatten(getattr(model, "metrics", [])):
+        if getattr(metric, "name", None) == wanted:
+            return {"up": "max", "down": "min"}.get(getattr(metric, "_direction", None) or "")
+    return None
+
+
+def surroundings() -> Surroundings:
+    """Find out who calls a callback, in its `on_train_begin`: Keras tells callbacks nothing.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    try:
+        from keras.src.trainers.epoch_iterator import EpochIterator
+    except ImportError as error:  # pragma: no cover - another Keras
+        raise PrivateApiError(str(error)) from error
+    callbacks: keras.callbacks.CallbackList | None = None
+    inside = False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            # A list may stand in another one: the outermost has them all.
+            if callbacks is None or inside:
+                callbacks, inside = caller, True
+        elif callbacks is not None:
+            inside = False
+            iterator = frame.f_locals.get("epoch_iterator")
+            if isinstance(iterator, EpochIterator):
+                return Surroundings(callbacks, iterator)
+        frame = frame.f_back
+    return Surroundings(callbacks, None)
+
+
+def data_of(iterator: Any) -> tuple[str, Any]:
+    """Tell what gives the batches of a training.
+
+    Returns:
+        The kind, `"arrays"`, `"shuffled arrays"`, `"PyDataset"` or another adapter's name; and the
+        `PyDataset`, if it is one.
+    """
+    adapter = getattr(iterator, "data_adapter", None)
+    kind = type(adapter).__name__.removesuffix("Adapter")
+    if kind == "PyDataset":
+        return kind, getattr(adapter, "py_dataset", None)
+    if kind == "ArrayData":
+        return ("shuffled arrays" if getattr(adapter, "_shuffle", True) else "arrays"), None
+    return kind, None
+
+
+def expect_batches(iterator: Any, count: int) -> None:
+    """Tell `fit` how many batches the epoch has that is about to begin, and to keep their order.
+
+    By default, `fit` shuffles the batches of a `PyDataset` from Python's random numbers.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    adapter: Any = getattr(iterator, "data_adapter", None)
+    if not (hasattr(iterator, "_num_batches") and hasattr(adapter, "shuffle")):
+        raise PrivateApiError(f"{type(iterator).__name__} has no _num_batches, or no shuffle")
+    iterator._num_batches = count
+    adapter.shuffle = False
+
+
+def build_metrics(model: keras.Model, batch: Any) -> None:
+    """Make the variables of a compiled model's metrics, which Keras does in the first step.
+
+    Args:
+        model: A built model.
+        batch: What `fit` would get: (x, y) or (x, y, sample_weight).
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    if not hasattr(model, "_symbolic_build"):
+        raise PrivateApiError("keras.Model has no _symbolic_build")
+    model._symbolic_build(data_batch=batch)
+
+
+def global_seed_state() -> Any:
+    """Return the variable of Keras's global seed generator; None if nothing has drawn from it."""
+    try:
+        from keras.src.backend.common import global_state
+
+        generator = global_state.get_global_attribute("global_seed_generator")
+    except (ImportError, AttributeError):  # pragma: no cover - another Keras
+        return None
+    return None if generator is None else generator.state
+
+
+def set_global_seed_state(value: Any) -> None:
+    """Set the state of Keras's global seed generator.
+
+    Raises:
+        AttributeError: If Keras has changed.
+    """
+    from keras.src.random import seed_generator
+
+    seed_generator.global_seed_generator().state.assign(value)
+
+
+def _walk(
+    model: keras.Model, asset_store: Any, copy: Copy, *, optimizer: bool = True
+) -> list[Group]:
+    _require()
+    _mend_cache()
+    store = _CapturingStore(copy)
+    compiled = getattr(model, "optimizer", None)
+    with _lending_variables(compiled):
+        saving_lib._save_state(
+            model,
+            weights_store=store,
+            assets_store=asset_store,
+            inner_path="",
+            visited_saveables=set() if optimizer else {id(compiled)},
+        )
+    return store.groups
+
+
+def _mend_cache() -> None:
+    """Let Keras find what it keeps, for each kind of object, to walk a model quickly.
+
+    Keras 3.15 stores it under one name and looks under another, so it makes a layer, an optimizer
+    or a metric for each object that it comes by, which takes longer than all the rest.
+    """
+    try:
+        from keras.src.backend.common import global_state
+
+        for kind in ("Operation", "Layer", "Functional", "Sequential", "Metric", "Optimizer"):
+            kept = global_state.get_global_attribute(f"saving_attr_skipset_{kind}")
+            if kept is not None:
+                global_state.set_global_attribute(f"saving_attr_skiplist_{kind}", kept)
+    except (ImportError, AttributeError):  # pragma: no cover - another Keras
+        return
+
+
+@contextmanager
+def _lending_variables(optimizer: Any) -> Iterator[None]:
+    """Let an optimizer hand its variables to the store, where Keras's own way copies each first."""
+    own = keras.optimizers.Optimizer.save_own_variables
+    patched = []
+    while optimizer is not None:
+        if type(optimizer).save_own_variables is own:
+            patched.append(optimizer)
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    for item in patched:
+        object.__setattr__(item, "save_own_variables", partial(_save_variables, item))
+    try:
+        yield
+    finally:
+        for item in patched:
+            object.__delattr__(item, "save_own_variables")
+
+
+def _save_variables(optimizer: Any, store: Any) -> None:
+    for index, variable in enumerate(optimizer.variables):
+        store[str(index)] = variable
+
+
+def _optimizer_names(optimizer: Any, path: str) -> Iterator[tuple[str, str]]:
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        yield from _optimizer_names(inner, f"{path}/inner_optimizer")
+    for index, variable in enumerate(optimizer.variables):
+        yield f"{path}/vars/{index}", variable.name
+
+
+def _flatten(metrics: Any) -> Iterator[Any]:
+    for metric in metrics:
+        yield metric
+        # Compiled metrics stand behind one wrapper that is itself a metric.
+        yield from _flatten(getattr(metric, "metrics", []))
+
+
+def _require() -> None:
+    if _IMPORT_PROBLEM is not None:  # pragma: no cover - another Keras
+        raise PrivateApiError(str(_IMPORT_PROBLEM))
+    wanted = {
+        "_save_state": ("weights_store", "assets_store", "inner_path", "visited_saveables"),
+        "_serialize_model_as_json": ("model",),
+        "DiskIOStore": ("root_path", "mode"),
+    }
+    for name, parameters in wanted.items():
+        function = getattr(saving_lib, name, None)
+        if function is None:
+            raise PrivateApiError(f"keras.src.saving.saving_lib has no {name}")
+        if not set(parameters) <= set(inspect.signature(function).parameters):
+            raise PrivateApiError(f"{name} of keras.src.saving.saving_lib takes other arguments")

@@ -1,0 +1,1 @@
+"""Files to a model, whose tensors are proven by hash."""

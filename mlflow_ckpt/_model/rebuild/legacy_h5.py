@@ -1,0 +1,78 @@
+"""Loads legacy `.h5` models whole, which Keras 3.15 itself does not manage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._model.files.architecture import guarded
+from mlflow_ckpt.errors import ModelLoadError
+
+
+def fill(model: keras.Model, path: Path, directory: Path) -> None:
+    """Fill a model with the weights of a legacy `.h5` file, compile it, and fill its optimizer.
+
+    Keras brings the optimizer back without variables and does not find metrics given by name. So
+    the compile settings come from a file that the checkpoint keeps, and the optimizer's variables
+    are put back in the order in which they were saved.
+
+    Args:
+        model: The architecture with fresh weights.
+        path: The `.h5` file.
+        directory: The checkpoint's files.
+
+    Raises:
+        ModelLoadError: If the file does not fit the model, or the settings cannot be rebuilt.
+    """
+    guarded(lambda: model.load_weights(path))
+    state = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8"))
+    config = state["compile_config"]
+    if config is None:
+        return
+    guarded(lambda: model.compile_from_config(config))
+    with h5py.File(path, "r") as file:
+        fill_optimizer(model, file, fresh=state["step"] == 0)
+
+
+def fill_optimizer(model: keras.Model, file: h5py.File, *, fresh: bool = False) -> None:
+    """Fill a compiled model's optimizer with the variables of an open legacy `.h5` file.
+
+    Args:
+        model: The model; its optimizer has its variables.
+        file: The file.
+        fresh: Whether the optimizer may have been saved before it had its variables.
+
+    Raises:
+        ModelLoadError: If the file holds another number of variables.
+    """
+    group = file.get("optimizer_weights")
+    variables = model.optimizer.variables
+    names = [] if group is None else _attribute_list(group, "weight_names")
+    if fresh and len(names) < len(variables):
+        return  # saved before it had its variables
+    if len(names) != len(variables):
+        raise ModelLoadError(
+            f"The optimizer's state does not fit: the file holds {len(names)} variables, "
+            f"{type(model.optimizer).__name__} has {len(variables)}."
+        )
+    for variable, name in zip(variables, names, strict=True):
+        variable.assign(np.asarray(group[name]))
+
+
+def _attribute_list(group: h5py.Group, name: str) -> list[str]:
+    """Read a list of names that Keras splits over several attributes where it is long."""
+    if name in group.attrs:
+        parts = [group.attrs[name]]
+    else:
+        numbered = [f"{name}{index}" for index in range(len(group.attrs))]
+        parts = [group.attrs[key] for key in numbered if key in group.attrs]
+    return [
+        value.decode() if isinstance(value, bytes) else str(value)
+        for part in parts
+        for value in part
+    ]

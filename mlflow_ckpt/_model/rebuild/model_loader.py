@@ -1,0 +1,189 @@
+"""Rebuilds a model from a verified checkpoint's directory."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
+from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.weights_file import open_weights
+from mlflow_ckpt._model.capture import introspection
+from mlflow_ckpt._model.files import architecture
+from mlflow_ckpt._model.files.architecture import guarded
+from mlflow_ckpt._model.rebuild import legacy_h5
+from mlflow_ckpt._model.rebuild.proof import check_fingerprint, read_fingerprint
+from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
+
+CustomObjects = Mapping[str, Any] | None
+
+
+def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects) -> keras.Model:
+    """Rebuild architecture, weights, optimizer and compile settings.
+
+    Raises:
+        FormNotFoundError: If the checkpoint was saved without the full form.
+        ModelLoadError: If Keras cannot rebuild the model.
+        FingerprintMismatchError: If a tensor is not the one that was saved.
+    """
+    if manifest.full_file is None:
+        raise FormNotFoundError(
+            f"The checkpoint {manifest.name} holds the split form only. "
+            "Load it with form='split', or save with forms=('full', 'split').",
+            available=manifest.forms,
+        )
+    with _own_policy(directory):
+        model = _loaded(directory, manifest, custom_objects)
+    restore_seeds(model, directory)
+    check_fingerprint(
+        model,
+        directory,
+        roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE),
+        fresh_optimizer=manifest.step == 0,
+    )
+    return model
+
+
+@contextmanager
+def _own_policy(directory: Path) -> Iterator[None]:
+    """Have Keras's global policy be the one that the model itself had.
+
+    Keras does not save it, and `compile` goes by it: without it, a model of mixed precision that is
+    loaded loses the state of its loss scale, with all of its optimizer's.
+    """
+    before = keras.config.dtype_policy()
+    policy = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8")).get("dtype_policy")
+    if policy is None:
+        scaled = any(t.variable == "dynamic_scale" for t in read_fingerprint(directory).tensors)
+        policy = "mixed_float16" if scaled else before.name
+    if policy == before.name:
+        yield
+        return
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _loaded(directory: Path, manifest: Manifest, custom_objects: CustomObjects) -> keras.Model:
+    path = directory / str(manifest.full_file)
+    if manifest.full_format == "h5":
+        model = load_architecture(directory, custom_objects)
+        known = architecture.known_objects(_read_architecture(directory), custom_objects)
+        with keras.saving.custom_object_scope(known):
+            legacy_h5.fill(model, path, directory)
+    else:
+        with warnings.catch_warnings():
+            # Keras says that it skipped a fresh optimizer; what it should not skip, the
+            # fingerprint tells.
+            warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+            model = _load_archive(path, directory, custom_objects, compiled=True)
+    return model
+
+
+def load_split(directory: Path, manifest: Manifest, custom_objects: CustomObjects) -> keras.Model:
+    """Rebuild the architecture and fill in the weights; the model is not compiled.
+
+    Raises:
+        ModelLoadError: If Keras cannot rebuild the model.
+        FingerprintMismatchError: If a weight is not the one that was saved.
+    """
+    if "split" not in manifest.forms and manifest.full_format == "keras":
+        # The archive also holds what layers keep in files, such as an adapted vocabulary.
+        path = directory / layout.FULL_KERAS
+        model = _load_archive(path, directory, custom_objects, compiled=False)
+    else:
+        model = load_architecture(directory, custom_objects)
+        with weights_path(directory, manifest, custom_objects) as path:
+            guarded(lambda: model.load_weights(path))
+    check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,))
+    return model
+
+
+def load_architecture(directory: Path, custom_objects: CustomObjects) -> keras.Model:
+    """Build the model with fresh weights, uncompiled.
+
+    Raises:
+        ModelLoadError: If Keras cannot build it.
+    """
+    return architecture.build(_read_architecture(directory), custom_objects)
+
+
+@contextmanager
+def weights_path(
+    directory: Path, manifest: Manifest, custom_objects: CustomObjects
+) -> Iterator[Path]:
+    """Give a `.weights.h5` file, made from the full form if need be, while the context lasts.
+
+    Raises:
+        ModelLoadError: If it must be made from legacy HDF5 and Keras cannot build the model.
+    """
+    if "split" in manifest.forms:
+        yield directory / layout.WEIGHTS
+        return
+    with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
+        target = Path(temporary) / layout.WEIGHTS
+        if manifest.full_format == "keras":
+            _extract_weights(directory / layout.FULL_KERAS, target)
+        else:
+            # Legacy HDF5 knows tensors by position only; a twin puts names to them.
+            twin = load_architecture(directory, custom_objects)
+            guarded(lambda: twin.load_weights(directory / layout.FULL_H5))
+            twin.save_weights(target)
+        yield target
+
+
+def _load_archive(
+    path: Path, directory: Path, custom_objects: CustomObjects, *, compiled: bool
+) -> keras.Model:
+    known = architecture.known_objects(_read_architecture(directory), custom_objects)
+    return guarded(lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled))
+
+
+def _read_architecture(directory: Path) -> dict[str, Any]:
+    return architecture.from_json((directory / layout.ARCHITECTURE_JSON).read_bytes())
+
+
+def _extract_weights(archive: Path, target: Path) -> None:
+    with open_weights(archive) as source, h5py.File(target, "w") as file:
+        for name in source:
+            if name != OPTIMIZER_ROLE:
+                source.copy(name, file)
+
+
+def restore_seeds(model: keras.Model, directory: Path) -> None:
+    """Put back the states of seed generators, which Keras's own files leave out.
+
+    Raises:
+        ModelLoadError: If the model has others than were saved.
+    """
+    path = directory / layout.TRAINING_ARRAYS
+    if not path.is_file():
+        return
+    variables = introspection.seed_variables(model)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            saved = {name: arrays[name] for name in arrays if name.startswith(introspection.SEEDS)}
+    except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelLoadError(f"{path.name} cannot be read: {error}.") from error
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    if shapes != {name: array.shape for name, array in saved.items()}:
+        raise ModelLoadError(
+            f"The model has other seed generators than were saved: expected {len(saved)}. "
+            f"Received: {len(variables)}. A custom layer makes them elsewhere than in __init__ or "
+            "build; load with form='split' if only inference matters."
+        )
+    for name, variable in variables.items():
+        variable.assign(saved[name])

@@ -1,0 +1,1 @@
+"""The state of a training besides its model: data, callbacks, random generators."""

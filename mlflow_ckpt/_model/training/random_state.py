@@ -1,0 +1,124 @@
+"""The states of the random generators that a training may draw from, besides the model's own."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import keras
+import numpy as np
+
+from mlflow_ckpt._model import keras_private
+
+_PYTHON, _NUMPY, _KERAS = "python", "numpy", "keras"
+
+
+def capture() -> dict[str, Any]:
+    """Return the states of the global generators of Python, NumPy, Keras, TensorFlow and PyTorch.
+
+    The last two where they are loaded, whatever the backend: data may come through them.
+    """
+    version, words, gauss = random.getstate()
+    state: dict[str, Any] = {
+        _PYTHON: [version, np.array(words, dtype=np.uint32), gauss],
+        _NUMPY: np.random.get_state(legacy=False),
+    }
+    seed = keras_private.global_seed_state()
+    if seed is not None:
+        state[_KERAS] = np.array(keras.ops.convert_to_numpy(seed), copy=True)
+    for name, (module, get_state, _) in _LIBRARIES.items():
+        if module in sys.modules:
+            try:
+                state[name] = get_state()
+            except (AttributeError, KeyError):  # pragma: no cover - another version of it
+                state[name] = None
+    return state
+
+
+def restore(state: Mapping[str, Any]) -> list[str]:
+    """Put the states back.
+
+    Returns:
+        What could not be put back, and why.
+    """
+    problems = []
+    # Keras's first: if it must be made anew, it draws its seed from Python's.
+    for key, value in sorted(state.items(), key=lambda item: item[0] != _KERAS):
+        try:
+            if key == _PYTHON:
+                version, words, gauss = value
+                random.setstate((version, tuple(int(word) for word in words), gauss))
+            elif key == _NUMPY:
+                np.random.set_state(value)
+            elif key == _KERAS:
+                keras_private.set_global_seed_state(value)
+            elif key in _LIBRARIES and value is not None:
+                # If it is not loaded yet, the training may load it later.
+                import_module(_LIBRARIES[key][0])
+                _LIBRARIES[key][2](value)
+            else:
+                problems.append(f"the state of {key}'s random generator is not known")
+        except (
+            AttributeError,
+            ImportError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:
+            problems.append(f"the random generator of {key}: {error}")
+    return problems
+
+
+def _capture_tensorflow() -> dict[str, Any]:
+    context = sys.modules[_CONTEXT].context()
+    state: dict[str, Any] = {"seed": context._seed}
+    # What operations without a seed of their own draw theirs from.
+    if context._seed is not None and context._rng is not None:
+        version, words, gauss = context._rng.getstate()
+        state["operations"] = [version, np.array(words, dtype=np.uint32), gauss]
+    generator = sys.modules[_STATEFUL].global_generator
+    if generator is not None:
+        state["generator"] = np.array(generator.state)
+        state["algorithm"] = int(generator.algorithm)
+    return state
+
+
+def _restore_tensorflow(state: Mapping[str, Any]) -> None:
+    random_of_tf = sys.modules["tensorflow"].random
+    context = sys.modules[_CONTEXT].context()
+    if state["seed"] != context._seed:
+        random_of_tf.set_seed(state["seed"])
+    if "operations" in state:
+        version, words, gauss = state["operations"]
+        context._rng.setstate((version, tuple(int(word) for word in words), gauss))
+    if "generator" in state:
+        generator = random_of_tf.Generator.from_state(state["generator"], state["algorithm"])
+        random_of_tf.set_global_generator(generator)
+
+
+def _capture_torch() -> dict[str, Any]:
+    torch = sys.modules["torch"]
+    state: dict[str, Any] = {"cpu": np.array(torch.get_rng_state())}
+    if torch.cuda.is_available():
+        state["cuda"] = [np.array(each) for each in torch.cuda.get_rng_state_all()]
+    return state
+
+
+def _restore_torch(state: Mapping[str, Any]) -> None:
+    torch = sys.modules["torch"]
+    torch.set_rng_state(torch.from_numpy(np.array(state["cpu"])))
+    if "cuda" in state:
+        torch.cuda.set_rng_state_all([torch.from_numpy(np.array(each)) for each in state["cuda"]])
+
+
+# JAX has no global generator. This package itself is neutral to the backend: nothing here is
+# imported for a training that does not use it.
+_CONTEXT, _STATEFUL = "tensorflow.python.eager.context", "tensorflow.python.ops.stateful_random_ops"
+_LIBRARIES = {
+    "tensorflow": (_CONTEXT, _capture_tensorflow, _restore_tensorflow),
+    "torch": ("torch", _capture_torch, _restore_torch),
+}

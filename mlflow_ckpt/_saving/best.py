@@ -1,0 +1,124 @@
+"""Which of a training's checkpoints is the best so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import keras
+
+from mlflow_ckpt._format.monitor import Monitor, infer_mode, is_better
+from mlflow_ckpt._model import keras_private
+from mlflow_ckpt.errors import InvalidArgumentError
+
+
+class Improvement:
+    """Judges by one metric whether a moment is the best so far.
+
+    Args:
+        monitor: The metric.
+        mode: `"min"`, `"max"`, or `"auto"` to tell from the metric.
+        threshold: Value that must be beaten; None for none.
+        save_best_only: Whether what is no improvement is not saved.
+        inside_epochs: Whether checkpoints are saved inside epochs, where there is no validation.
+        warn_once: Warns, if the same has not been said yet.
+
+    Attributes:
+        best: The best value so far; None before the first.
+    """
+
+    def __init__(
+        self,
+        monitor: str,
+        mode: str,
+        threshold: float | None,
+        *,
+        save_best_only: bool,
+        inside_epochs: bool,
+        warn_once: Callable[[str], None],
+    ) -> None:
+        self.best = threshold
+        self._monitor = monitor
+        self._mode = mode
+        self._threshold = threshold
+        self._save_best_only = save_best_only
+        self._inside_epochs = inside_epochs
+        self._previous: list[Mapping[str, float]] = []
+        self._warn_once = warn_once
+
+    def reset(self) -> None:
+        """Forget the best value, because another run begins."""
+        self.best = self._threshold
+        self._previous = []
+
+    def recall(self, metrics: Iterable[Mapping[str, float]]) -> None:
+        """Take up the metrics of the checkpoints that the run held before this training."""
+        self._previous = list(metrics)
+
+    def judge(
+        self, model: keras.Model, metrics: Mapping[str, float]
+    ) -> tuple[Monitor | None, bool]:
+        """Tell by what a moment is judged, and whether it is the best so far.
+
+        Returns:
+            The monitor, or None where it cannot tell which checkpoint is best; and the verdict.
+
+        Raises:
+            InvalidArgumentError: If only the best is saved and it is unclear which that is.
+        """
+        monitor = self._resolve(model, metrics)
+        if monitor is None:
+            return None, False
+        self._take_up(monitor)
+        value = metrics[monitor.name]
+        if math.isnan(value):
+            self._warn_once(
+                f"{self._monitor} is NaN: the model diverged. "
+                + (
+                    "Such an epoch is not saved."
+                    if self._save_best_only
+                    else "It is never the best."
+                )
+            )
+        improved = is_better(value, self.best, monitor.mode)
+        return monitor, improved
+
+    def is_skipped(self, improved: bool) -> bool:
+        """Whether a moment that was judged so is not saved."""
+        return self._save_best_only and not improved
+
+    def _resolve(self, model: keras.Model, metrics: Mapping[str, float]) -> Monitor | None:
+        if self._monitor not in metrics:
+            advice = (
+                "Inside an epoch there is no validation: pass monitor='loss' or the like."
+                if self._inside_epochs
+                else "Pass monitor=… or validation data."
+            )
+            self._warn_once(
+                f"The monitored metric {self._monitor!r} was not reported "
+                f"(reported: {', '.join(metrics) or 'none'}), so every checkpoint is saved and "
+                f"none is marked as best. {advice}"
+            )
+            return None
+        mode: str | None = self._mode
+        if mode == "auto":
+            mode = keras_private.metric_direction(model, self._monitor) or infer_mode(self._monitor)
+        if mode is not None:
+            return Monitor(self._monitor, mode)
+        if self._save_best_only:
+            raise InvalidArgumentError(
+                f"Whether a high or a low {self._monitor!r} is better cannot be told from the "
+                "metric. Pass mode='min' or mode='max'."
+            )
+        self._warn_once(
+            f"Whether a high or a low {self._monitor!r} is better cannot be told from the metric, "
+            "so no checkpoint is marked as best. Pass mode='min' or mode='max'."
+        )
+        return None
+
+    def _take_up(self, monitor: Monitor) -> None:
+        values = [metrics[monitor.name] for metrics in self._previous if monitor.name in metrics]
+        position = monitor.best(values)
+        if position is not None and is_better(values[position], self.best, monitor.mode):
+            self.best = values[position]
+        self._previous = []

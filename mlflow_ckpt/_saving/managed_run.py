@@ -1,0 +1,75 @@
+"""The run that the callback starts where none is active, and ends when training ends."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from mlflow_ckpt._format.lineage import Origin
+from mlflow_ckpt._tracking.environment import environment
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt.errors import InvalidArgumentError
+
+# MLflow's own patience with a server that is away, four minutes, is not for the end of a training.
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
+
+
+class OwnRun:
+    """A run of MLflow's that the callback answers for, if it had to start one."""
+
+    def __init__(self) -> None:
+        self._run_id: str | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there is one, and it is MLflow's active run still."""
+        active = mlflow.active_run()
+        return active is not None and active.info.run_id == self._run_id
+
+    def active_or_new(self, origin: Origin | None = None, *, in_place: bool = False) -> str:
+        """Return the id of MLflow's active run; start one if there is none.
+
+        Args:
+            origin: What the training goes on from; None if it starts fresh.
+            in_place: Whether it goes on in the same run.
+
+        Raises:
+            InvalidArgumentError: If it is to go on in the same run, and another one is active.
+        """
+        active = mlflow.active_run()
+        if active is not None and in_place and origin and active.info.run_id != origin.run_id:
+            raise InvalidArgumentError(
+                f"The training was to go on in the run {origin.run_id}, and the run "
+                f"{active.info.run_id} is active. End that one first, or resume without "
+                "in_place=True."
+            )
+        if active is None:
+            active = mlflow.start_run(**_arguments(origin, in_place=in_place))
+            self._run_id = active.info.run_id
+        return str(active.info.run_id)
+
+    def end(self, status: str) -> None:
+        """End the run that was started, if there is one.
+
+        Args:
+            status: `"FINISHED"`, `"FAILED"` or `"KILLED"`. It is sent once, and not again: the
+                spool does that (`CheckpointSaver.end_run`).
+        """
+        if self.is_active:
+            with environment(_IMPATIENT), suppress(MlflowException):
+                mlflow.end_run(status)
+        self._run_id = None
+
+
+def _arguments(origin: Origin | None, *, in_place: bool) -> dict[str, Any]:
+    if origin is None:
+        return {}
+    if in_place:
+        return {"run_id": origin.run_id}
+    if origin.tracking_uri and RunStore(origin.run_id).tracking_uri != origin.tracking_uri:
+        return {}
+    # The pages show a child below its parent only where both are in the same experiment.
+    return {"experiment_id": RunStore(origin.run_id).run.info.experiment_id}

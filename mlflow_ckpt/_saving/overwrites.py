@@ -1,0 +1,58 @@
+"""Keeps a training from going over what its run holds already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mlflow_ckpt._format.layout import CheckpointName
+from mlflow_ckpt._tracking.catalog import Catalog
+from mlflow_ckpt._tracking.spool import entries
+from mlflow_ckpt._tracking.spool.entries import Entry
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt.errors import CheckpointExistsError
+
+
+def require_to_go_forward(
+    store: RunStore, waiting: Sequence[Entry], epoch: int, step: int | None
+) -> list[Mapping[str, float]]:
+    """Raise if a training would write checkpoints again that its run holds.
+
+    Args:
+        store: The run.
+        waiting: What is in the spool for it.
+        epoch: Number of completed epochs when training begins.
+        step: The optimizer's step, if checkpoints are named by it.
+
+    Returns:
+        The metrics of the checkpoints that the run holds.
+
+    Raises:
+        CheckpointExistsError: Then.
+        TrackingError: If the server fails.
+    """
+    existing, damaged = Catalog(store).scan()
+    manifests = [checkpoint.manifest for checkpoint in existing]
+    manifests += [entry.manifest() for entry in waiting if entry.kind == entries.CHECKPOINT]
+    # A damaged checkpoint is not overwritten either.
+    names = [CheckpointName.parse(name) for name in [*(m.name for m in manifests), *damaged]]
+    epochs = [manifest.epoch for manifest in manifests]
+    epochs += [name.number for name in names if name and name.unit == "epoch"]
+    newest = max(epochs, default=0)
+    if epoch < newest:
+        raise CheckpointExistsError(
+            f"The run {store.run_id} has checkpoints up to epoch {newest}, and this training "
+            f"starts at epoch {epoch}: it would write some of them again. Pass "
+            f"initial_epoch={newest} to fit to go on, or train into another run.",
+            run_id=store.run_id,
+            name=str(CheckpointName("epoch", newest)),
+        )
+    steps = [name.number for name in names if name and name.unit == "step"]
+    if step is not None and step < max(steps, default=0):
+        raise CheckpointExistsError(
+            f"The run {store.run_id} has checkpoints up to step {max(steps)}, and this "
+            f"training starts at step {step}: it would write some of them again. Go on from "
+            "the newest, or train into another run.",
+            run_id=store.run_id,
+            name=str(CheckpointName("step", max(steps))),
+        )
+    return [manifest.metrics for manifest in manifests]

@@ -1,0 +1,67 @@
+"""Prune a run: remove the checkpoints that a retention policy does not keep."""
+
+from __future__ import annotations
+
+from mlflow_ckpt._format.reference import Selector
+from mlflow_ckpt._format.retention import RetentionPolicy, check_policy
+from mlflow_ckpt._tracking import prune_plan
+from mlflow_ckpt._tracking.checkpoint import no_checkpoints
+from mlflow_ckpt._tracking.prune_plan import PrunePlan
+from mlflow_ckpt._tracking.references import resolve
+from mlflow_ckpt._tracking.removal import Pruned, remove_planned
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt.errors import SelectorError
+
+
+def prune(
+    run_id: str,
+    policy: RetentionPolicy,
+    *,
+    dry_run: bool = False,
+    tracking_uri: str | None = None,
+) -> Pruned:
+    """Remove the checkpoints of a run that a policy does not keep.
+
+    Never removes the latest, the best by the recorded metric, one that a registered model version
+    uses, or a damaged one. What an earlier prune that broke off has left goes too.
+
+        mlflow_ckpt.prune(run_id, LatestN(3) | BestN(1), dry_run=True)
+
+    Args:
+        run_id: A run id.
+        policy: What to keep beside the protected ones: `LatestN`, `BestN`, `EveryN`, `AnyOf`, or
+            your own `RetentionPolicy`.
+        dry_run: Tell what would be removed, and do nothing.
+        tracking_uri: The tracking server; MLflow's current one if None.
+
+    Returns:
+        The names removed, the bytes freed, and why each of the others is kept.
+
+    Raises:
+        InvalidArgumentError: If `policy` is none, or cannot tell which way a metric improves.
+        SelectorError: If `run_id` does not parse, or means one checkpoint.
+        RunNotFoundError, CheckpointNotFoundError: If there is no such run, or it has none.
+        MetricNotFoundError: If the policy judges by a metric that no checkpoint has a value of.
+        TrackingError: If the server fails, the model registry cannot be asked (nothing is removed),
+            or the artifact store does not delete.
+    """
+    check_policy(policy)
+    reference = resolve(run_id, tracking_uri=tracking_uri)
+    if reference.selector != Selector("latest"):
+        raise SelectorError(
+            "Expected a run, because pruning looks at all its checkpoints. "
+            f"Received one checkpoint: {run_id!r}. Give the run id alone: {reference.run_id}",
+            received=run_id,
+        )
+    store = RunStore(reference.run_id, tracking_uri)
+    plan = prune_plan.plan(store, policy, leftovers=True)
+    if not plan.checkpoints and not plan.damaged and not plan.leftovers:
+        raise no_checkpoints(reference.run_id)
+    return _preview(plan) if dry_run else remove_planned(store, plan)
+
+
+def _preview(plan: PrunePlan) -> Pruned:
+    """Return what `remove_planned` would, and do nothing."""
+    names = tuple(checkpoint.name for checkpoint in plan.to_remove)
+    freed = sum(checkpoint.size for checkpoint in plan.to_remove)
+    return Pruned(plan, names, freed, dry_run=True)

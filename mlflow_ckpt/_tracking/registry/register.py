@@ -1,0 +1,184 @@
+"""Makes a checkpoint a version of a registered model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
+from mlflow.tracking import MlflowClient
+from mlflow.utils.validation import (
+    _validate_model_alias_name,
+    _validate_model_alias_name_reserved,
+    _validate_model_name,
+)
+
+from mlflow_ckpt._format.verification import VerificationResult
+from mlflow_ckpt._tracking.catalog import Catalog
+from mlflow_ckpt._tracking.checkpoint import Checkpoint
+from mlflow_ckpt._tracking.metric_names import allowed_names
+from mlflow_ckpt._tracking.references import resolve
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt.errors import FormNotFoundError, InvalidArgumentError, VerificationError
+
+EPOCH_TAG, STEP_TAG = "mlflow_ckpt.epoch", "mlflow_ckpt.step"
+WEIGHTS_TAG = "mlflow_ckpt.weights_digest"
+METRIC_TAG = "mlflow_ckpt.metric."
+_DIGEST_TAG = "mlflow_ckpt.manifest_digest"
+_EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model that points at a checkpoint.
+
+    Attributes:
+        name: The registered model.
+        version: Its version.
+        alias: The alias that points at it now; None if none was asked for.
+        source: Where the checkpoint's files are.
+        checkpoint: The checkpoint.
+        is_new: Whether the version was made; False if it was there already.
+    """
+
+    name: str
+    version: int
+    alias: str | None
+    source: str
+    checkpoint: Checkpoint
+    is_new: bool
+
+    @property
+    def uri(self) -> str:
+        """The URI that MLflow's functions and commands take, and this package's."""
+        end = f"/{self.version}" if self.alias is None else f"@{self.alias}"
+        return f"models:/{self.name}{end}"
+
+
+def check_names(name: str, alias: str | None) -> None:
+    """Raise InvalidArgumentError if MLflow would refuse a model's name or an alias."""
+    for what, given, check in (
+        ("name of a registered model", name, _validate_model_name),
+        ("alias", alias, _validate_model_alias_name),
+        ("alias", alias, _validate_model_alias_name_reserved),
+    ):
+        try:
+            if given is not None:
+                check(given)
+        except MlflowException as error:
+            raise InvalidArgumentError(
+                f"MLflow takes no {what} like {given!r}: {str(error).splitlines()[0]}"
+            ) from error
+
+
+def register(
+    run_id: str,
+    checkpoint: str | int = "latest",
+    *,
+    name: str,
+    alias: str | None = None,
+    monitor: str | None = None,
+    mode: str | None = None,
+    tracking_uri: str | None = None,
+) -> Registered:
+    """Make a checkpoint a version of a registered model.
+
+    The version points at the run's artifact, and has tags for epoch, step, metrics and the digest
+    of the weights. A checkpoint that is a version of that model already is not registered again.
+
+    Args:
+        run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…`.
+        checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
+        name: The registered model, which is made if there is none.
+        alias: An alias that is to point at the version, wherever it pointed before.
+        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        mode: For `"best"`, `"min"` or `"max"`.
+        tracking_uri: The tracking server and its registry; MLflow's current one if None.
+
+    Raises:
+        InvalidArgumentError: If MLflow would refuse the name or the alias.
+        FormNotFoundError: If the checkpoint is no MLflow model (split form alone).
+        VerificationError: If files of it are missing, or of another size.
+        RunNotFoundError, CheckpointNotFoundError, TrackingError: As in `get_checkpoint`.
+    """
+    check_names(name, alias)
+    reference = resolve(run_id, checkpoint, tracking_uri)
+    store = RunStore(reference.run_id, tracking_uri)
+    found = Catalog(store).find(reference.selector, monitor=monitor, mode=mode)
+    return _register(store, found, name, alias)
+
+
+def _register(store: RunStore, checkpoint: Checkpoint, name: str, alias: str | None) -> Registered:
+    """Make the version, unless there is one of the same checkpoint."""
+    if "full" not in checkpoint.manifest.forms:
+        raise FormNotFoundError(
+            f"{checkpoint.name} of run {checkpoint.run_id} was saved in split form alone, which is "
+            "no MLflow model. Register one that was saved with forms=('full',).",
+            available=checkpoint.manifest.forms,
+        )
+    _require_files(store, checkpoint)
+    with store.asking(f"register {checkpoint.name} as {name}") as client:
+        found = _existing(client, checkpoint, name)
+        version = _made(client, store, checkpoint, name) if found is None else found
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, str(version.version))
+    return Registered(
+        name, int(version.version), alias, str(version.source), checkpoint, found is None
+    )
+
+
+def _require_files(store: RunStore, checkpoint: Checkpoint) -> None:
+    """Look whether every file is there, without reading them."""
+    path = checkpoint.artifact_path
+    listed = {item.path.removeprefix(f"{path}/"): item.size for item in store.walk(path)}
+    missing = tuple(e.path for e in checkpoint.manifest.files if e.path not in listed)
+    altered = [
+        entry
+        for entry in checkpoint.manifest.files
+        if listed.get(entry.path) not in (None, entry.size)
+    ]
+    if missing or altered:
+        first = missing[0] if missing else altered[0].path
+        raise VerificationError(
+            f"The checkpoint {checkpoint.name} of run {checkpoint.run_id} is damaged ({first}), so "
+            "it was not registered. See what else is: "
+            f"mlflow-ckpt verify ckpt:/{checkpoint.run_id}/{checkpoint.name}",
+            result=VerificationResult(checkpoint.name, missing=missing),
+        )
+
+
+def _existing(client: MlflowClient, checkpoint: Checkpoint, name: str) -> ModelVersion | None:
+    quoted = name.replace("'", "''")
+    found = client.search_model_versions(f"name = '{quoted}' AND run_id = '{checkpoint.run_id}'")
+    digest = str(checkpoint.manifest.digest)
+    same = [version for version in found if version.tags.get(_DIGEST_TAG) == digest]
+    return max(same, key=lambda version: int(version.version), default=None)
+
+
+def _made(client: MlflowClient, store: RunStore, checkpoint: Checkpoint, name: str) -> ModelVersion:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != _EXISTS:
+            raise
+    # As mlflow.register_model does it: where the files are, not how they were found.
+    source = RunsArtifactRepository.get_underlying_uri(checkpoint.uri, store.tracking_uri)
+    version: ModelVersion = client.create_model_version(
+        name, source, checkpoint.run_id, tags=_tags(checkpoint)
+    )
+    return version
+
+
+def _tags(checkpoint: Checkpoint) -> dict[str, Any]:
+    manifest = checkpoint.manifest
+    names = allowed_names(manifest.metrics)
+    return {
+        EPOCH_TAG: str(manifest.epoch),
+        STEP_TAG: str(manifest.step),
+        WEIGHTS_TAG: str(manifest.weights_digest),
+        _DIGEST_TAG: str(manifest.digest),
+        **{f"{METRIC_TAG}{names[key]}": repr(value) for key, value in manifest.metrics.items()},
+    }

@@ -1,0 +1,141 @@
+"""Which checkpoints of a run the model registry uses."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.layout import CheckpointName
+from mlflow_ckpt._format.reference import SCHEME, Reference
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt.errors import SelectorError
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+
+_MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+_LOGGED_MODEL = re.compile(r"models:/+(m-[^/@]+)(?:/.*)?")
+_TAG_PREFIX = "mlflow_ckpt."
+_PAGE = 1000
+
+
+def registered(store: RunStore, names: Collection[str]) -> dict[str, list[str]]:
+    """Tell which of a run's checkpoints registered model versions use, and which versions.
+
+    What cannot be told counts as used: a version of the run's whole `checkpoints/` directory, or of
+    a LoggedModel that is gone, uses them all. A LoggedModel without a tag of ours keeps its files
+    to itself, as `mlflow.keras.log_model` made it, and uses none.
+
+    Args:
+        store: The run.
+        names: Its checkpoints.
+
+    Returns:
+        For each checkpoint in use, its versions in words: `"NAME version 3"`.
+
+    Raises:
+        TrackingError: If the registry cannot be asked.
+    """
+    uses: dict[str, list[str]] = {}
+    for version in _versions(store):
+        for name in _used_by(version, store, frozenset(names)):
+            uses.setdefault(name, []).append(f"{version.name} version {version.version}")
+    return uses
+
+
+def checkpoints_at(location: str, run_id: str, names: frozenset[str]) -> frozenset[str]:
+    """Return the checkpoints of a run that lie at a location, or that it lies in.
+
+    Args:
+        location: A path or URI, of whatever scheme: `runs:/`, `mlflow-artifacts:/`, `s3://`.
+        run_id: The run; MLflow has its id as a part of every location of its artifacts.
+        names: All checkpoints of the run, for a location that holds them all.
+    """
+    if location.startswith(SCHEME):
+        return _checkpoints_of_uri(location, run_id, names)
+    parts = posixpath.normpath(unquote(location).replace("\\", "/")).split("/")
+    if run_id not in parts:
+        return frozenset()
+    inside = parts[parts.index(run_id) + 1 :]
+    if inside[:1] == ["artifacts"]:
+        inside = inside[1:]
+    if inside and inside[0] != layout.CHECKPOINTS_DIR:
+        return frozenset()
+    if len(inside) < 2 or CheckpointName.parse(inside[1]) is None:
+        return names
+    return frozenset({inside[1]})
+
+
+def _checkpoints_of_uri(uri: str, run_id: str, names: frozenset[str]) -> frozenset[str]:
+    try:
+        reference = Reference.parse(uri)
+    except SelectorError:
+        return names
+    name = reference.selector.name
+    # `latest` and `best` are kept whoever uses them.
+    return frozenset({str(name)}) if name and reference.run_id == run_id else frozenset()
+
+
+def _versions(store: RunStore) -> list[ModelVersion]:
+    """Find the versions made from the run: those that say so, and those whose source does."""
+    found: dict[tuple[str, int], ModelVersion] = {}
+    for condition in (f"run_id = '{store.run_id}'", f"source_path LIKE '%{store.run_id}%'"):
+        for version in _search(store, condition):
+            found[version.name, int(version.version)] = version
+    return [found[key] for key in sorted(found)]
+
+
+def _search(store: RunStore, condition: str) -> Iterator[ModelVersion]:
+    token: str | None = None
+    while True:
+        with store.asking("search the model registry") as client:
+            page = client.search_model_versions(condition, max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _used_by(version: ModelVersion, store: RunStore, names: frozenset[str]) -> frozenset[str]:
+    source = version.source or ""
+    used = checkpoints_at(source, store.run_id, names)
+    if source.startswith("models:"):
+        # A copy of another version, or a LoggedModel: the registry resolved it when it was made.
+        with store.asking("find the files of a registered model") as client:
+            location = client.get_model_version_download_uri(version.name, version.version)
+        used |= checkpoints_at(location or "", store.run_id, names)
+    match = _LOGGED_MODEL.fullmatch(source)
+    model_id = match[1] if match else version.model_id
+    return used | _used_by_logged_model(model_id, store, names) if model_id else used
+
+
+def _used_by_logged_model(model_id: str, store: RunStore, names: frozenset[str]) -> frozenset[str]:
+    """Return the checkpoints that a LoggedModel of ours names in its tags."""
+    logged = _logged_model(model_id, store)
+    if logged is None:
+        return names
+    tags = [value for key, value in logged.tags.items() if key.startswith(_TAG_PREFIX)]
+    ours = logged.source_run_id == store.run_id
+    last_parts = [value.rpartition("/")[2] for value in tags]
+    named = frozenset(part for part in last_parts if ours and CheckpointName.parse(part))
+    for value in tags:
+        named |= checkpoints_at(value, store.run_id, names)
+    return names if ours and tags and not named else named
+
+
+def _logged_model(model_id: str, store: RunStore) -> LoggedModel | None:
+    with store.asking("find the logged model of a registered model") as client:
+        try:
+            return client.get_logged_model(model_id)
+        except MlflowException as error:
+            if error.error_code != _MISSING:
+                raise
+            return None

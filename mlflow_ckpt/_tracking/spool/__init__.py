@@ -1,0 +1,1 @@
+"""What the tracking server has not confirmed yet: on this machine's disk, and on its way."""

@@ -1,0 +1,123 @@
+"""Entries of the spool: what is still to be sent, each in a directory of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._tracking.spool import disk
+from mlflow_ckpt.errors import ManifestError
+
+CHECKPOINT = "checkpoint"
+ANNOUNCEMENT = "announcement"
+METRICS = "metrics"
+TAGS = "tags"
+STATUS = "status"
+RECORDS = (METRICS, TAGS, STATUS)
+
+# The directory of a checkpoint's files, and what describes the entry.
+FILES = "files"
+DESCRIPTION = "entry.json"
+
+_logger = logging.getLogger(__name__)
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that is still to be sent.
+
+    Attributes:
+        path: Its directory in the spool.
+        kind: `"checkpoint"` (files to upload), `"announcement"` (of a checkpoint that lies in its
+            place already, on local disk), `"metrics"`, `"tags"` or `"status"`.
+        run_id: The run that it belongs to.
+        tracking_uri: The server of that run.
+        name: The checkpoint, such as `epoch_0003`; empty for what is none.
+        metrics: For metrics: values by name.
+        step: For metrics: the x axis of MLflow's charts.
+        timestamp: For metrics and a status: milliseconds since the epoch of Unix.
+        tags: For tags: values by name.
+        status: For a status: what the run ended as, such as `"KILLED"`.
+    """
+
+    path: Path
+    kind: str
+    run_id: str
+    tracking_uri: str
+    name: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    step: int = 0
+    timestamp: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    status: str = ""
+
+    @property
+    def token(self) -> str:
+        """What tells this entry from every other, on every machine."""
+        return self.path.name
+
+    @property
+    def files(self) -> Path:
+        """Directory of a checkpoint's files."""
+        return self.path / FILES
+
+    @property
+    def label(self) -> str:
+        """What a person would call it."""
+        return self.name or (f"metrics of step {self.step}" if self.kind == METRICS else self.kind)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files; fewer where another process has sent it and removes it just now."""
+        return disk.size_below(self.files)
+
+    def manifest(self) -> Manifest:
+        """Read the manifest of a checkpoint.
+
+        Raises:
+            ManifestError: If it was altered or removed.
+        """
+        try:
+            text = (self.files / layout.MANIFEST).read_bytes()
+        except OSError as error:
+            raise ManifestError(
+                f"The spool's copy of {self.name} cannot be read: {error}."
+            ) from error
+        return Manifest.from_json(text)
+
+    def to_json(self) -> str:
+        """Return the text of `entry.json`."""
+        content = {
+            "schema_version": _SCHEMA_VERSION,
+            "kind": self.kind,
+            "run_id": self.run_id,
+            "tracking_uri": self.tracking_uri,
+            "name": self.name,
+            "metrics": dict(self.metrics),
+            "step": self.step,
+            "timestamp": self.timestamp,
+            "tags": dict(self.tags),
+            "status": self.status,
+        }
+        return json.dumps(content, indent=2) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Entry | None:
+        """Read the entry in a directory; None if it is gone, or none that this version can send."""
+        try:
+            content = json.loads((path / DESCRIPTION).read_bytes())
+            if content.pop("schema_version") <= _SCHEMA_VERSION:
+                return cls(path=path, **content)
+        except FileNotFoundError:
+            return None
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            _logger.warning("%s is left alone, because it cannot be read: %s", path, error)
+            return None
+        _logger.warning("%s is left alone, because a newer mlflow_ckpt wrote it.", path)
+        return None

@@ -1,0 +1,116 @@
+"""Sends one entry of the spool to its run."""
+
+from __future__ import annotations
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.verification import read_manifest, verify_directory
+from mlflow_ckpt._tracking import publishing
+from mlflow_ckpt._tracking.publishing import Progress
+from mlflow_ckpt._tracking.spool import entries
+from mlflow_ckpt._tracking.spool.drafts import Draft
+from mlflow_ckpt._tracking.spool.entries import Entry
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._tracking.ui import logged_models
+from mlflow_ckpt.errors import CheckpointBusyError, RequestRefusedError, TrackingError
+
+
+def send(
+    spool_: Spool,
+    entry: Entry,
+    store: RunStore,
+    progress: Progress | None = None,
+    *,
+    verified: bool = False,
+) -> Manifest | None:
+    """Send an entry and remove it from the spool. Safe to repeat, and in several processes.
+
+    Args:
+        spool_: Where the entry is.
+        entry: The entry.
+        store: Its run.
+        progress: Called with the size of each file, in bytes, once it is uploaded.
+        verified: Whether a checkpoint's files are compared with its manifest first: they may have
+            been in the spool for long.
+
+    Returns:
+        The manifest of the checkpoint that is in its place now; None for metrics and tags, for a
+        checkpoint that was removed before its announcement, and where another process sent the
+        entry.
+
+    Raises:
+        CheckpointBusyError: If another process is sending it, or one of the same name.
+        CheckpointExistsError: If the run has another checkpoint of that name. The entry stays.
+        IntegrityError: If the files are not those that were saved. The entry stays.
+        TrackingError, NotFoundError: If the server or the store fails. The entry stays.
+    """
+    with spool_.locked(entry) as held:
+        if not held:
+            raise CheckpointBusyError(
+                f"Another process is sending {entry.label} of run {entry.run_id}.",
+                run_id=entry.run_id,
+                name=entry.name,
+            )
+        if not entry.path.exists():
+            return None
+        if verified and entry.kind == entries.CHECKPOINT:
+            verify_directory(entry.files, read_manifest(entry.files)).raise_if_damaged()
+        manifest = deliver(entry, store, progress)
+        spool_.remove(entry)
+        return manifest
+
+
+def place(draft: Draft, store: RunStore, manifest: Manifest) -> Entry | None:
+    """Move a checkpoint that was written beside its goal, on local disk, into its place.
+
+    Returns:
+        What is still to be sent, its announcement; None if something is in its place, which only an
+        upload file by file can deal with.
+
+    Raises:
+        OSError: If the disk fails.
+    """
+    goal = store.known_local_path(layout.artifact_path(manifest.name))
+    if goal is None:
+        return None
+    try:
+        return draft.place(
+            goal,
+            kind=entries.ANNOUNCEMENT,
+            run_id=store.run_id,
+            tracking_uri=store.tracking_uri,
+            name=manifest.name,
+        )
+    except FileExistsError:
+        return None
+
+
+def deliver(entry: Entry, store: RunStore, progress: Progress | None = None) -> Manifest | None:
+    """Send an entry, and leave the spool alone. Errors and result as in `send`."""
+    if entry.kind == entries.METRICS:
+        store.log_metrics(entry.metrics, entry.step, entry.timestamp)
+        return None
+    if entry.kind == entries.TAGS:
+        store.set_tags(entry.tags)
+        return None
+    if entry.kind == entries.STATUS:
+        store.end(entry.status, entry.timestamp)
+        return None
+    if entry.kind == entries.CHECKPOINT:
+        manifest = entry.manifest()
+        model_id = logged_models.begin(store, manifest)
+        try:
+            publishing.publish(store, entry.files, manifest, token=entry.token, progress=progress)
+        except Exception as error:
+            if isinstance(error, RequestRefusedError) or not isinstance(error, TrackingError):
+                logged_models.fail(store, manifest, model_id)
+            raise
+    else:
+        text = store.read(f"{layout.artifact_path(entry.name)}/{layout.MANIFEST}")
+        if text is None:
+            return None  # it was removed since it was put there
+        manifest = Manifest.from_json(text)
+        model_id = logged_models.begin(store, manifest)
+    publishing.announce(store, manifest, model_id)
+    return manifest

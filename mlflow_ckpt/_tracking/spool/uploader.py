@@ -1,0 +1,236 @@
+"""Sends what is in the spool, in a thread of its own, again and again until the server has it."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+
+from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._tracking.spool import sending
+from mlflow_ckpt._tracking.spool.entries import Entry
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt.errors import RequestRefusedError, TrackingError, TrackingUnavailableError
+
+_FIRST_WAIT_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 30.0
+# A server that answers but takes less than this, in bytes a second, is as good as away.
+_SLOWEST = 1_000_000
+_LOOK_SECONDS = 0.05
+_PROBE_EVERY_SECONDS = 2.0
+# Not the generator of the `random` module, which tenacity takes its waits from: it may be the
+# training's, and what that trains must not depend on how often the server was asked.
+_random = secrets.SystemRandom()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an entry, or of an attempt to send it.
+
+    Attributes:
+        entry: The entry.
+        manifest: The checkpoint that the run has now; None otherwise.
+        error: Why the entry is still in the spool; None if it was sent.
+        final: Whether it will not be tried again.
+    """
+
+    entry: Entry
+    manifest: Manifest | None = None
+    error: Exception | None = None
+    final: bool = True
+
+
+class Uploader:
+    """Sends entries of one run in order, and keeps trying while the server is away.
+
+    Args:
+        spool: Where the entries are.
+        store: The run.
+        after: Called on the uploader's thread when the run has a new checkpoint, such as to remove
+            old ones.
+    """
+
+    def __init__(
+        self, spool: Spool, store: RunStore, *, after: Callable[[Manifest], None] | None = None
+    ) -> None:
+        self._spool = spool
+        self._store = store
+        self._after = after
+        self._changed = threading.Condition()
+        self._pending: list[Entry] = []
+        self._outcomes: list[Outcome] = []
+        self._failure: Exception | None = None
+        self._reason: Exception | None = None
+        self._hurried = False
+        self._closed = False
+        self._last_progress = time.monotonic()
+        self._current_size = 0
+        self._thread: threading.Thread | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Take on an entry, unless that has been done already. Returns at once."""
+        with self._changed:
+            if entry in self._pending:
+                return
+            self._pending.append(entry)
+            self._closed = False
+            if self._thread is None:
+                self._start()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread once nothing is left. Returns at once; `add` starts it again."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _start(self) -> None:
+        # A daemon: whoever ends training decides how long to wait, not the interpreter.
+        thread = threading.Thread(target=self._run, name="mlflow_ckpt uploader", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return  # Python is shutting down, and starts no more threads: `drain` does the work
+        self._thread = thread
+
+    def outcomes(self) -> list[Outcome]:
+        """Return what happened since the last call."""
+        with self._changed:
+            found, self._outcomes = self._outcomes, []
+        return found
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the last attempt failed; None if it did not."""
+        return self._reason if self._pending else None
+
+    def pending(self) -> list[Entry]:
+        """Return what is still to be sent."""
+        with self._changed:
+            return list(self._pending)
+
+    def drain(
+        self,
+        *,
+        patience: float,
+        limit: float | None = None,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Wait until everything has been sent.
+
+        Args:
+            patience: Seconds to wait for a server that does not answer, or makes no progress.
+            limit: Seconds to wait in all; as long as there is progress if None.
+            unless: Tells, asked again and again, that there is a reason to wait no longer.
+
+        Returns:
+            Whether nothing is left.
+        """
+        if self._thread is None and self.pending():
+            with suppress(TrackingError):
+                self._round()
+            return not self.pending()
+        started = self._last_progress = time.monotonic()
+        away_since: float | None = None
+        next_probe = started
+        while True:
+            with self._changed:
+                self._hurried = True
+                self._changed.notify_all()
+                if self._changed.wait_for(lambda: not self._pending, _LOOK_SECONDS):
+                    return True
+            now = time.monotonic()
+            if unless() or (limit is not None and now - started > limit):
+                return False
+            if now >= next_probe:
+                away = self._failure is not None or not self._store.answers()
+                away_since = (away_since or now) if away else None
+                next_probe = time.monotonic() + _PROBE_EVERY_SECONDS
+            if away_since is not None and now - away_since > patience:
+                return False
+            if now - self._last_progress > patience + self._current_size / _SLOWEST:
+                return False
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._pending) or self._closed)
+                if not self._pending:
+                    self._thread = None
+                    return
+            retrying = Retrying(
+                retry=retry_if_exception_type(TrackingError),
+                wait=_backoff,
+                sleep=self._pause,
+            )
+            retrying(self._round)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt; while somebody waits for the end, not for long."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._hurried, seconds)
+        if self._hurried:
+            time.sleep(min(seconds, _FIRST_WAIT_SECONDS))
+            self._hurried = False
+
+    def _round(self) -> None:
+        """Try once to send everything.
+
+        Raises:
+            TrackingError: If something is left that the next attempt may send.
+        """
+        failure: TrackingError | None = None
+        for entry in self.pending():
+            try:
+                manifest = self._send(entry)
+            except RequestRefusedError as error:
+                self._settle(Outcome(entry, error=error))
+            except TrackingError as error:
+                self._note(Outcome(entry, error=error, final=False))
+                failure = error
+                if isinstance(error, TrackingUnavailableError):
+                    break
+            except Exception as error:  # noqa: BLE001 - told on the training thread, see outcomes
+                self._settle(Outcome(entry, error=error))
+            else:
+                self._settle(Outcome(entry, manifest))
+        if failure is not None:
+            raise failure
+
+    def _send(self, entry: Entry) -> Manifest | None:
+        self._current_size = entry.size
+        self._store.require_answer()
+        manifest = sending.send(self._spool, entry, self._store, self._progress)
+        self._failure = None
+        self._progress(0)
+        if manifest is not None and self._after is not None:
+            self._after(manifest)
+        return manifest
+
+    def _progress(self, _: int) -> None:
+        self._last_progress = time.monotonic()
+
+    def _note(self, outcome: Outcome) -> None:
+        with self._changed:
+            # Once an outage is enough: nobody wants to read of each attempt.
+            if self._failure is None:
+                self._outcomes.append(outcome)
+            self._failure = self._reason = outcome.error
+
+    def _settle(self, outcome: Outcome) -> None:
+        with self._changed:
+            self._pending.remove(outcome.entry)
+            self._outcomes.append(outcome)
+            self._changed.notify_all()
+
+
+def _backoff(state: RetryCallState) -> float:
+    """Return how long to wait: up to twice as long each time, and not when all others do."""
+    longest = _FIRST_WAIT_SECONDS * 2.0 ** min(state.attempt_number, 10)
+    return _random.uniform(0.0, min(longest, _LONGEST_WAIT_SECONDS))

@@ -1,0 +1,1 @@
+"""What MLflow's own pages show of checkpoints: rows, tables, descriptions."""

@@ -1,0 +1,108 @@
+"""The run's description on MLflow's pages: its best and latest checkpoint, and how to use them.
+
+A person may write there as well. Ours is a block between two marks; what is outside of it is never
+touched, nor is a block that somebody has edited, and one that was deleted does not come back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from rich.filesize import decimal
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.manifest import Manifest
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+TABLE = layout.artifact_path("index.json")
+_WRITTEN_TAG = "mlflow_ckpt.description"
+# Definitions of links that nothing refers to: no page shows them.
+_BEGIN, _END = "[//]: # (mlflow_ckpt begins)", "[//]: # (mlflow_ckpt ends)"
+# A tag is cut at 8,000 characters.
+_LONGEST = 7_500
+_METRICS = 6
+
+
+def tags(manifests: Sequence[Manifest], best: str | None, run: Run) -> dict[str, str]:
+    """Return the tags that bring the description up to date; none if that is not ours to do.
+
+    Args:
+        manifests: Those of all the run's checkpoints, oldest first.
+        best: Name of the best one; None if no metric tells.
+        run: The run as it is now.
+    """
+    text, written = run.data.tags.get(MLFLOW_RUN_NOTE, ""), run.data.tags.get(_WRITTEN_TAG)
+    block = _block(run.info.run_id, run.info.experiment_id, manifests, best)
+    before, begin, rest = text.partition(_BEGIN)
+    old, end, after = rest.partition(_END)
+    if begin and end:
+        if written is not None and written != _digest(old):
+            return {}  # somebody edited it
+    elif written is not None or begin or end:
+        return {}  # somebody deleted it
+    else:
+        before, after = (f"{text.rstrip()}\n\n" if text.strip() else ""), ""
+    new = f"{before}{_BEGIN}{block}{_END}{after}"
+    if new == text or len(new) > _LONGEST:
+        return {}
+    return {MLFLOW_RUN_NOTE: new, _WRITTEN_TAG: _digest(block)}
+
+
+def _digest(block: str) -> str:
+    return hashlib.sha256(block.encode()).hexdigest()
+
+
+def _block(run_id: str, experiment_id: str, manifests: Sequence[Manifest], best: str | None) -> str:
+    latest = manifests[-1]
+    shown = [("latest", latest)]
+    if best is not None:
+        chosen = next(manifest for manifest in manifests if manifest.name == best)
+        monitor = chosen.monitor or latest.monitor
+        why = f"best {monitor.name}" if monitor is not None else "best"
+        shown.insert(0, (_cell(why), chosen))
+    names = list(dict.fromkeys(name for _, each in shown for name in each.metrics))[:_METRICS]
+    header = ["", "checkpoint", "epoch", "step", *map(_cell, names), "size"]
+    lines = [_row(header), _row(["---"] * len(header))]
+    for why, manifest in shown:
+        values = [f"{manifest.metrics[n]:.4g}" if n in manifest.metrics else "" for n in names]
+        place = [f"`{manifest.name}`", str(manifest.epoch), str(manifest.step)]
+        lines.append(_row([why, *place, *values, decimal(manifest.size)]))
+    selector = "latest" if best is None else "best"
+    served = latest.name if best is None else best
+    count = f"{len(manifests)} checkpoint{'' if len(manifests) == 1 else 's'}"
+    return "\n".join(
+        [
+            "",
+            "",
+            f"### {count}",
+            "",
+            *lines,
+            "",
+            "```",
+            f"mlflow-ckpt restore {run_id} --checkpoint {selector}",
+            f"mlflow-ckpt resume {run_id} --epochs {latest.epoch + 1}",
+            f"mlflow models serve -m runs:/{run_id}/{layout.artifact_path(served)} "
+            "--env-manager local",
+            "```",
+            "",
+            # The pages show model training only to those who switched to it, or come by a link.
+            f"[all checkpoints](#/experiments/{experiment_id}/runs/{run_id}/artifacts/{TABLE}) · "
+            f"[Models table](#/experiments/{experiment_id}/models?workflowType=machine_learning)",
+            "",
+            "",
+        ]
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    """Return text that cannot break out of its cell of a Markdown table."""
+    return "".join(f"\\{c}" if c in "\\|`*_[]<>" else c for c in text.replace("\n", " "))

@@ -1,0 +1,225 @@
+"""A row of MLflow's Models table for each checkpoint: a LoggedModel, with its metrics.
+
+The row has no files of its own, because MLflow lets nobody choose where they are: its tags say
+which of the run's artifacts it stands for. A server without LoggedModels goes without.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.utils.uri import is_local_uri
+
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._tracking.metric_names import allowed_names
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt.errors import TrackingError, TrackingUnavailableError
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Run
+
+ARTIFACT_PATH_TAG = "mlflow_ckpt.artifact_path"
+WEIGHTS_TAG = "mlflow_ckpt.weights_digest"
+_MANIFEST_TAG = "mlflow_ckpt.manifest_digest"
+MODEL_TYPE = "checkpoint"
+_logger = logging.getLogger(__name__)
+# A database may keep a value less exactly than it was logged.
+_TOLERANCE = 1e-6
+_WAIT_SECONDS, _LOOK_SECONDS = 5.0, 0.2
+
+
+def begin(store: RunStore, manifest: Manifest) -> str | None:
+    """Make the row of a checkpoint that is about to be uploaded, unless it is there.
+
+    Returns:
+        The LoggedModel's id; None where the server keeps none.
+
+    Raises:
+        TrackingUnavailableError: If the server does not answer.
+    """
+    try:
+        found = next(_rows_of(store, manifest), None)
+        if found is not None:
+            return str(found.model_id)
+        with store.asking("add a row to the Models table") as client:
+            made = client.create_logged_model(
+                store.run.info.experiment_id,
+                name=manifest.name,
+                source_run_id=store.run_id,
+                tags=_tags(manifest),
+                params={"epoch": str(manifest.epoch), "step": str(manifest.step)},
+                model_type=MODEL_TYPE,
+            )
+        return str(made.model_id)
+    except TrackingUnavailableError:
+        raise
+    except TrackingError as error:
+        _tell(store, manifest.name, error)
+        return None
+
+
+def complete(store: RunStore, manifest: Manifest, model_id: str | None, run: Run) -> None:
+    """Make the row of a checkpoint `READY`, now that its manifest is in the run.
+
+    The checkpoint's metrics are linked to the row where the run has them: as those very points, so
+    that no curve has one of them twice, whoever logged them.
+
+    Args:
+        store: The run.
+        manifest: The checkpoint's manifest.
+        model_id: The row; None for none.
+        run: The run as it is now.
+
+    Raises:
+        TrackingUnavailableError: If the server does not answer.
+    """
+    if model_id is None:
+        return
+    try:
+        with store.asking("link a row of the Models table to the run") as client:
+            outputs = run.outputs.model_outputs if run.outputs is not None else []
+            if all(output.model_id != model_id for output in outputs):
+                # The step is what puts the row into the charts of the run's page.
+                output = LoggedModelOutput(model_id, manifest.chart_step)
+                client.log_outputs(store.run_id, [output])
+            # MLflow's file store appends: the curves would have each point twice.
+            appends = is_local_uri(store.tracking_uri)  # type: ignore[no-untyped-call]
+            points = [] if appends else _arrived_points(store, manifest, run)
+            if points:
+                linked = [
+                    Metric(p.key, p.value, p.timestamp, p.step, model_id=model_id) for p in points
+                ]
+                client.log_batch(store.run_id, metrics=linked)
+            client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+    except TrackingUnavailableError:
+        raise
+    except TrackingError as error:
+        _tell(store, manifest.name, error)
+
+
+def fail(store: RunStore, manifest: Manifest, model_id: str | None) -> None:
+    """Make the row of a checkpoint `FAILED` that will never be uploaded."""
+    if model_id is None:
+        return
+    try:
+        with store.asking("mark a row of the Models table as failed") as client:
+            client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
+    except TrackingError as error:
+        _tell(store, manifest.name, error)
+
+
+def remove(store: RunStore, names: Collection[str]) -> None:
+    """Remove the rows of checkpoints that are no more.
+
+    Raises:
+        TrackingUnavailableError: If the server does not answer.
+    """
+    for name in names:
+        try:
+            for row in _rows(store, name):
+                with store.asking("remove a row of the Models table") as client:
+                    client.delete_logged_model(row.model_id)
+        except TrackingUnavailableError:
+            raise
+        except TrackingError as error:
+            _tell(store, name, error)
+
+
+def _rows(store: RunStore, name: str) -> Iterator[LoggedModel]:
+    """Find the rows of all checkpoints that the run ever had under a name."""
+    with store.asking("search the Models table") as client:
+        token = None
+        while True:
+            page = client.search_logged_models(
+                [store.run.info.experiment_id],
+                filter_string=f"source_run_id = '{store.run_id}' AND name = '{name}'",
+                page_token=token,
+            )
+            for row in page:
+                if row.tags.get(ARTIFACT_PATH_TAG) == layout.artifact_path(name):
+                    yield row
+            token = page.token
+            if not token:
+                return
+
+
+def _rows_of(store: RunStore, manifest: Manifest) -> Iterator[LoggedModel]:
+    for row in _rows(store, manifest.name):
+        if row.tags.get(_MANIFEST_TAG) == str(manifest.digest):
+            yield row
+
+
+def _tags(manifest: Manifest) -> dict[str, str]:
+    path = layout.artifact_path(manifest.name)
+    return {
+        ARTIFACT_PATH_TAG: path,
+        WEIGHTS_TAG: str(manifest.weights_digest),
+        _MANIFEST_TAG: str(manifest.digest),
+        "mlflow.note.content": (
+            f"Its files are artifacts of the run: `runs:/{manifest.run_id}/{path}`"
+        ),
+    }
+
+
+def _arrived_points(store: RunStore, manifest: Manifest, run: Run) -> list[Metric]:
+    """Find the same, and wait a little for what another callback logs in a thread of its own."""
+    points = _points(store, manifest, run)
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while store.others_log and len(points) < len(manifest.metrics):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_LOOK_SECONDS)
+        points = _points(store, manifest, store.current_run())
+    return points
+
+
+def _points(store: RunStore, manifest: Manifest, run: Run) -> list[Metric]:
+    """Find the points of the run's curves that belong to a checkpoint."""
+    names = allowed_names(manifest.metrics)
+    # MLflow's own callbacks count the first epoch as step 0.
+    steps = (manifest.epoch, manifest.epoch - 1)
+    newest: Mapping[str, Metric] = {p.key: p for p in getattr(run.data, "_metric_objs", ())}
+    found = []
+    for name, value in manifest.metrics.items():
+        key = names[name]
+        if key not in newest:
+            continue
+        candidates = [newest[key]]
+        if not _is_point(newest[key], value, steps):
+            # The run is further than what is being sent.
+            with store.asking("read a metric's history") as client:
+                candidates = client.get_metric_history(store.run_id, key)
+        found += [point for point in candidates if _is_point(point, value, steps)][:1]
+    return found
+
+
+def _is_point(point: Metric, value: float, steps: tuple[int, ...]) -> bool:
+    if point.step not in steps:
+        return False
+    if math.isnan(value) or math.isnan(point.value):
+        return math.isnan(value) and math.isnan(point.value)
+    # Databases keep the largest number they have for infinity.
+    return math.isinf(value) or math.isclose(point.value, value, rel_tol=_TOLERANCE)
+
+
+def _tell(store: RunStore, name: str, error: TrackingError) -> None:
+    """Log that a row is not as it should be: the checkpoint is none the worse for it."""
+    level = logging.DEBUG if _is_unknown(error.__cause__) else logging.WARNING
+    message = "The row of %s of run %s in MLflow's Models table is not up to date: %s"
+    _logger.log(level, message, name, store.run_id, error)
+
+
+def _is_unknown(cause: BaseException | None) -> bool:
+    """Whether a server, or a store, is older than LoggedModels."""
+    code = getattr(cause, "error_code", None)
+    return (
+        isinstance(cause, NotImplementedError)
+        or code == "ENDPOINT_NOT_FOUND"
+        or "error code 404" in str(cause)
+    )

@@ -12,5 +12,9 @@ from lazy_loader import attach_stub
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
-__all__ = sorted([*__all__, "__version__"])
+__getattr__, _, _names = attach_stub(__name__, __file__)
+__all__ = sorted([*_names, "__version__"])
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,188 @@
+"""Find a checkpoint and open its files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import SCHEME, Reference
+from mlflow_ckpt._format.verification import VerificationResult
+from mlflow_ckpt._tracking import foreign
+from mlflow_ckpt._tracking.catalog import Catalog
+from mlflow_ckpt._tracking.checkpoint import Checkpoint
+from mlflow_ckpt._tracking.download import Progress
+from mlflow_ckpt._tracking.foreign import ForeignCheckpoint
+from mlflow_ckpt._tracking.references import locate, resolve
+from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt.errors import CheckpointNotFoundError
+
+
+@dataclass(frozen=True)
+class OpenedCheckpoint:
+    """The files of a checkpoint.
+
+    Attributes:
+        directory: Where they are, laid out as docs/format.md says.
+        manifest: Their manifest.
+        lost: What of a foreign model could not be loaded, as a phrase; None if nothing.
+    """
+
+    directory: Path
+    manifest: Manifest
+    lost: str | None = None
+
+
+# Converts a foreign model file into a checkpoint: given what was found, the downloaded file and an
+# empty directory, it fills the directory, and returns the manifest and what was lost.
+Convert = Callable[[ForeignCheckpoint, Path, Path], tuple[Manifest, str | None]]
+
+
+@dataclass(frozen=True)
+class OwnCheckpoint:
+    """A checkpoint that this package wrote. Its files are verified when it is opened."""
+
+    store: RunStore
+    catalog: Catalog
+    checkpoint: Checkpoint
+
+    @property
+    def verified(self) -> bool:
+        """Whether a manifest proves what the files hold."""
+        return True
+
+    @property
+    def run_id(self) -> str:
+        """The run that holds it."""
+        return self.checkpoint.run_id
+
+    @property
+    def name(self) -> str:
+        """Its directory's name."""
+        return self.checkpoint.name
+
+    @property
+    def epoch(self) -> int | None:
+        """Number of completed epochs."""
+        return self.checkpoint.manifest.epoch
+
+    @property
+    def uri(self) -> str:
+        """Its `ckpt:` URI."""
+        return f"{SCHEME}/{self.run_id}/{self.name}"
+
+    @contextmanager
+    def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
+        """Open the files, verified, for as long as the context lasts.
+
+        Raises:
+            VerificationError: If a file is missing, extra or altered.
+        """
+        with self.catalog.fetch(self.checkpoint, progress) as directory:
+            yield OpenedCheckpoint(directory, self.checkpoint.manifest)
+
+    def verify(self, progress: Progress | None = None) -> VerificationResult:
+        """Compare every file with the manifest that lies beside them."""
+        return self.catalog.verify(self.checkpoint, progress)
+
+
+@dataclass(frozen=True)
+class UnverifiedCheckpoint:
+    """A model that others saved. It is converted into a checkpoint when it is opened."""
+
+    foreign: ForeignCheckpoint
+    tracking_uri: str | None
+    convert: Convert
+
+    @property
+    def verified(self) -> bool:
+        """Whether a manifest proves what the files hold."""
+        return False
+
+    @property
+    def run_id(self) -> str:
+        """The run; empty if none is known."""
+        return self.foreign.run_id
+
+    @property
+    def name(self) -> str:
+        """Its file's or directory's name."""
+        return self.foreign.name
+
+    @property
+    def epoch(self) -> int | None:
+        """Number of completed epochs; None if unknown."""
+        return self.foreign.epoch
+
+    @property
+    def uri(self) -> str:
+        """Its `runs:` or `models:` URI."""
+        return self.foreign.uri
+
+    @contextmanager
+    def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
+        """Download, load and convert the model; open the files for as long as the context lasts.
+
+        Raises:
+            CheckpointNotFoundError: If it is no Keras model.
+            ModelError: If Keras cannot rebuild the model.
+        """
+        with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
+            downloaded, directory = Path(temporary, "downloaded"), Path(temporary, "checkpoint")
+            downloaded.mkdir()
+            directory.mkdir()
+            file = foreign.fetch(self.foreign, downloaded, self.tracking_uri, progress)
+            manifest, lost = self.convert(self.foreign, file, directory)
+            yield OpenedCheckpoint(directory, manifest, lost)
+
+
+FoundCheckpoint = OwnCheckpoint | UnverifiedCheckpoint
+
+
+@overload
+def find(query: Query) -> OwnCheckpoint: ...
+
+
+@overload
+def find(query: Query, convert: Convert) -> FoundCheckpoint: ...
+
+
+def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
+    """Find a checkpoint of a run, without reading more than its manifest.
+
+    Args:
+        query: What to find.
+        convert: Makes a checkpoint of a model that others saved, when that is opened. With it, such
+            models are found too, where the run has no checkpoint of this package's.
+
+    Raises:
+        NotFoundError, SelectorError, TrackingError: As in `mlflow_ckpt.get_checkpoint`.
+    """
+    if convert is None:
+        reference = resolve(query.run, query.checkpoint, query.tracking_uri)
+        store = RunStore(reference.run_id, query.tracking_uri)
+        with foreign.hinting(store):
+            return _own(store, reference, query)
+    located = locate(query.run, query.checkpoint, query.tracking_uri)
+    if not isinstance(located, Reference):
+        found = foreign.at(located, query.tracking_uri)
+        return UnverifiedCheckpoint(found, query.tracking_uri, convert)
+    store = RunStore(located.run_id, query.tracking_uri)
+    try:
+        return _own(store, located, query)
+    except CheckpointNotFoundError:
+        other = foreign.find(store, located.selector, query.monitor, query.mode)
+        if other is None:
+            raise
+        return UnverifiedCheckpoint(other, query.tracking_uri, convert)
+
+
+def _own(store: RunStore, reference: Reference, query: Query) -> OwnCheckpoint:
+    catalog = Catalog(store)
+    checkpoint = catalog.find(reference.selector, monitor=query.monitor, mode=query.mode)
+    return OwnCheckpoint(store, catalog, checkpoint)

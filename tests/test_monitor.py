@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_ckpt._format.monitor import Monitor, infer_mode, is_better
+from mlflow_ckpt._format.ranking import best_name
 
 NAN = math.nan
 
@@ -51,14 +53,33 @@ def test_the_name_of_a_metric_tells_which_way_it_improves(metric: str, mode: str
     ],
 )
 def test_the_best_of_several_values(mode: str, values: list[float], best: int | None) -> None:
-    assert Monitor("metric", mode).best(values) == best
+    assert position_of_best(values, mode) == best
 
 
 @given(st.lists(st.floats()), st.sampled_from(["min", "max"]))
 def test_nothing_beats_the_best(values: list[float], mode: str) -> None:
-    position = Monitor("metric", mode).best(values)
+    position = position_of_best(values, mode)
     if position is None:
         assert all(math.isnan(value) for value in values)
     else:
         assert not any(is_better(value, values[position], mode) for value in values)
         assert values.index(values[position]) == position
+
+
+def position_of_best(values: list[float], mode: str) -> int | None:
+    """Return the position of the best checkpoint; None if no metric tells."""
+    name = best_name([Saved(str(i), {"metric": v}, mode) for i, v in enumerate(values)])
+    return None if name is None else int(name)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is recorded with a checkpoint."""
+
+    name: str
+    metrics: dict[str, float]
+    mode: str
+
+    @property
+    def monitor(self) -> Monitor:
+        return Monitor("metric", self.mode)

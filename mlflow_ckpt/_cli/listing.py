@@ -15,10 +15,11 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import Fingerprint, TensorFingerprint
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.ranking import best_of
 from mlflow_ckpt._format.verification import VerificationResult
 from mlflow_ckpt._tracking import resumed_runs
 from mlflow_ckpt._tracking.catalog import Catalog
-from mlflow_ckpt._tracking.checkpoint import Checkpoint, best_of, no_checkpoints
+from mlflow_ckpt._tracking.checkpoint import Checkpoint, no_checkpoints
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.foreign import ForeignCheckpoint, hinting, list_foreign
 from mlflow_ckpt._tracking.references import locate, resolve

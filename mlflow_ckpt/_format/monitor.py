@@ -1,9 +1,8 @@
-"""Which way a metric improves, and which of several values is the best."""
+"""Which way a metric improves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 MODES = ("min", "max")
@@ -56,11 +55,3 @@ class Monitor:
 
     name: str
     mode: str
-
-    def best(self, values: Iterable[float]) -> int | None:
-        """Return the position of the best value (the first of equals), or None if all are NaN."""
-        best: tuple[int, float] | None = None
-        for position, value in enumerate(values):
-            if is_better(value, best[1] if best else None, self.mode):
-                best = (position, value)
-        return best[0] if best else None

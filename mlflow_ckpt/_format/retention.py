@@ -6,7 +6,6 @@ package protects whatever a policy says stands in `_tracking/prune_plan.py`.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,8 @@ from typing import Any
 
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._format.monitor import MODES, Monitor, infer_mode
+from mlflow_ckpt._format.monitor import MODES
+from mlflow_ckpt._format.ranking import rank
 from mlflow_ckpt.errors import InvalidArgumentError, MetricNotFoundError
 
 
@@ -93,33 +93,10 @@ class BestN(RetentionPolicy):
         """
         if not manifests:
             return frozenset()
-        monitor = self._resolve(manifests)
-        candidates = [
-            manifest
-            for manifest in manifests
-            if not math.isnan(manifest.metrics.get(monitor.name, math.nan))
-        ]
-        if not candidates:
-            raise _nothing_to_judge_by(monitor.name, manifests)
-        # A stable sort in either direction: the earliest of equals comes first.
-        candidates.sort(key=lambda m: m.metrics[monitor.name], reverse=monitor.mode == "max")
-        return _names(candidates[: self.n])
-
-    def _resolve(self, manifests: Sequence[Manifest]) -> Monitor:
-        recorded = next((m.monitor for m in reversed(manifests) if m.monitor is not None), None)
-        name = self.monitor or (recorded.name if recorded else None)
-        if name is None:
-            raise _nothing_to_judge_by(None, manifests)
-        if not any(name in manifest.metrics for manifest in manifests):
-            raise _nothing_to_judge_by(name, manifests)
-        mode = self.mode or (recorded.mode if recorded and recorded.name == name else None)
-        mode = mode or infer_mode(name)
-        if mode is None:
-            raise InvalidArgumentError(
-                f"Whether a high or a low {name!r} is better cannot be told from its name. "
-                "Say mode='min' or mode='max' (--mode)."
-            )
-        return Monitor(name, mode)
+        try:
+            return _names(rank(manifests, self.monitor, self.mode)[: self.n])
+        except MetricNotFoundError as error:
+            raise _nothing_to_judge_by(error.metric, manifests) from error
 
 
 @dataclass(frozen=True)
@@ -218,9 +195,9 @@ def _ends_an_epoch(manifest: Manifest) -> bool:
     return name is not None and name.unit == "epoch"
 
 
-def _nothing_to_judge_by(metric: str | None, manifests: Sequence[Manifest]) -> MetricNotFoundError:
+def _nothing_to_judge_by(metric: str, manifests: Sequence[Manifest]) -> MetricNotFoundError:
     available = sorted({name for manifest in manifests for name in manifest.metrics})
-    if metric is None:
+    if not metric:
         problem = "No checkpoint of the run recorded which metric tells the best"
     elif metric in available:
         problem = f"The metric {metric!r} is NaN in every checkpoint of the run"
@@ -229,6 +206,6 @@ def _nothing_to_judge_by(metric: str | None, manifests: Sequence[Manifest]) -> M
     return MetricNotFoundError(
         f"{problem}, so the best to keep cannot be told. Name another: monitor=… (--monitor); "
         f"recorded: {', '.join(available) or 'none'}.",
-        metric=metric or "",
+        metric=metric,
         available=available,
     )

@@ -15,7 +15,7 @@ from mlflow_ckpt._tracking.foreign import ForeignCheckpoint
 def converter(
     custom_objects: Mapping[str, Any] | None = None, architecture: Path | None = None
 ) -> Convert:
-    """Return the function that converts foreign models for `find`. Keras is loaded on its first use.
+    """Return the function that converts foreign models for `find`; its first call loads Keras.
 
     Args:
         custom_objects: Classes and functions by name, which the model uses.

@@ -19,7 +19,6 @@ from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking import resumed_runs
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.metric_names import allowed_names
-from mlflow_ckpt._tracking.references import resolve
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import CheckpointExistsError, InvalidArgumentError, MlflowCkptError
 
@@ -95,8 +94,9 @@ def import_checkpoints(
             f"It holds: {', '.join(_files_in(folder, None)[:3])}"
         )
     blueprint = None if architecture is None else stock_files.read_blueprint(Path(architecture))
-    store = RunStore(resolve(run_id, tracking_uri=tracking_uri).run_id, tracking_uri)
-    known = {found.name: found.manifest for found in Catalog(store).checkpoints()}
+    catalog = Catalog.of(run_id, tracking_uri)
+    store = catalog.store
+    known = {checkpoint.name: checkpoint.manifest for checkpoint in catalog.checkpoints()}
     logged = resumed_runs.logged_steps(store, [])
     done = []
     for name in names:

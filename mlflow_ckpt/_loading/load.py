@@ -1,23 +1,19 @@
-"""The public functions that read checkpoints: find, verify, load."""
+"""The public functions that read checkpoints: list, verify, load."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import Fingerprint
-from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.query import Query
 from mlflow_ckpt._format.verification import VerificationResult
-from mlflow_ckpt._loading import sources
-from mlflow_ckpt._loading.sources import Opening
-from mlflow_ckpt._tracking import foreign
+from mlflow_ckpt._loading.convert import converter
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
-from mlflow_ckpt._tracking.references import resolve
-from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._tracking.find import find
 from mlflow_ckpt.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
     from mlflow_ckpt._model.rebuild.fill import LoadReport
 
 CustomObjects = Mapping[str, Any] | None
-T = TypeVar("T")
 
 
 def list_checkpoints(run_id: str, *, tracking_uri: str | None = None) -> list[Checkpoint]:
@@ -41,8 +36,7 @@ def list_checkpoints(run_id: str, *, tracking_uri: str | None = None) -> list[Ch
         ManifestError: If a checkpoint has a manifest that cannot be read.
         TrackingError: If the server fails.
     """
-    reference = resolve(run_id, tracking_uri=tracking_uri)
-    return Catalog(RunStore(reference.run_id, tracking_uri)).checkpoints()
+    return Catalog.of(run_id, tracking_uri).checkpoints()
 
 
 def get_checkpoint(
@@ -68,7 +62,7 @@ def get_checkpoint(
         MetricNotFoundError: If `"best"` is asked for by a metric that was never recorded.
         TrackingError: If the server fails.
     """
-    return _find(run_id, checkpoint, monitor, mode, tracking_uri)[1]
+    return find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).checkpoint
 
 
 def verify(
@@ -93,8 +87,7 @@ def verify(
     Returns:
         What is missing, extra or altered, down to the tensor; `result.ok` if nothing is.
     """
-    catalog, found = _find(run_id, checkpoint, monitor, mode, tracking_uri)
-    return catalog.verify(found, progress)
+    return find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).verify(progress)
 
 
 def load_model(
@@ -135,22 +128,13 @@ def load_model(
     if form not in layout.FORMS:
         raise InvalidArgumentError(f"Expected form 'full' or 'split'. Received: form={form!r}")
 
-    def load(directory: Path, manifest: Manifest) -> keras.Model:
+    query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
+    checkpoint_ = find(query, converter(custom_objects)) if allow_unverified else find(query)
+    with checkpoint_.open(progress) as opened:
         from mlflow_ckpt._model.rebuild import model_loader
 
-        function = model_loader.load_full if form == "full" else model_loader.load_split
-        return function(directory, manifest, custom_objects)
-
-    if allow_unverified:
-        source = sources.find(
-            run_id, checkpoint, monitor=monitor, mode=mode, tracking_uri=tracking_uri
-        )
-        with source.opened(Opening(custom_objects, progress=progress)) as opened:
-            return load(opened.directory, opened.manifest)
-    return _with_files(
-        lambda directory, found: load(directory, found.manifest),
-        *(run_id, checkpoint, monitor, mode, tracking_uri, progress),
-    )
+        load = model_loader.load_full if form == "full" else model_loader.load_split
+        return load(opened.directory, opened.manifest, custom_objects)
 
 
 def load_architecture(
@@ -166,13 +150,10 @@ def load_architecture(
 
     Arguments and errors as in `load_model`.
     """
-
-    def load(directory: Path, _: Checkpoint) -> keras.Model:
+    with find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).open() as opened:
         from mlflow_ckpt._model.rebuild import model_loader
 
-        return model_loader.load_architecture(directory, custom_objects)
-
-    return _with_files(load, run_id, checkpoint, monitor, mode, tracking_uri, None)
+        return model_loader.load_architecture(opened.directory, custom_objects)
 
 
 def load_weights(
@@ -209,19 +190,16 @@ def load_weights(
         WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.
         VerificationError, NotFoundError, SelectorError, TrackingError: As in `load_model`.
     """
-
-    def load(directory: Path, found: Checkpoint) -> LoadReport:
+    with find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).open() as opened:
         from mlflow_ckpt._model.rebuild import fill
 
         return fill.fill(
             model,
-            directory,
-            found.manifest,
+            opened.directory,
+            opened.manifest,
             skip_mismatch=skip_mismatch,
             custom_objects=custom_objects,
         )
-
-    return _with_files(load, run_id, checkpoint, monitor, mode, tracking_uri, None)
 
 
 def fingerprint(model: keras.Model) -> Fingerprint:
@@ -238,32 +216,3 @@ def fingerprint(model: keras.Model) -> Fingerprint:
     from mlflow_ckpt._model.capture import introspection
 
     return introspection.fingerprint(model)
-
-
-def _with_files(
-    action: Callable[[Path, Checkpoint], T],
-    run_id: str,
-    checkpoint: str | int,
-    monitor: str | None,
-    mode: str | None,
-    tracking_uri: str | None,
-    progress: Progress | None,
-) -> T:
-    """Find a checkpoint and hand its verified files to `action`."""
-    catalog, found = _find(run_id, checkpoint, monitor, mode, tracking_uri)
-    with catalog.fetch(found, progress) as directory:
-        return action(directory, found)
-
-
-def _find(
-    run_id: str,
-    checkpoint: str | int,
-    monitor: str | None,
-    mode: str | None,
-    tracking_uri: str | None,
-) -> tuple[Catalog, Checkpoint]:
-    reference = resolve(run_id, checkpoint, tracking_uri)
-    store = RunStore(reference.run_id, tracking_uri)
-    catalog = Catalog(store)
-    with foreign.hinting(store):
-        return catalog, catalog.find(reference.selector, monitor=monitor, mode=mode)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
 from mlflow_ckpt._callback import MlflowCheckpoint
 from mlflow_ckpt._format.changes import changed_code, changed_versions
-from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.lineage import Origin
-from mlflow_ckpt._format.reference import Selector
+from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._loading.newest_valid import OpenedForResume, open_for_resume
 from mlflow_ckpt._model.files import training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.rebuild import fill, model_loader
@@ -23,23 +22,15 @@ from mlflow_ckpt._model.training.restorer import ADVICE, StateRestorer, changed_
 from mlflow_ckpt._saving.arguments import arguments_of
 from mlflow_ckpt._saving.compose import versions
 from mlflow_ckpt._tracking import removal
-from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.references import resolve
-from mlflow_ckpt._tracking.spool import sending
-from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.spool.sending import send_waiting
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._warn import warn
-from mlflow_ckpt.errors import (
-    CheckpointNotFoundError,
-    MlflowCkptError,
-    NewerSchemaError,
-    TrackingUnavailableError,
-    VerificationError,
-)
 
-Rebuild = Callable[[Path, Checkpoint], keras.Model]
+# Returns the model with the checkpoint's state, and how it differs from the one that was saved.
+Rebuild = Callable[[OpenedForResume, TrainingState], tuple[keras.Model, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,7 @@ class ResumePoint:
     initial_epoch: int
     initial_batch: int
     callbacks: list[keras.callbacks.Callback]
-    changes: tuple[str, ...] = field(default=())
+    changes: tuple[str, ...] = ()
 
 
 def resume(
@@ -102,11 +93,12 @@ def resume(
         VerificationError, FormNotFoundError, ModelError, FingerprintMismatchError: As there.
     """
 
-    def rebuild(directory: Path, found: Checkpoint) -> keras.Model:
-        return model_loader.load_full(directory, found.manifest, custom_objects)
+    def rebuild(opened: OpenedForResume, _: TrainingState) -> tuple[keras.Model, list[str]]:
+        manifest = opened.checkpoint.manifest
+        return model_loader.load_full(opened.directory, manifest, custom_objects), []
 
-    source = _Source(run_id, checkpoint, monitor, mode, tracking_uri, progress)
-    return source.point(rebuild, callbacks, in_place=in_place)
+    query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
+    return _resume(query, rebuild, callbacks, in_place=in_place, progress=progress)
 
 
 def restore(
@@ -143,167 +135,95 @@ def restore(
         NotFoundError, SelectorError, TrackingError, VerificationError: As in `resume`.
     """
 
-    def rebuild(directory: Path, found: Checkpoint) -> keras.Model:
-        # What the user compiled it with is gone once the optimizer's variables are in.
-        state = training_state.read(directory)
-        source.changes += changed_settings(model, state)
-        fill.fill_all(model, directory, found.manifest, custom_objects)
-        return model
+    def rebuild(opened: OpenedForResume, state: TrainingState) -> tuple[keras.Model, list[str]]:
+        # Before the optimizer's variables replace what the user compiled the model with.
+        changes = changed_settings(model, state)
+        fill.fill_all(model, opened.directory, opened.checkpoint.manifest, custom_objects)
+        return model, changes
 
-    source = _Source(run_id, checkpoint, monitor, mode, tracking_uri, progress)
-    return source.point(rebuild, callbacks, in_place=in_place)
+    query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
+    return _resume(query, rebuild, callbacks, in_place=in_place, progress=progress)
 
 
-class _Source:
-    """The run, and the checkpoint of it, that a training goes on from."""
+def _resume(
+    query: Query,
+    rebuild: Rebuild,
+    callbacks: Sequence[keras.callbacks.Callback],
+    *,
+    in_place: bool,
+    progress: Progress | None,
+) -> ResumePoint:
+    """Find, verify, rebuild, read the training's state, and prepare the callbacks."""
+    reference = resolve(query.run, query.checkpoint, query.tracking_uri)
+    store = RunStore(reference.run_id, query.tracking_uri)
+    query = replace(query, run=reference.run_id, checkpoint=str(reference.selector))
+    # The run's newest state may still be in this machine's spool.
+    send_waiting(store)
+    with open_for_resume(query, progress) as opened:
+        state = training_state.read(opened.directory)
+        model, changes = rebuild(opened, state)
+    if in_place:
+        # A training in the same run will write these again.
+        for name in opened.damaged:
+            removal.remove(store, name)
+    changes += _end_finished_epoch(state)
+    callbacks = _with_checkpoints(list(keras.tree.flatten(list(callbacks))), state)
+    changes += _changes(model, opened.checkpoint, state, callbacks)
+    if changes:
+        warn(f"{ADVICE}{'; '.join(changes)}.")
+    origin = _origin(opened.checkpoint, store)
+    for callback in callbacks:
+        if isinstance(callback, MlflowCheckpoint):
+            callback.resume_from(origin, in_place=in_place, batch=state.batch)
+    restorer = StateRestorer(state, callbacks, opened.checkpoint.name, changes)
+    return ResumePoint(
+        model=model,
+        checkpoint=opened.checkpoint,
+        initial_epoch=state.epoch,
+        initial_batch=state.batch,
+        callbacks=[restorer, *callbacks],
+        changes=tuple(changes),
+    )
 
-    def __init__(
-        self,
-        run_id: str,
-        checkpoint: str | int,
-        monitor: str | None,
-        mode: str | None,
-        tracking_uri: str | None,
-        progress: Progress | None,
-    ) -> None:
-        reference = resolve(run_id, checkpoint, tracking_uri)
-        self.changes: list[str] = []
-        self._selector = reference.selector
-        self._judging = {"monitor": monitor, "mode": mode}
-        self._store = RunStore(reference.run_id, tracking_uri)
-        self._catalog = Catalog(self._store)
-        self._progress = progress
-        self._damaged: dict[str, str] = {}
 
-    def point(
-        self, rebuild: Rebuild, callbacks: Sequence[keras.callbacks.Callback], *, in_place: bool
-    ) -> ResumePoint:
-        """Rebuild the model and all that belongs to it."""
-        self._send_what_waits()
-        found, model, state = self._rebuilt(rebuild)
-        if in_place:
-            self._clear_the_way()
-        given = _with_checkpoints(list(keras.tree.flatten(list(callbacks))), state)
-        epoch_over = state.batch > 0 and state.batch == state.steps
-        if epoch_over:
-            self.changes.append(
-                f"the checkpoint was saved after the last batch of epoch {state.epoch + 1}: its "
-                "validation, and what callbacks do at the end of an epoch, are left out"
-            )
-            state.epoch, state.batch = state.epoch + 1, 0
-        self.changes += _changes(model, found, state, given)
-        if self.changes:
-            warn(f"{ADVICE}{'; '.join(self.changes)}.")
-        manifest = found.manifest
-        origin = Origin(
-            found.run_id, found.name, str(manifest.weights_digest), self._store.tracking_uri
-        )
-        for callback in given:
-            if isinstance(callback, MlflowCheckpoint):
-                callback.resume_from(origin, in_place=in_place, batch=state.batch)
-        restorer = StateRestorer(state, given, found.name, self.changes)
-        return ResumePoint(
-            model=model,
-            checkpoint=found,
-            initial_epoch=state.epoch,
-            initial_batch=state.batch,
-            callbacks=[restorer, *given],
-            changes=tuple(self.changes),
-        )
+def _end_finished_epoch(state: TrainingState) -> list[str]:
+    """Move a state saved after an epoch's last batch to the next epoch; return what is left out."""
+    if state.batch == 0 or state.batch != state.steps:
+        return []
+    state.epoch, state.batch = state.epoch + 1, 0
+    return [
+        f"the checkpoint was saved after the last batch of epoch {state.epoch}: its "
+        "validation, and what callbacks do at the end of an epoch, are left out"
+    ]
 
-    def _send_what_waits(self) -> None:
-        """Send what this machine's spool holds of the run: its newest state may be there."""
-        spool = Spool.default()
-        for entry in spool.entries(self._store.run_id):
-            if entry.tracking_uri != self._store.tracking_uri:
-                continue
-            try:
-                self._store.require_answer()
-                sending.send(spool, entry, self._store, lambda _: None, verified=True)
-            except TrackingUnavailableError:
-                raise
-            except (MlflowCkptError, OSError) as error:
-                warn(
-                    f"{entry.label} of the run {self._store.run_id} waits in this machine's spool "
-                    f"and could not be sent: {error}"
-                )
 
-    def _rebuilt(self, rebuild: Rebuild) -> tuple[Checkpoint, keras.Model, TrainingState]:
-        if self._selector != Selector("latest"):
-            found = self._catalog.find(self._selector, **self._judging)
-            with self._catalog.fetch(found, self._progress) as directory:
-                return found, rebuild(directory, found), training_state.read(directory)
-        complete, damaged, unfinished = self._catalog.survey()
-        for error in damaged.values():
-            if isinstance(error, NewerSchemaError):
-                raise error
-        self._damaged = {name: str(error) for name, error in damaged.items()}
-        for found in reversed(complete):
-            try:
-                with self._catalog.fetch(found, self._progress) as directory:
-                    state = training_state.read(directory)
-                    model = rebuild(directory, found)
-            except VerificationError as error:
-                self._damaged[found.name] = str(error)
-                continue
-            self._tell_of_newer(found, unfinished)
-            return found, model, state
-        listed = "; ".join(f"{name}: {why}" for name, why in self._damaged.items())
-        raise CheckpointNotFoundError(
-            f"The run {self._store.run_id} has no valid checkpoint to resume from"
-            + (f". {listed}" if listed else ", nor any other."),
-            run_id=self._store.run_id,
-        )
-
-    def _tell_of_newer(self, found: Checkpoint, unfinished: Sequence[str]) -> None:
-        """Say which checkpoints would have come first, had they been valid."""
-        self._damaged = {n: why for n, why in self._damaged.items() if _is_newer(n, found)}
-        newer = {**self._damaged}
-        newer |= {
-            name: "it was not uploaded whole" for name in unfinished if _is_newer(name, found)
-        }
-        if newer:
-            listed = "; ".join(f"{name}: {why}" for name, why in newer.items())
-            warn(
-                f"Resuming from {found.name}, the newest valid checkpoint of the run "
-                f"{found.run_id}. Newer ones cannot be used. {listed}"
-            )
-
-    def _clear_the_way(self) -> None:
-        """Remove damaged checkpoints that a training in the same run will write again."""
-        for name in self._damaged:
-            removal.remove(self._store, name)
+def _origin(checkpoint: Checkpoint, store: RunStore) -> Origin:
+    digest = str(checkpoint.manifest.weights_digest)
+    return Origin(checkpoint.run_id, checkpoint.name, digest, store.tracking_uri)
 
 
 def _with_checkpoints(
     callbacks: list[keras.callbacks.Callback], state: TrainingState
 ) -> list[keras.callbacks.Callback]:
+    """Add an `MlflowCheckpoint` with the recorded arguments, unless one was given."""
     if any(isinstance(callback, MlflowCheckpoint) for callback in callbacks):
         return callbacks
     arguments = {} if state.settings is None else arguments_of(state.settings)
     return [*callbacks, MlflowCheckpoint(**arguments)]
 
 
-def _is_newer(name: str, found: Checkpoint) -> bool:
-    parsed = CheckpointName.parse(name)
-    if parsed is None:
-        return False
-    manifest = found.manifest
-    return parsed.number > (manifest.epoch if parsed.unit == "epoch" else manifest.step)
-
-
 def _changes(
     model: keras.Model,
-    found: Checkpoint,
+    checkpoint: Checkpoint,
     state: TrainingState,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> list[str]:
-    """Tell how the training that goes on differs from the one that was saved."""
-    changes = list(changed_versions(found.manifest.versions, versions()))
+    """Return how the resumed training differs from the one that was saved, a phrase each."""
+    changes = list(changed_versions(checkpoint.manifest.versions, versions()))
     changes += changed_code(state.code, code_digests(model))
     if state.callbacks is None or state.random is None:
         changes.append(
-            f"{found.name} holds no states of callbacks and random generators (an older "
+            f"{checkpoint.name} holds no states of callbacks and random generators (an older "
             "mlflow_ckpt, or no training, saved it)"
         )
     else:
@@ -311,13 +231,13 @@ def _changes(
     changes += state.unsaved
     if state.stopped:
         changes.append("a callback had ended the training there, and now it goes on")
-    for each in callbacks:
-        swapped = isinstance(each, keras.callbacks.SwapEMAWeights) and each.swap_on_epoch
+    for callback in callbacks:
+        swapped = isinstance(callback, keras.callbacks.SwapEMAWeights) and callback.swap_on_epoch
         if swapped and state.epochs == state.epoch:
             changes.append(
                 "SwapEMAWeights put the moving average in the place of the weights for good, as "
                 f"epoch {state.epoch} was to be the last"
             )
-    if any(isinstance(each, keras.callbacks.BackupAndRestore) for each in callbacks):
+    if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
         changes.append("BackupAndRestore restores a state of its own over this one: leave it out")
     return changes

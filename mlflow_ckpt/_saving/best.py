@@ -117,8 +117,8 @@ class Improvement:
         return None
 
     def _take_up(self, monitor: Monitor) -> None:
-        values = [metrics[monitor.name] for metrics in self._previous if monitor.name in metrics]
-        position = monitor.best(values)
-        if position is not None and is_better(values[position], self.best, monitor.mode):
-            self.best = values[position]
+        for metrics in self._previous:
+            value = metrics.get(monitor.name, math.nan)
+            if is_better(value, self.best, monitor.mode):
+                self.best = value
         self._previous = []

@@ -24,8 +24,7 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 if TYPE_CHECKING:
-    from mlflow_ckpt._tracking.catalog import Catalog
-    from mlflow_ckpt._tracking.checkpoint import Checkpoint
+    from mlflow_ckpt._tracking.find import OwnCheckpoint
 
 _EXPECTED = "Expected ckpt:/<run_id>/<selector>, such as ckpt:/0a1b2c…/best."
 
@@ -48,14 +47,15 @@ class CheckpointArtifactRepository(ArtifactRepository):
         """
         with _translated():
             run_id, selector, inside = self._divided(path)
-            catalog = self._catalog(run_id)
             prefix = PurePosixPath(path or ".")
             if selector is None:
+                from mlflow_ckpt._tracking.catalog import Catalog
+
                 return [
-                    FileInfo(str(prefix / found.name), True, None)
-                    for found in catalog.checkpoints()
+                    FileInfo(str(prefix / checkpoint.name), True, None)
+                    for checkpoint in Catalog.of(run_id, self.tracking_uri).checkpoints()
                 ]
-            sizes = _sizes(_find(catalog, selector))
+            sizes = _sizes(self._find(run_id, selector))
         listed: dict[str, FileInfo] = {}
         for file, size in sizes.items():
             if inside != file and file.is_relative_to(inside):
@@ -90,8 +90,7 @@ class CheckpointArtifactRepository(ArtifactRepository):
                     f"{self._uri(artifact_path)} names a run, and no checkpoint. {_EXPECTED}",
                     INVALID_PARAMETER_VALUE,
                 )
-            catalog = self._catalog(run_id)
-            found = _find(catalog, selector)
+            found = self._find(run_id, selector)
             wanted = [file for file in _sizes(found) if file.is_relative_to(inside)]
             if not wanted:
                 raise MlflowException(
@@ -103,7 +102,7 @@ class CheckpointArtifactRepository(ArtifactRepository):
             try:
                 with tempfile.TemporaryDirectory(prefix=".mlflow_ckpt_", dir=goal) as staging:
                     directory = Path(staging)
-                    catalog.deliver(found, directory)
+                    found.catalog.deliver(found.checkpoint, directory)
                     for file in wanted:
                         _move(directory / file, place / file.relative_to(inside))
             except BaseException:
@@ -150,24 +149,18 @@ class CheckpointArtifactRepository(ArtifactRepository):
         selector = parts[1] if len(parts) > 1 else None
         return parts[0], selector, PurePosixPath(*parts[2:])
 
-    def _catalog(self, run_id: str) -> Catalog:
-        from mlflow_ckpt._tracking.catalog import Catalog
-        from mlflow_ckpt._tracking.store import RunStore
+    def _find(self, run_id: str, selector: str) -> OwnCheckpoint:
+        from mlflow_ckpt._format.query import Query
+        from mlflow_ckpt._tracking.find import find
 
-        return Catalog(RunStore(run_id, self.tracking_uri))
-
-
-def _find(catalog: Catalog, selector: str) -> Checkpoint:
-    from mlflow_ckpt._format.reference import Selector
-
-    return catalog.find(Selector.parse(selector))
+        return find(Query(run_id, selector, tracking_uri=self.tracking_uri))
 
 
-def _sizes(checkpoint: Checkpoint) -> dict[PurePosixPath, int | None]:
+def _sizes(found: OwnCheckpoint) -> dict[PurePosixPath, int | None]:
     from mlflow_ckpt._format import layout
 
     files: dict[PurePosixPath, int | None] = {
-        PurePosixPath(entry.path): entry.size for entry in checkpoint.manifest.files
+        PurePosixPath(entry.path): entry.size for entry in found.checkpoint.manifest.files
     }
     return files | {PurePosixPath(layout.MANIFEST): None}
 

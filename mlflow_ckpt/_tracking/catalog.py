@@ -13,11 +13,13 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import MODES
+from mlflow_ckpt._format.ranking import best_of
 from mlflow_ckpt._format.reference import Selector
 from mlflow_ckpt._format.verification import VerificationResult, read_manifest, verify_directory
 from mlflow_ckpt._tracking import index
-from mlflow_ckpt._tracking.checkpoint import Checkpoint, best_of, no_checkpoints
+from mlflow_ckpt._tracking.checkpoint import Checkpoint, no_checkpoints
 from mlflow_ckpt._tracking.download import Progress, download
+from mlflow_ckpt._tracking.references import resolve
 from mlflow_ckpt._tracking.store import RunStore, StoredFile
 from mlflow_ckpt.errors import (
     CheckpointNotFoundError,
@@ -65,10 +67,22 @@ class Catalog:
     """The checkpoints of one run.
 
     A directory without a manifest is not a checkpoint: an upload that is under way, or that died.
+
+    Attributes:
+        store: The run.
     """
 
     def __init__(self, store: RunStore) -> None:
-        self._store = store
+        self.store = store
+
+    @classmethod
+    def of(cls, run: str, tracking_uri: str | None = None) -> Catalog:
+        """Return the catalog of the run that a run id or URI names.
+
+        Raises:
+            SelectorError, CheckpointNotFoundError, TrackingError: If the run cannot be told.
+        """
+        return cls(RunStore(resolve(run, tracking_uri=tracking_uri).run_id, tracking_uri))
 
     def scan(self) -> tuple[list[Checkpoint], dict[str, ManifestError]]:
         """Return the complete checkpoints, oldest first, and the damaged ones by name.
@@ -131,7 +145,7 @@ class Catalog:
             self._refuse_damaged(contents.damaged)
             found = contents.complete
             if not found:
-                raise no_checkpoints(self._store.run_id)
+                raise no_checkpoints(self.store.run_id)
             chosen = found[-1] if selector.kind == "latest" else best_of(found, monitor, mode)
             if chosen.name not in contents.cached:
                 return chosen
@@ -175,34 +189,34 @@ class Catalog:
         Raises:
             VerificationError: If what has arrived is not what was saved.
         """
-        local = self._store.local_path(checkpoint.artifact_path)
+        local = self.store.local_path(checkpoint.artifact_path)
         if local is not None and local.is_dir():
             shutil.copytree(local, directory, dirs_exist_ok=True)
         else:
-            download(self._store, checkpoint.artifact_path, directory, None)
+            download(self.store, checkpoint.artifact_path, directory, None)
         verify_directory(directory, checkpoint.manifest).raise_if_damaged()
 
     @contextmanager
     def _files(self, checkpoint: Checkpoint, progress: Progress | None) -> Iterator[Path]:
-        local = self._store.local_path(checkpoint.artifact_path)
+        local = self.store.local_path(checkpoint.artifact_path)
         if local is not None and local.is_dir():
             yield local
             return
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             directory = Path(temporary)
-            download(self._store, checkpoint.artifact_path, directory, progress)
+            download(self.store, checkpoint.artifact_path, directory, progress)
             yield directory
 
     def _contents(self) -> _Contents:
         """Find out what the run has, with as few requests as there can be."""
-        listed = self._store.list(layout.CHECKPOINTS_DIR)
+        listed = self.store.list(layout.CHECKPOINTS_DIR)
         names = index.checkpoint_names(listed)
         cached: dict[str, Manifest] = {}
         # On this machine's disk the manifests themselves are as quick to read.
         if not self._is_local() and any(item.path == index.PATH for item in listed):
-            cached = index.read(self._store)
+            cached = index.read(self.store)
         unknown = [name for name in names if name not in cached]
-        read = cached | index.read_manifests(self._store, unknown)
+        read = cached | index.read_manifests(self.store, unknown)
         results = {name: self._result(read[name]) for name in names}
         return _Contents(results, cached.keys() & names, listed)
 
@@ -211,36 +225,36 @@ class Catalog:
         contents.confirm(checkpoint.name, self._read(checkpoint.name))
 
     def _is_local(self) -> bool:
-        directory = self._store.local_path(layout.CHECKPOINTS_DIR)
+        directory = self.store.local_path(layout.CHECKPOINTS_DIR)
         return directory is not None and directory.is_dir()
 
     def _read(self, name: str) -> _Result:
-        return self._result(index.read_manifest(self._store, name))
+        return self._result(index.read_manifest(self.store, name))
 
     def _result(self, read: Manifest | ManifestError | None) -> _Result:
-        return Checkpoint(self._store.run_id, read) if isinstance(read, Manifest) else read
+        return Checkpoint(self.store.run_id, read) if isinstance(read, Manifest) else read
 
     def _refuse_damaged(self, damaged: Mapping[str, ManifestError]) -> None:
         for name, error in damaged.items():
             raise _restated(
                 error,
-                f"The checkpoint {name} of run {self._store.run_id} cannot be read: {error} "
+                f"The checkpoint {name} of run {self.store.run_id} cannot be read: {error} "
                 "Name another one by its epoch or step.",
             ) from error
 
     def _named(self, name: CheckpointName) -> Checkpoint:
-        _ = self._store.run  # an unknown run is told as such
+        _ = self.store.run  # an unknown run is told as such
         result = self._read(str(name))
         if isinstance(result, ManifestError):
             raise _restated(
-                result, f"The checkpoint {name} of run {self._store.run_id}: {result}"
+                result, f"The checkpoint {name} of run {self.store.run_id}: {result}"
             ) from result
         if result is None:
             available = [checkpoint.name for checkpoint in self.scan()[0]]
             raise CheckpointNotFoundError(
-                f"The run {self._store.run_id} has no checkpoint {name}. It has: "
+                f"The run {self.store.run_id} has no checkpoint {name}. It has: "
                 f"{_abridged(available) or 'none'}.",
-                run_id=self._store.run_id,
+                run_id=self.store.run_id,
                 available=available,
             )
         return result

@@ -47,9 +47,13 @@ Convert = Callable[[ForeignCheckpoint, Path, Path], tuple[Manifest, str | None]]
 class OwnCheckpoint:
     """A checkpoint that this package wrote. Its files are verified when it is opened."""
 
-    store: RunStore
     catalog: Catalog
     checkpoint: Checkpoint
+
+    @property
+    def store(self) -> RunStore:
+        """The run, as a store of files and metrics."""
+        return self.catalog.store
 
     @property
     def verified(self) -> bool:
@@ -185,4 +189,4 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
 def _own(store: RunStore, reference: Reference, query: Query) -> OwnCheckpoint:
     catalog = Catalog(store)
     checkpoint = catalog.find(reference.selector, monitor=query.monitor, mode=query.mode)
-    return OwnCheckpoint(store, catalog, checkpoint)
+    return OwnCheckpoint(catalog, checkpoint)

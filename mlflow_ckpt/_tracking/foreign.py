@@ -19,8 +19,8 @@ import yaml
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.file_names import ENDINGS
 from mlflow_ckpt._format.monitor import Monitor
+from mlflow_ckpt._format.ranking import best_of
 from mlflow_ckpt._format.reference import Place, Selector
-from mlflow_ckpt._tracking.checkpoint import best_of
 from mlflow_ckpt._tracking.download import Progress, download
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore, StoredFile, asking

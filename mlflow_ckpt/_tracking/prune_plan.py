@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.ranking import best_name
 from mlflow_ckpt._format.retention import RetentionPolicy, check_policy
 from mlflow_ckpt._tracking import index
-from mlflow_ckpt._tracking.checkpoint import Checkpoint, best_of
 from mlflow_ckpt._tracking.registry import usage
 from mlflow_ckpt._tracking.store import RunStore
-from mlflow_ckpt.errors import ManifestError, MetricNotFoundError, TrackingError
+from mlflow_ckpt.errors import ManifestError, TrackingError
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def plan(store: RunStore, policy: RetentionPolicy, *, leftovers: bool = False) -
     found, damaged, without_manifest = _read(store)
     keep = policy.keep(found)
     latest = found[-1].name if found else None
-    best = best_name(store.run_id, found)
+    best = best_name(found)
     used = _registered(store, [manifest.name for manifest in found])
 
     def reasons(name: str) -> tuple[str, ...]:
@@ -118,14 +118,6 @@ def is_leftover(store: RunStore, name: str) -> bool:
     if layout.MANIFEST in listed or any(layout.is_claim(each) for each in listed):
         return False
     return layout.FINGERPRINT in listed
-
-
-def best_name(run_id: str, found: list[Manifest]) -> str | None:
-    try:
-        return best_of([Checkpoint(run_id, manifest) for manifest in found], None, None).name
-    except MetricNotFoundError:
-        # No metric tells.
-        return None
 
 
 def _registered(store: RunStore, names: list[str]) -> dict[str, list[str]]:

@@ -17,17 +17,15 @@ from pathlib import Path, PurePosixPath
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.ranking import best_name
 from mlflow_ckpt._tracking import index
-from mlflow_ckpt._tracking.checkpoint import Checkpoint, best_of
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import logged_models, pages
 from mlflow_ckpt.errors import (
     CheckpointBusyError,
     CheckpointExistsError,
-    InvalidArgumentError,
     ManifestError,
-    MetricNotFoundError,
     NewerSchemaError,
     TrackingError,
 )
@@ -107,19 +105,11 @@ def announce(store: RunStore, manifest: Manifest, model_id: str | None = None) -
     """
     found = index.record(store, manifest)
     run = store.current_run()
-    best = best_name(store.run_id, found)
+    best = best_name(found)
     tags = {LATEST_TAG: found[-1].name, **({} if best is None else {BEST_TAG: best})}
     store.set_tags(tags | pages.tags(store, found, best, run))
     logged_models.complete(store, manifest, model_id, run)
     return found
-
-
-def best_name(run_id: str, manifests: Sequence[Manifest]) -> str | None:
-    """Return the name of the best of several checkpoints; None if no metric tells."""
-    try:
-        return best_of([Checkpoint(run_id, each) for each in manifests], None, None).name
-    except (InvalidArgumentError, MetricNotFoundError):
-        return None
 
 
 def upload_order(paths: Sequence[str]) -> list[str]:

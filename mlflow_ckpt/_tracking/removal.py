@@ -6,8 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.ranking import best_name
 from mlflow_ckpt._tracking import index
-from mlflow_ckpt._tracking.prune_plan import PlannedCheckpoint, PrunePlan, best_name, is_leftover
+from mlflow_ckpt._tracking.prune_plan import PlannedCheckpoint, PrunePlan, is_leftover
 from mlflow_ckpt._tracking.store import RunStore, StoredFile
 from mlflow_ckpt._tracking.ui import logged_models, pages
 from mlflow_ckpt.errors import InvalidArgumentError, TrackingError, TrackingUnavailableError
@@ -64,7 +65,7 @@ def _refresh_pages(store: RunStore, removed: Collection[str]) -> None:
     logged_models.remove(store, removed)
     left = sorted(index.read(store).values(), key=index.by_training)
     if left:
-        pages.refresh(store, left, best_name(store.run_id, left))
+        pages.refresh(store, left, best_name(left))
 
 
 def remove(store: RunStore, name: str) -> None:

@@ -16,11 +16,11 @@ from mlflow.utils.validation import (
     _validate_model_name,
 )
 
+from mlflow_ckpt._format.query import Query
 from mlflow_ckpt._format.verification import VerificationResult
-from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
+from mlflow_ckpt._tracking.find import find
 from mlflow_ckpt._tracking.metric_names import allowed_names
-from mlflow_ckpt._tracking.references import resolve
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import FormNotFoundError, InvalidArgumentError, VerificationError
 
@@ -105,10 +105,8 @@ def register(
         RunNotFoundError, CheckpointNotFoundError, TrackingError: As in `get_checkpoint`.
     """
     check_names(name, alias)
-    reference = resolve(run_id, checkpoint, tracking_uri)
-    store = RunStore(reference.run_id, tracking_uri)
-    found = Catalog(store).find(reference.selector, monitor=monitor, mode=mode)
-    return _register(store, found, name, alias)
+    found = find(Query(run_id, checkpoint, monitor, mode, tracking_uri))
+    return _register(found.store, found.checkpoint, name, alias)
 
 
 def _register(store: RunStore, checkpoint: Checkpoint, name: str, alias: str | None) -> Registered:

@@ -13,7 +13,14 @@ from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import logged_models
-from mlflow_ckpt.errors import CheckpointBusyError, RequestRefusedError, TrackingError
+from mlflow_ckpt._warn import warn
+from mlflow_ckpt.errors import (
+    CheckpointBusyError,
+    MlflowCkptError,
+    RequestRefusedError,
+    TrackingError,
+    TrackingUnavailableError,
+)
 
 
 def send(
@@ -59,6 +66,28 @@ def send(
         manifest = deliver(entry, store, progress)
         spool_.remove(entry)
         return manifest
+
+
+def send_waiting(store: RunStore) -> None:
+    """Send what this machine's spool holds of a run; warn of what cannot be sent.
+
+    Raises:
+        TrackingUnavailableError: If the server does not answer.
+    """
+    spool = Spool.default()
+    for entry in spool.entries(store.run_id):
+        if entry.tracking_uri != store.tracking_uri:
+            continue
+        try:
+            store.require_answer()
+            send(spool, entry, store, lambda _: None, verified=True)
+        except TrackingUnavailableError:
+            raise
+        except (MlflowCkptError, OSError) as error:
+            warn(
+                f"{entry.label} of the run {store.run_id} waits in this machine's spool "
+                f"and could not be sent: {error}"
+            )
 
 
 def place(draft: Draft, store: RunStore, manifest: Manifest) -> Entry | None:

@@ -1,0 +1,96 @@
+"""Open the checkpoint to resume from: the one asked for, or the newest that is valid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow_ckpt._format.layout import CheckpointName
+from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._tracking.catalog import Catalog
+from mlflow_ckpt._tracking.checkpoint import Checkpoint
+from mlflow_ckpt._tracking.download import Progress
+from mlflow_ckpt._tracking.find import find
+from mlflow_ckpt._warn import warn
+from mlflow_ckpt.errors import CheckpointNotFoundError, NewerSchemaError, VerificationError
+
+
+@dataclass(frozen=True)
+class OpenedForResume:
+    """A checkpoint to resume from.
+
+    Attributes:
+        checkpoint: The checkpoint.
+        directory: Its verified files.
+        damaged: Newer checkpoints that cannot be used, and why, by name.
+    """
+
+    checkpoint: Checkpoint
+    directory: Path
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def open_for_resume(query: Query, progress: Progress | None) -> Iterator[OpenedForResume]:
+    """Open a checkpoint's verified files, for as long as the context lasts.
+
+    For `latest`, passes over checkpoints that are damaged or incomplete, with a warning.
+
+    Raises:
+        CheckpointNotFoundError: If the run has no such, or no valid, checkpoint.
+        NewerSchemaError: If a newer mlflow_ckpt wrote one of the run's checkpoints.
+        VerificationError: If the checkpoint asked for is damaged.
+    """
+    if query.checkpoint != "latest":
+        found = find(query)
+        with found.open(progress) as opened:
+            yield OpenedForResume(found.checkpoint, opened.directory)
+        return
+    catalog = Catalog.of(query.run, query.tracking_uri)
+    complete, unreadable, unfinished = catalog.survey()
+    for error in unreadable.values():
+        if isinstance(error, NewerSchemaError):
+            raise error
+    damaged = {name: str(error) for name, error in unreadable.items()}
+    for checkpoint in reversed(complete):
+        with ExitStack() as stack:
+            try:
+                directory = stack.enter_context(catalog.fetch(checkpoint, progress))
+            except VerificationError as error:
+                damaged[checkpoint.name] = str(error)
+                continue
+            newer = {n: reason for n, reason in damaged.items() if _is_newer(n, checkpoint)}
+            _warn_of_newer(checkpoint, newer, unfinished)
+            yield OpenedForResume(checkpoint, directory, newer)
+            return
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in damaged.items())
+    raise CheckpointNotFoundError(
+        f"The run {query.run} has no valid checkpoint to resume from"
+        + (f". {reasons}" if reasons else ", nor any other."),
+        run_id=query.run,
+    )
+
+
+def _warn_of_newer(
+    checkpoint: Checkpoint, damaged: Mapping[str, str], unfinished: Sequence[str]
+) -> None:
+    newer = {
+        name: "it was not uploaded whole" for name in unfinished if _is_newer(name, checkpoint)
+    }
+    newer = {**damaged, **newer}
+    if newer:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in newer.items())
+        warn(
+            f"Resuming from {checkpoint.name}, the newest valid checkpoint of the run "
+            f"{checkpoint.run_id}. Newer ones cannot be used. {reasons}"
+        )
+
+
+def _is_newer(name: str, checkpoint: Checkpoint) -> bool:
+    parsed = CheckpointName.parse(name)
+    if parsed is None:
+        return False
+    manifest = checkpoint.manifest
+    return parsed.number > (manifest.epoch if parsed.unit == "epoch" else manifest.step)

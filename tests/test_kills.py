@@ -16,9 +16,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
-from mlflow_ckpt._tracking.publishing import BEST_TAG, LATEST_TAG
 from mlflow_ckpt._tracking.spool.entries import CHECKPOINT, METRICS, Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt._tracking.tags import BEST, LATEST
 from tests.support import children, cli
 from tests.support.children import Child, die
 from tests.support.stores import Store
@@ -133,8 +133,8 @@ def _check_files(run_id: str, found: set[str], store: Store) -> None:
 def _check_tags(run_id: str, found: dict[str, Any], store: Store) -> None:
     tags = MlflowClient(store.uri).get_run(run_id).data.tags
     if found:
-        assert tags[LATEST_TAG] == max(found)
-        assert tags[BEST_TAG] in found
+        assert tags[LATEST] == max(found)
+        assert tags[BEST] in found
 
 
 def start(run_id: str, root: Path, store: Store) -> Child:

@@ -18,12 +18,12 @@ from mlflow.tracking import MlflowClient
 import mlflow_ckpt
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking import index
-from mlflow_ckpt._tracking.publishing import BEST_TAG, LATEST_TAG
 from mlflow_ckpt._tracking.spool import sending
 from mlflow_ckpt._tracking.spool.entries import CHECKPOINT, Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.spool.uploader import Uploader
 from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._tracking.tags import BEST, LATEST
 from mlflow_ckpt.errors import CheckpointBusyError, CheckpointExistsError
 from tests.support import children, cli
 from tests.support.children import Child
@@ -114,7 +114,7 @@ def test_two_names_at_the_same_moment(store: Store, tmp_path: Path) -> None:
         saver.save(small_model(), "epoch_0003", epoch=3, metrics={})
     assert sorted(index.read(RunStore(run_id))) == ["epoch_0001", "epoch_0002", "epoch_0003"]
     tags = MlflowClient(store.uri).get_run(run_id).data.tags
-    assert (tags[LATEST_TAG], tags[BEST_TAG]) == ("epoch_0003", "epoch_0002")
+    assert (tags[LATEST], tags[BEST]) == ("epoch_0003", "epoch_0002")
 
 
 def test_a_flush_while_the_training_sends(http_store: Store, spool: Path, tmp_path: Path) -> None:

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-RESUMED_FROM_TAG = "mlflow_ckpt.resumed_from"
-RESUMED_BY_TAG = "mlflow_ckpt.resumed_by"
-
 
 @dataclass(frozen=True)
 class Origin:

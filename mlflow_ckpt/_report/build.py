@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._report.gathering import Progress, gather
@@ -33,8 +31,4 @@ def publish(store: RunStore) -> None:
     Raises:
         TrackingError: If the server does not answer.
     """
-    page = build([store], always=False)
-    with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
-        file = Path(directory) / layout.REPORT
-        file.write_text(page, encoding="utf-8")
-        store.upload(file, layout.CHECKPOINTS_DIR)
+    store.write_text(layout.artifact_path(layout.REPORT), build([store], always=False))

@@ -19,12 +19,10 @@ from mlflow_ckpt._saving.messages import Messages
 from mlflow_ckpt._saving.overwrites import require_to_go_forward
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._saving.signals import Interruption
-from mlflow_ckpt._tracking import resumed_runs
+from mlflow_ckpt._tracking import resumed_runs, tags
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import MlflowCkptError, TrackingError, TrackingUnavailableError
-
-INTERRUPTED_TAG = "mlflow_ckpt.interrupted"
 
 
 class Session:
@@ -87,9 +85,9 @@ class Session:
         self._origin, self._logged = origin, {}
         saver.set_lineage({} if origin is None else origin.to_dict())
         if origin is not None and self._store is not None:
-            tags = resumed_runs.tags_of(origin, self._store)
-            if tags:
-                saver.set_tags(tags)
+            new = resumed_runs.lineage_tags(origin, self._store)
+            if new:
+                saver.set_tags(new)
 
     def _open(self, run_id: str) -> CheckpointSaver:
         if self._saver is None or self._saver.run_id != run_id:
@@ -144,7 +142,7 @@ class Session:
         """Tie a resumed training to what was there before."""
         try:
             if origin.run_id == store.run_id:
-                resumed_runs.clear_tag(store, INTERRUPTED_TAG)
+                resumed_runs.clear_tag(store, tags.INTERRUPTED)
                 self._logged = resumed_runs.logged_steps(store, waiting)
             else:
                 resumed_runs.tell_parent(store, origin)
@@ -241,7 +239,7 @@ class Session:
                     "The model's optimizer counts no steps, so there is no step to name the state "
                     "of the interrupted training by: it was not saved."
                 )
-            saver.set_tags({INTERRUPTED_TAG: f"{reason} at step {step}"})
+            saver.set_tags({tags.INTERRUPTED: f"{reason} at step {step}"})
         except Exception as error:  # noqa: BLE001 - another exception is on its way already
             self._messages.warn(
                 f"The interrupted training's state was not saved: {type(error).__name__}: {error}"

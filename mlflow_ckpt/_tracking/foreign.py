@@ -21,10 +21,10 @@ from mlflow_ckpt._format.file_names import ENDINGS
 from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._format.ranking import best_of
 from mlflow_ckpt._format.reference import Place, Selector
+from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.download import Progress, download
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore, StoredFile, asking
-from mlflow_ckpt._tracking.ui.logged_models import ARTIFACT_PATH_TAG
 from mlflow_ckpt.errors import CheckpointNotFoundError, TrackingError, TrackingUnavailableError
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ FILE = "file"
 _EPOCH, _STEP, _LATEST = "epoch_", "global_step_", "latest_"
 _MODEL_NAMES = tuple(f"checkpoint{ending}" for ending in (".weights.h5", ".h5", ".keras"))
 _METRICS_NAME = "checkpoint_metrics.json"
-# What MLflow 2 left in a run for each logged model.
-_HISTORY_TAG = "mlflow.log-model.history"
 # Keras models as `mlflow.keras` and `mlflow.tensorflow` keep them.
 _MODEL_FILES = ("model.keras", "model.h5")
 _PARALLEL = 8
@@ -331,23 +329,12 @@ def _logged(store: RunStore, own: int) -> list[ForeignCheckpoint]:
 
 
 def _models_of(store: RunStore) -> Iterator[LoggedModel]:
-    with store.asking("search the Models table") as client:
-        token = None
-        while True:
-            page = client.search_logged_models(
-                [store.run.info.experiment_id],
-                filter_string=f"source_run_id = '{store.run_id}'",
-                page_token=token,
-            )
-            yield from (model for model in page if ARTIFACT_PATH_TAG not in model.tags)
-            token = page.token
-            if not token:
-                return
+    return (model for model in store.logged_models() if tags.ARTIFACT_PATH not in model.tags)
 
 
 def _logged_by_mlflow_2(store: RunStore) -> Iterator[ForeignCheckpoint]:
     try:
-        entries = json.loads(store.run.data.tags.get(_HISTORY_TAG, "[]"))
+        entries = json.loads(store.run.data.tags.get(tags.LOG_MODEL_HISTORY, "[]"))
         described = [(str(each["artifact_path"]), set(each["flavors"])) for each in entries]
     except (LookupError, TypeError, ValueError):
         return  # cut off, as tags are that grow too long

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
@@ -206,10 +204,5 @@ def _entry(text: str | bytes) -> _Entry:
 
 def _write(store: RunStore, entries: Iterable[_Entry]) -> None:
     lines = ",\n".join(entry.text for entry in entries)
-    with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
-        file = Path(directory) / layout.INDEX
-        file.write_text(
-            f'{{"schema_version": {SCHEMA_VERSION}, "manifests": [\n{lines}\n]}}\n',
-            encoding="utf-8",
-        )
-        store.upload(file, layout.CHECKPOINTS_DIR)
+    text = f'{{"schema_version": {SCHEMA_VERSION}, "manifests": [\n{lines}\n]}}\n'
+    store.write_text(PATH, text)

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.ranking import best_name
-from mlflow_ckpt._tracking import index
+from mlflow_ckpt._tracking import index, tags
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import logged_models, pages
@@ -30,8 +29,6 @@ from mlflow_ckpt.errors import (
     TrackingError,
 )
 
-LATEST_TAG = "mlflow_ckpt.latest"
-BEST_TAG = "mlflow_ckpt.best"
 # What a reader looks for comes last, so that what it finds is whole.
 _LAST = (layout.MLMODEL, layout.MANIFEST)
 # Files under way at once: enough to hide a round trip, few enough for a small server.
@@ -73,7 +70,7 @@ def publish(
         _withdraw(store, claim)
         return
     _refuse_other_claims(store, manifest.name, claim)
-    _upload_text(store, target, layout.claim_name(token), _claim())
+    store.write_text(claim, _claim())
     try:
         # Both may have looked before either claimed: then both see both now, and both give way.
         _refuse_other_claims(store, manifest.name, claim)
@@ -106,8 +103,8 @@ def announce(store: RunStore, manifest: Manifest, model_id: str | None = None) -
     found = index.record(store, manifest)
     run = store.current_run()
     best = best_name(found)
-    tags = {LATEST_TAG: found[-1].name, **({} if best is None else {BEST_TAG: best})}
-    store.set_tags(tags | pages.tags(store, found, best, run))
+    selected = {tags.LATEST: found[-1].name, **({} if best is None else {tags.BEST: best})}
+    store.set_tags(selected | pages.page_tags(store, found, best, run))
     logged_models.complete(store, manifest, model_id, run)
     return found
 
@@ -238,13 +235,6 @@ def _upload_files(
     _require_claim(store, manifest.name, claim)
     for path in order[len(data) :]:
         upload(path)
-
-
-def _upload_text(store: RunStore, directory: str, name: str, text: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
-        path = Path(temporary) / name
-        path.write_text(text, encoding="utf-8")
-        store.upload(path, directory)
 
 
 def _clear_leftovers(store: RunStore, target: str, wanted: Collection[str]) -> None:

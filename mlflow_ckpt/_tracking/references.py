@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.reference import RUNS_SCHEME, SCHEME, Place, Reference, Selector
+from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.store import asking
-from mlflow_ckpt._tracking.ui.logged_models import ARTIFACT_PATH_TAG
 from mlflow_ckpt.errors import CheckpointNotFoundError, SelectorError
 
 MODELS_SCHEME = "models:"
@@ -132,7 +132,7 @@ def _version(client: MlflowClient, uri: str, parsed: ParsedModelUri) -> ModelVer
 
 
 def _of_logged_model(uri: str, model: LoggedModel) -> Reference | Place:
-    path = model.tags.get(ARTIFACT_PATH_TAG, "")
+    path = model.tags.get(tags.ARTIFACT_PATH, "")
     if not path or not model.source_run_id:
         return Place(uri, model.source_run_id or "", model_id=model.model_id)
     return Reference.parse(f"{RUNS_SCHEME}/{model.source_run_id}/{path}")

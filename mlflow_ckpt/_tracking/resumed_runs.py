@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mlflow_ckpt._format.lineage import RESUMED_BY_TAG, RESUMED_FROM_TAG, Origin
+from mlflow_ckpt._format.lineage import Origin
+from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.store import RunStore
@@ -17,14 +17,14 @@ from mlflow_ckpt._tracking.store import RunStore
 _MOST_CHILDREN = 200
 
 
-def tags_of(origin: Origin, store: RunStore) -> dict[str, str]:
+def lineage_tags(origin: Origin, store: RunStore) -> dict[str, str]:
     """Return the tags of a run that goes on from another one's checkpoint."""
     if origin.run_id == store.run_id:
         return {}
-    tags = {RESUMED_FROM_TAG: str(origin)}
+    new = {tags.RESUMED_FROM: str(origin)}
     if origin.tracking_uri == store.tracking_uri:
-        tags[MLFLOW_PARENT_RUN_ID] = origin.run_id
-    return tags
+        new[tags.PARENT_RUN] = origin.run_id
+    return new
 
 
 def tell_parent(store: RunStore, origin: Origin) -> None:
@@ -38,10 +38,10 @@ def tell_parent(store: RunStore, origin: Origin) -> None:
     if origin.tracking_uri != store.tracking_uri:
         return
     parent = RunStore(origin.run_id, store.tracking_uri)
-    known = parent.run.data.tags.get(RESUMED_BY_TAG, "").split()
+    known = parent.run.data.tags.get(tags.RESUMED_BY, "").split()
     if store.run_id not in known:
         children = [*known, store.run_id][-_MOST_CHILDREN:]
-        parent.set_tags({RESUMED_BY_TAG: " ".join(children)})
+        parent.set_tags({tags.RESUMED_BY: " ".join(children)})
 
 
 def children_of(store: RunStore) -> dict[str, str]:
@@ -53,11 +53,11 @@ def children_of(store: RunStore) -> dict[str, str]:
     with store.asking("find the runs that go on from this one") as client:
         found = client.search_runs(
             [store.run.info.experiment_id],
-            filter_string=f"tags.`{RESUMED_FROM_TAG}` LIKE '{store.run_id}/%'",
+            filter_string=f"tags.`{tags.RESUMED_FROM}` LIKE '{store.run_id}/%'",
             order_by=["attributes.start_time ASC"],
         )
     return {
-        run.info.run_id: run.data.tags[RESUMED_FROM_TAG].rpartition("/")[2]
+        run.info.run_id: run.data.tags[tags.RESUMED_FROM].rpartition("/")[2]
         for run in found
         if run.info.run_id != store.run_id
     }
@@ -72,15 +72,15 @@ def ancestors_of(store: RunStore) -> list[tuple[str, str]]:
         TrackingError: If the server fails.
     """
     found: list[tuple[str, str]] = []
-    run_id, tags = store.run_id, store.run.data.tags
-    while RESUMED_FROM_TAG in tags:
-        parent, _, name = tags[RESUMED_FROM_TAG].rpartition("/")
+    run_id, run_tags = store.run_id, store.run.data.tags
+    while tags.RESUMED_FROM in run_tags:
+        parent, _, name = run_tags[tags.RESUMED_FROM].rpartition("/")
         if parent in {run_id, store.run_id, *(each for each, _ in found)}:
             break
         found.append((parent, name))
         run_id = parent
         try:
-            tags = RunStore(parent, store.tracking_uri).run.data.tags
+            run_tags = RunStore(parent, store.tracking_uri).run.data.tags
         except LookupError:
             break
     return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -19,6 +19,7 @@ from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 
 from mlflow_ckpt._tracking.environment import environment
@@ -31,9 +32,10 @@ from mlflow_ckpt.errors import (
 )
 
 if TYPE_CHECKING:
-    from mlflow.entities import FileInfo, Run
+    from mlflow.entities import FileInfo, LoggedModel, Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
+T = TypeVar("T")
 _MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 # Looks at a directory that changes meanwhile, before its listing counts as failed.
 _LOOKS = 5
@@ -223,6 +225,32 @@ class RunStore:
         with self._translated(f"upload {file.name}"):
             self._artifacts.log_artifact(str(file), directory)  # type: ignore[no-untyped-call]
 
+    def write_text(self, path: str, text: str) -> None:
+        """Write a small text file among the run's artifacts, at the run-relative `path`."""
+        directory, _, name = path.rpartition("/")
+        with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
+            file = Path(temporary) / name
+            file.write_text(text, encoding="utf-8")
+            self.upload(file, directory)
+
+    def logged_models(self, condition: str = "") -> Iterator[LoggedModel]:
+        """Search the run's LoggedModels.
+
+        Args:
+            condition: Further condition, in MLflow's filter syntax.
+        """
+        conditions = [f"source_run_id = '{self.run_id}'", *([condition] if condition else [])]
+
+        def page(token: str | None) -> PagedList[LoggedModel]:
+            with self._translated("search the Models table"):
+                return self._client.search_logged_models(
+                    [self.run.info.experiment_id],
+                    filter_string=" AND ".join(conditions),
+                    page_token=token,
+                )
+
+        return paged(page)
+
     def delete(self, path: str) -> None:
         """Delete one file; a store that cannot may do nothing, so list again."""
         with self._translated(f"delete {path}"):
@@ -303,6 +331,21 @@ def asking(doing: str, tracking_uri: str | None = None) -> Iterator[MlflowClient
     """
     with RunStore("", tracking_uri).asking(doing) as client:
         yield client
+
+
+def paged(page: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
+    """Yield the items of all pages of a search.
+
+    Args:
+        page: Searches, given the token of the page; None for the first.
+    """
+    token: str | None = None
+    while True:
+        items = page(token)
+        yield from items
+        token = items.token
+        if not token:
+            return
 
 
 def _refuse_missing_database(uri: str) -> None:

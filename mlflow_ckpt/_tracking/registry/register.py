@@ -18,16 +18,13 @@ from mlflow.utils.validation import (
 
 from mlflow_ckpt._format.query import Query
 from mlflow_ckpt._format.verification import VerificationResult
+from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.find import find
 from mlflow_ckpt._tracking.metric_names import allowed_names
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import FormNotFoundError, InvalidArgumentError, VerificationError
 
-EPOCH_TAG, STEP_TAG = "mlflow_ckpt.epoch", "mlflow_ckpt.step"
-WEIGHTS_TAG = "mlflow_ckpt.weights_digest"
-METRIC_TAG = "mlflow_ckpt.metric."
-_DIGEST_TAG = "mlflow_ckpt.manifest_digest"
 _EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
 
 
@@ -152,7 +149,7 @@ def _existing(client: MlflowClient, checkpoint: Checkpoint, name: str) -> ModelV
     quoted = name.replace("'", "''")
     found = client.search_model_versions(f"name = '{quoted}' AND run_id = '{checkpoint.run_id}'")
     digest = str(checkpoint.manifest.digest)
-    same = [version for version in found if version.tags.get(_DIGEST_TAG) == digest]
+    same = [version for version in found if version.tags.get(tags.MANIFEST_DIGEST) == digest]
     return max(same, key=lambda version: int(version.version), default=None)
 
 
@@ -174,9 +171,9 @@ def _tags(checkpoint: Checkpoint) -> dict[str, Any]:
     manifest = checkpoint.manifest
     names = allowed_names(manifest.metrics)
     return {
-        EPOCH_TAG: str(manifest.epoch),
-        STEP_TAG: str(manifest.step),
-        WEIGHTS_TAG: str(manifest.weights_digest),
-        _DIGEST_TAG: str(manifest.digest),
-        **{f"{METRIC_TAG}{names[key]}": repr(value) for key, value in manifest.metrics.items()},
+        tags.EPOCH: str(manifest.epoch),
+        tags.STEP: str(manifest.step),
+        tags.WEIGHTS_DIGEST: str(manifest.weights_digest),
+        tags.MANIFEST_DIGEST: str(manifest.digest),
+        **{f"{tags.METRIC}{names[key]}": repr(value) for key, value in manifest.metrics.items()},
     }

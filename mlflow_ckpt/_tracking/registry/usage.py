@@ -10,11 +10,13 @@ from urllib.parse import unquote
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.store.entities import PagedList
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.reference import SCHEME, Reference
-from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._tracking import tags
+from mlflow_ckpt._tracking.store import RunStore, paged
 from mlflow_ckpt.errors import SelectorError
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 _MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 _LOGGED_MODEL = re.compile(r"models:/+(m-[^/@]+)(?:/.*)?")
-_TAG_PREFIX = "mlflow_ckpt."
 _PAGE = 1000
 
 
@@ -94,14 +95,11 @@ def _versions(store: RunStore) -> list[ModelVersion]:
 
 
 def _search(store: RunStore, condition: str) -> Iterator[ModelVersion]:
-    token: str | None = None
-    while True:
+    def page(token: str | None) -> PagedList[ModelVersion]:
         with store.asking("search the model registry") as client:
-            page = client.search_model_versions(condition, max_results=_PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+            return client.search_model_versions(condition, max_results=_PAGE, page_token=token)
+
+    return paged(page)
 
 
 def _used_by(version: ModelVersion, store: RunStore, names: frozenset[str]) -> frozenset[str]:
@@ -122,13 +120,13 @@ def _used_by_logged_model(model_id: str, store: RunStore, names: frozenset[str])
     logged = _logged_model(model_id, store)
     if logged is None:
         return names
-    tags = [value for key, value in logged.tags.items() if key.startswith(_TAG_PREFIX)]
+    values = [value for key, value in logged.tags.items() if key.startswith(tags.PREFIX)]
     ours = logged.source_run_id == store.run_id
-    last_parts = [value.rpartition("/")[2] for value in tags]
+    last_parts = [value.rpartition("/")[2] for value in values]
     named = frozenset(part for part in last_parts if ours and CheckpointName.parse(part))
-    for value in tags:
+    for value in values:
         named |= checkpoints_at(value, store.run_id, names)
-    return names if ours and tags and not named else named
+    return names if ours and values and not named else named
 
 
 def _logged_model(model_id: str, store: RunStore) -> LoggedModel | None:

@@ -10,17 +10,16 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from rich.filesize import decimal
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._tracking import tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 TABLE = layout.artifact_path("index.json")
-_WRITTEN_TAG = "mlflow_ckpt.description"
 # Definitions of links that nothing refers to: no page shows them.
 _BEGIN, _END = "[//]: # (mlflow_ckpt begins)", "[//]: # (mlflow_ckpt ends)"
 # A tag is cut at 8,000 characters.
@@ -28,7 +27,7 @@ _LONGEST = 7_500
 _METRICS = 6
 
 
-def tags(manifests: Sequence[Manifest], best: str | None, run: Run) -> dict[str, str]:
+def description_tags(manifests: Sequence[Manifest], best: str | None, run: Run) -> dict[str, str]:
     """Return the tags that bring the description up to date; none if that is not ours to do.
 
     Args:
@@ -36,7 +35,7 @@ def tags(manifests: Sequence[Manifest], best: str | None, run: Run) -> dict[str,
         best: Name of the best one; None if no metric tells.
         run: The run as it is now.
     """
-    text, written = run.data.tags.get(MLFLOW_RUN_NOTE, ""), run.data.tags.get(_WRITTEN_TAG)
+    text, written = run.data.tags.get(tags.NOTE, ""), run.data.tags.get(tags.DESCRIPTION)
     block = _block(run.info.run_id, run.info.experiment_id, manifests, best)
     before, begin, rest = text.partition(_BEGIN)
     old, end, after = rest.partition(_END)
@@ -50,7 +49,7 @@ def tags(manifests: Sequence[Manifest], best: str | None, run: Run) -> dict[str,
     new = f"{before}{_BEGIN}{block}{_END}{after}"
     if new == text or len(new) > _LONGEST:
         return {}
-    return {MLFLOW_RUN_NOTE: new, _WRITTEN_TAG: _digest(block)}
+    return {tags.NOTE: new, tags.DESCRIPTION: _digest(block)}
 
 
 def _digest(block: str) -> str:

@@ -17,6 +17,7 @@ from mlflow.utils.uri import is_local_uri
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.metric_names import allowed_names
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import TrackingError, TrackingUnavailableError
@@ -24,9 +25,6 @@ from mlflow_ckpt.errors import TrackingError, TrackingUnavailableError
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
-ARTIFACT_PATH_TAG = "mlflow_ckpt.artifact_path"
-WEIGHTS_TAG = "mlflow_ckpt.weights_digest"
-_MANIFEST_TAG = "mlflow_ckpt.manifest_digest"
 MODEL_TYPE = "checkpoint"
 _logger = logging.getLogger(__name__)
 # A database may keep a value less exactly than it was logged.
@@ -133,37 +131,24 @@ def remove(store: RunStore, names: Collection[str]) -> None:
 
 def _rows(store: RunStore, name: str) -> Iterator[LoggedModel]:
     """Find the rows of all checkpoints that the run ever had under a name."""
-    with store.asking("search the Models table") as client:
-        token = None
-        while True:
-            page = client.search_logged_models(
-                [store.run.info.experiment_id],
-                filter_string=f"source_run_id = '{store.run_id}' AND name = '{name}'",
-                page_token=token,
-            )
-            for row in page:
-                if row.tags.get(ARTIFACT_PATH_TAG) == layout.artifact_path(name):
-                    yield row
-            token = page.token
-            if not token:
-                return
+    for row in store.logged_models(f"name = '{name}'"):
+        if row.tags.get(tags.ARTIFACT_PATH) == layout.artifact_path(name):
+            yield row
 
 
 def _rows_of(store: RunStore, manifest: Manifest) -> Iterator[LoggedModel]:
     for row in _rows(store, manifest.name):
-        if row.tags.get(_MANIFEST_TAG) == str(manifest.digest):
+        if row.tags.get(tags.MANIFEST_DIGEST) == str(manifest.digest):
             yield row
 
 
 def _tags(manifest: Manifest) -> dict[str, str]:
     path = layout.artifact_path(manifest.name)
     return {
-        ARTIFACT_PATH_TAG: path,
-        WEIGHTS_TAG: str(manifest.weights_digest),
-        _MANIFEST_TAG: str(manifest.digest),
-        "mlflow.note.content": (
-            f"Its files are artifacts of the run: `runs:/{manifest.run_id}/{path}`"
-        ),
+        tags.ARTIFACT_PATH: path,
+        tags.WEIGHTS_DIGEST: str(manifest.weights_digest),
+        tags.MANIFEST_DIGEST: str(manifest.digest),
+        tags.NOTE: (f"Its files are artifacts of the run: `runs:/{manifest.run_id}/{path}`"),
     }
 
 

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import description
 from mlflow_ckpt._tracking.ui.description import TABLE
@@ -24,13 +21,12 @@ from mlflow_ckpt.errors import TrackingError, TrackingUnavailableError
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-_EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 _MODEL_TRAINING = "custom_model_development"
 _logger = logging.getLogger(__name__)
 _marked: set[tuple[str, str]] = set()
 
 
-def tags(
+def page_tags(
     store: RunStore, manifests: Sequence[Manifest], best: str | None, run: Run
 ) -> dict[str, str]:
     """Bring the table of checkpoints up to date, and return the tags that the pages look for.
@@ -49,7 +45,7 @@ def tags(
         _mark_experiment(store)
         _write_table(store, manifests, best)
         found |= _table_tag(run)
-        found |= description.tags(manifests, best, run)
+        found |= description.description_tags(manifests, best, run)
     except TrackingUnavailableError:
         raise
     except TrackingError as error:
@@ -66,7 +62,7 @@ def refresh(store: RunStore, manifests: Sequence[Manifest], best: str | None) ->
         TrackingUnavailableError: If the server does not answer.
     """
     try:
-        found = tags(store, manifests, best, store.current_run())
+        found = page_tags(store, manifests, best, store.current_run())
         if found:
             store.set_tags(found)
     except TrackingUnavailableError:
@@ -87,8 +83,8 @@ def _mark_experiment(store: RunStore) -> None:
         return
     with store.asking("mark the experiment as model training") as client:
         experiment = client.get_experiment(experiment_id)
-        if not experiment.tags.get(_EXPERIMENT_KIND_TAG):
-            client.set_experiment_tag(experiment_id, _EXPERIMENT_KIND_TAG, _MODEL_TRAINING)
+        if not experiment.tags.get(tags.EXPERIMENT_KIND):
+            client.set_experiment_tag(experiment_id, tags.EXPERIMENT_KIND, _MODEL_TRAINING)
     _marked.add((store.tracking_uri, experiment_id))
 
 
@@ -113,11 +109,7 @@ def _write_table(store: RunStore, manifests: Sequence[Manifest], best: str | Non
             ]
         )
     text = json.dumps({"columns": columns, "data": rows}, allow_nan=False, ensure_ascii=False)
-    directory, _, name = TABLE.rpartition("/")
-    with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
-        path = Path(temporary) / name
-        path.write_text(text, encoding="utf-8")
-        store.upload(path, directory)
+    store.write_text(TABLE, text)
 
 
 def _finite(value: float | None) -> float | None:
@@ -128,10 +120,10 @@ def _finite(value: float | None) -> float | None:
 def _table_tag(run: Run) -> dict[str, str]:
     """Return the tag that tells the pages which artifacts are tables, unless it tells already."""
     try:
-        known = json.loads(run.data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+        known = json.loads(run.data.tags.get(tags.LOGGED_ARTIFACTS, "[]"))
     except ValueError:
         known = []
     own = {"path": TABLE, "type": "table"}
     if not isinstance(known, list) or own in known:
         return {}
-    return {MLFLOW_LOGGED_ARTIFACTS: json.dumps([*known, own])}
+    return {tags.LOGGED_ARTIFACTS: json.dumps([*known, own])}

@@ -1,0 +1,35 @@
+"""Names of the tags that this package sets or reads, on runs, LoggedModels and model versions."""
+
+from __future__ import annotations
+
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_LOGGED_ARTIFACTS,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
+)
+
+PREFIX = "mlflow_ckpt."
+
+# Of runs.
+LATEST = f"{PREFIX}latest"
+BEST = f"{PREFIX}best"
+INTERRUPTED = f"{PREFIX}interrupted"
+RESUMED_FROM = f"{PREFIX}resumed_from"
+RESUMED_BY = f"{PREFIX}resumed_by"
+DESCRIPTION = f"{PREFIX}description"
+
+# Of LoggedModels and of model versions.
+ARTIFACT_PATH = f"{PREFIX}artifact_path"
+WEIGHTS_DIGEST = f"{PREFIX}weights_digest"
+MANIFEST_DIGEST = f"{PREFIX}manifest_digest"
+EPOCH = f"{PREFIX}epoch"
+STEP = f"{PREFIX}step"
+METRIC = f"{PREFIX}metric."
+
+# MLflow's own.
+NOTE = MLFLOW_RUN_NOTE
+PARENT_RUN = MLFLOW_PARENT_RUN_ID
+LOGGED_ARTIFACTS = MLFLOW_LOGGED_ARTIFACTS
+EXPERIMENT_KIND = "mlflow.experimentKind"
+# What MLflow 2 left in a run for each logged model.
+LOG_MODEL_HISTORY = "mlflow.log-model.history"

@@ -6,16 +6,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mlflow.entities import Run
-from mlflow.projects import utils as projects
-from mlflow.utils import mlflow_tags
-from mlflow.utils.git_utils import get_git_commit
 
-from mlflow_ckpt.errors import InvalidArgumentError, TrackingError
+from mlflow_ckpt._tracking import mlflow_private, tags
+from mlflow_ckpt.errors import InvalidArgumentError
 
 RESUME_FROM = "resume_from"
 # MLflow sets its tag for every other way to get an environment.
@@ -47,15 +44,15 @@ class ProjectRun:
     @classmethod
     def of(cls, run: Run) -> ProjectRun | None:
         """Read it from a run's tags; None if no project made the run."""
-        tags = run.data.tags
-        uri = tags.get(mlflow_tags.MLFLOW_SOURCE_NAME)
-        if tags.get(mlflow_tags.MLFLOW_SOURCE_TYPE) != "PROJECT" or not uri:
+        recorded = run.data.tags
+        uri = recorded.get(tags.SOURCE_NAME)
+        if recorded.get(tags.SOURCE_TYPE) != "PROJECT" or not uri:
             return None
         return cls(
             uri=uri,
-            version=tags.get(mlflow_tags.MLFLOW_GIT_COMMIT),
-            entry_point=tags.get(mlflow_tags.MLFLOW_PROJECT_ENTRY_POINT, "main"),
-            environment=tags.get(mlflow_tags.MLFLOW_PROJECT_ENV, _DEFAULT_ENVIRONMENT),
+            version=recorded.get(tags.GIT_COMMIT),
+            entry_point=recorded.get(tags.PROJECT_ENTRY_POINT, "main"),
+            environment=recorded.get(tags.PROJECT_ENVIRONMENT, _DEFAULT_ENVIRONMENT),
             parameters=dict(run.data.params),
             experiment_id=run.info.experiment_id,
             directory=_directory_of(uri),
@@ -67,7 +64,7 @@ class ProjectRun:
 
     def changed_version(self) -> str | None:
         """Tell that the project's code is another commit now, as a phrase; None if it is not."""
-        now = None if self.directory is None else get_git_commit(str(self.directory))
+        now = None if self.directory is None else mlflow_private.git_commit(self.directory)
         if self.version is None or now is None or now == self.version:
             return None
         return f"the project was at commit {self.version[:12]}, and is at {now[:12]}"
@@ -83,7 +80,9 @@ class ProjectRun:
             InvalidArgumentError: If the project cannot resume.
             TrackingError: If the project cannot be had.
         """
-        declared = self._declared_parameters()
+        declared = mlflow_private.entry_point_parameters(
+            self.uri, self.version, self.directory, self.entry_point
+        )
         for name in changed:
             if name not in declared:
                 raise InvalidArgumentError(
@@ -109,20 +108,6 @@ class ProjectRun:
 
     def _experiment(self) -> list[str]:
         return ["--experiment-id", self.experiment_id]
-
-    def _declared_parameters(self) -> set[str]:
-        try:
-            fetch: Any = projects._fetch_project
-            load: Any = projects.load_project
-            directory = self.directory or fetch(self.uri, self.version)
-            entry_point = load(str(directory)).get_entry_point(self.entry_point)
-        except Exception as error:
-            # MLflow calls Git, unpacks archives, reads YAML: anything may come.
-            raise TrackingError(
-                f"The project {self.uri} cannot be had ({type(error).__name__}). Name where it is "
-                "now: --project."
-            ) from error
-        return set(getattr(entry_point, "parameters", {}))
 
 
 def _directory_of(uri: str) -> Path | None:

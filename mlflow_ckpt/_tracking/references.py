@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.store.artifact.utils.models import ParsedModelUri, _parse_model_uri
 from mlflow.tracking import MlflowClient
 
 from mlflow_ckpt._format import layout
@@ -89,16 +90,38 @@ def is_ours(path: str) -> bool:
     )
 
 
-def _find(uri: str, tracking_uri: str | None) -> Reference | Place:
-    with asking(f"find the model {uri}", tracking_uri) as client:
-        try:
-            parsed = _parse_model_uri(uri)
-        except MlflowException as error:
+@dataclass(frozen=True)
+class _ModelUri:
+    """A `models:` URI, as MLflow documents it; empty or None for what it does not name."""
+
+    name: str = ""
+    version: str | None = None
+    stage: str = ""
+    alias: str | None = None
+    model_id: str | None = None
+
+    @classmethod
+    def parse(cls, uri: str) -> _ModelUri:
+        path = uri.removeprefix(MODELS_SCHEME)
+        parts = path.lstrip("/").split("/")
+        if not path.startswith("/") or len(parts) > 2 or not all(part.strip() for part in parts):
             raise SelectorError(
                 f"The URI {uri!r} was not understood. Expected models:/<name>/<version>, "
                 "models:/<name>@<alias>, or models:/<LoggedModel id>.",
                 received=uri,
-            ) from error
+            )
+        if len(parts) == 1:
+            name, at, alias = parts[0].rpartition("@")
+            return cls(name, alias=alias) if at else cls(model_id=parts[0])
+        name, suffix = parts
+        if suffix.isdigit():
+            return cls(name, version=suffix)
+        return cls(name, stage="" if suffix.lower() == "latest" else suffix)
+
+
+def _find(uri: str, tracking_uri: str | None) -> Reference | Place:
+    parsed = _ModelUri.parse(uri)
+    with asking(f"find the model {uri}", tracking_uri) as client:
         try:
             if parsed.model_id is not None:
                 return _of_logged_model(uri, client.get_logged_model(parsed.model_id))
@@ -116,15 +139,15 @@ def _find(uri: str, tracking_uri: str | None) -> Reference | Place:
     return _of_source(uri, version)
 
 
-def _version(client: MlflowClient, uri: str, parsed: ParsedModelUri) -> ModelVersion:
-    name = str(parsed.name)
+def _version(client: MlflowClient, uri: str, parsed: _ModelUri) -> ModelVersion:
+    name = parsed.name
     if parsed.alias is not None:
         return client.get_model_version_by_alias(name, parsed.alias)
     if parsed.version is not None:
         return client.get_model_version(name, parsed.version)
     quoted = name.replace("'", "''")
     versions = client.search_model_versions(f"name = '{quoted}'")
-    stage = (parsed.stage or "").lower()
+    stage = parsed.stage.lower()
     found = [each for each in versions if stage in ("", str(each.current_stage).lower())]
     if not found:
         raise CheckpointNotFoundError(f"There is no model {uri}: it has no versions.", run_id="")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 
+from mlflow_ckpt._tracking import mlflow_private
 from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt.errors import (
     MlflowCkptError,
@@ -39,11 +39,6 @@ T = TypeVar("T")
 _MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 # Looks at a directory that changes meanwhile, before its listing counts as failed.
 _LOOKS = 5
-_NO_ANSWER = ("failed with exception", "Max retries exceeded", "Connection refused", "timed out")
-
-# What MLflow's HTTP client says of a server that is there.
-_REFUSED = re.compile("too many (500|429) error responses")
-
 # What the server says no to, and will again.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", _MISSING)
 _PROBE_SECONDS = 5
@@ -98,8 +93,7 @@ class RunStore:
             try:
                 return self._client.get_run(self.run_id)
             except MlflowException as error:
-                # MLflow refuses a run id with characters that no run id has as a bad parameter.
-                if error.error_code != _MISSING and "'run_id'" not in str(error):
+                if error.error_code != _MISSING and not mlflow_private.is_malformed_run_id(error):
                     raise
                 raise RunNotFoundError(
                     f"There is no run {self.run_id!r} at {self.tracking_uri}. Expected a run id as "
@@ -138,8 +132,7 @@ class RunStore:
             except FileNotFoundError:
                 continue
             except Exception as error:
-                # MLflow has no class of its own for a directory that went.
-                if not str(error).startswith("Invalid parent directory"):
+                if not mlflow_private.is_vanished_directory(error):
                     raise
         return self._artifacts.list_artifacts(path or None)
 
@@ -154,9 +147,7 @@ class RunStore:
     def download(self, path: str, target: Path) -> None:
         """Download one file to the local path `target`."""
         with self._translated(f"download {path}"):
-            # What every artifact repository implements. Its public wrapper asks the server first
-            # whether the path is a directory, and draws a progress bar for each file.
-            self._artifacts._download_file(path, str(target))  # type: ignore[no-untyped-call]
+            mlflow_private.download_file(self._artifacts, path, target)
 
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a small file, or None if the run has no such artifact."""
@@ -304,9 +295,9 @@ class RunStore:
             yield
         except MlflowException as error:
             text = _first_line(error)
-            if refused := _REFUSED.search(str(error)):
-                text = f"the server answers with error {refused[1]}."
-            elif any(sign in text for sign in _NO_ANSWER):
+            if status := mlflow_private.error_response(error):
+                text = f"the server answers with error {status}."
+            elif mlflow_private.is_unanswered(error):
                 raise _unavailable(where, doing) from error
             kind = RequestRefusedError if error.error_code in _REFUSALS else TrackingError
             raise kind(f"MLflow could not {doing} at {where}: {text}") from error

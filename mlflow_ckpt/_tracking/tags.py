@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_LOGGED_ARTIFACTS,
-    MLFLOW_PARENT_RUN_ID,
-    MLFLOW_RUN_NOTE,
-)
-
 PREFIX = "mlflow_ckpt."
 
 # Of runs.
@@ -27,9 +21,14 @@ STEP = f"{PREFIX}step"
 METRIC = f"{PREFIX}metric."
 
 # MLflow's own.
-NOTE = MLFLOW_RUN_NOTE
-PARENT_RUN = MLFLOW_PARENT_RUN_ID
-LOGGED_ARTIFACTS = MLFLOW_LOGGED_ARTIFACTS
+NOTE = "mlflow.note.content"
+PARENT_RUN = "mlflow.parentRunId"
+LOGGED_ARTIFACTS = "mlflow.loggedArtifacts"
+SOURCE_NAME = "mlflow.source.name"
+SOURCE_TYPE = "mlflow.source.type"
+GIT_COMMIT = "mlflow.source.git.commit"
+PROJECT_ENTRY_POINT = "mlflow.project.entryPoint"
+PROJECT_ENVIRONMENT = "mlflow.project.env"
 EXPERIMENT_KIND = "mlflow.experimentKind"
 # What MLflow 2 left in a run for each logged model.
 LOG_MODEL_HISTORY = "mlflow.log-model.history"

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.tracking import MlflowClient
-from mlflow.utils.validation import (
-    _validate_model_alias_name,
-    _validate_model_alias_name_reserved,
-    _validate_model_name,
-)
 
 from mlflow_ckpt._format.query import Query
 from mlflow_ckpt._format.verification import VerificationResult
-from mlflow_ckpt._tracking import tags
+from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.find import find
 from mlflow_ckpt._tracking.metric_names import allowed_names
-from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._tracking.store import RunStore, asking
 from mlflow_ckpt.errors import FormNotFoundError, InvalidArgumentError, VerificationError
 
 _EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+# https://mlflow.org/docs/latest/ml/model-registry: MLflow gives these their own meaning.
+_RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,20 +53,31 @@ class Registered:
         return f"models:/{self.name}{end}"
 
 
-def check_names(name: str, alias: str | None) -> None:
-    """Raise InvalidArgumentError if MLflow would refuse a model's name or an alias."""
-    for what, given, check in (
-        ("name of a registered model", name, _validate_model_name),
-        ("alias", alias, _validate_model_alias_name),
-        ("alias", alias, _validate_model_alias_name_reserved),
-    ):
-        try:
-            if given is not None:
-                check(given)
-        except MlflowException as error:
-            raise InvalidArgumentError(
-                f"MLflow takes no {what} like {given!r}: {str(error).splitlines()[0]}"
-            ) from error
+def _check_names(name: str, alias: str | None, tracking_uri: str | None) -> None:
+    """Raise InvalidArgumentError if MLflow would refuse a model's name or an alias.
+
+    MLflow checks them where they are looked up, and an alias's meaning only where it is set.
+    """
+    if alias is not None and _RESERVED_ALIAS.fullmatch(alias):
+        raise _refused_name("alias", alias, "it is reserved.")
+    with asking(f"look up the registered model {name!r}", tracking_uri) as client:
+        _look_up("name of a registered model", name, lambda: client.get_registered_model(name))
+        if alias is not None:
+            _look_up("alias", alias, lambda: client.get_model_version_by_alias(name, alias))
+
+
+def _look_up(what: str, given: str, look_up: Callable[[], object]) -> None:
+    try:
+        look_up()
+    except MlflowException as error:
+        if error.error_code == "INVALID_PARAMETER_VALUE":
+            raise _refused_name(what, given, str(error).splitlines()[0]) from error
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def _refused_name(what: str, given: str, reason: str) -> InvalidArgumentError:
+    return InvalidArgumentError(f"MLflow takes no {what} like {given!r}: {reason}")
 
 
 def register(
@@ -101,7 +110,7 @@ def register(
         VerificationError: If files of it are missing, or of another size.
         RunNotFoundError, CheckpointNotFoundError, TrackingError: As in `get_checkpoint`.
     """
-    check_names(name, alias)
+    _check_names(name, alias, tracking_uri)
     found = find(Query(run_id, checkpoint, monitor, mode, tracking_uri))
     return _register(found.store, found.checkpoint, name, alias)
 
@@ -160,7 +169,7 @@ def _made(client: MlflowClient, store: RunStore, checkpoint: Checkpoint, name: s
         if error.error_code != _EXISTS:
             raise
     # As mlflow.register_model does it: where the files are, not how they were found.
-    source = RunsArtifactRepository.get_underlying_uri(checkpoint.uri, store.tracking_uri)
+    source = mlflow_private.artifact_location(checkpoint.uri, store.tracking_uri)
     version: ModelVersion = client.create_model_version(
         name, source, checkpoint.run_id, tags=_tags(checkpoint)
     )

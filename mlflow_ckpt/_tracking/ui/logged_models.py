@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
-from mlflow.utils.uri import is_local_uri
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._tracking import tags
+from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.metric_names import allowed_names
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import TrackingError, TrackingUnavailableError
@@ -87,7 +87,7 @@ def complete(store: RunStore, manifest: Manifest, model_id: str | None, run: Run
                 output = LoggedModelOutput(model_id, manifest.chart_step)
                 client.log_outputs(store.run_id, [output])
             # MLflow's file store appends: the curves would have each point twice.
-            appends = is_local_uri(store.tracking_uri)  # type: ignore[no-untyped-call]
+            appends = urlsplit(store.tracking_uri).scheme in ("", "file")
             points = [] if appends else _arrived_points(store, manifest, run)
             if points:
                 linked = [
@@ -169,14 +169,14 @@ def _points(store: RunStore, manifest: Manifest, run: Run) -> list[Metric]:
     names = allowed_names(manifest.metrics)
     # MLflow's own callbacks count the first epoch as step 0.
     steps = (manifest.epoch, manifest.epoch - 1)
-    newest: Mapping[str, Metric] = {p.key: p for p in getattr(run.data, "_metric_objs", ())}
+    newest = mlflow_private.latest_metrics(run)
     found = []
     for name, value in manifest.metrics.items():
         key = names[name]
-        if key not in newest:
+        if key not in run.data.metrics:
             continue
-        candidates = [newest[key]]
-        if not _is_point(newest[key], value, steps):
+        candidates = [newest[key]] if key in newest else []
+        if not any(_is_point(point, value, steps) for point in candidates):
             # The run is further than what is being sent.
             with store.asking("read a metric's history") as client:
                 candidates = client.get_metric_history(store.run_id, key)
@@ -194,17 +194,9 @@ def _is_point(point: Metric, value: float, steps: tuple[int, ...]) -> bool:
 
 
 def _tell(store: RunStore, name: str, error: TrackingError) -> None:
-    """Log that a row is not as it should be: the checkpoint is none the worse for it."""
-    level = logging.DEBUG if _is_unknown(error.__cause__) else logging.WARNING
+    """Log that a row is not up to date, which does not affect the checkpoint."""
+    level = (
+        logging.DEBUG if mlflow_private.is_unknown_to_server(error.__cause__) else logging.WARNING
+    )
     message = "The row of %s of run %s in MLflow's Models table is not up to date: %s"
     _logger.log(level, message, name, store.run_id, error)
-
-
-def _is_unknown(cause: BaseException | None) -> bool:
-    """Whether a server, or a store, is older than LoggedModels."""
-    code = getattr(cause, "error_code", None)
-    return (
-        isinstance(cause, NotImplementedError)
-        or code == "ENDPOINT_NOT_FOUND"
-        or "error code 404" in str(cause)
-    )

@@ -1,18 +1,42 @@
-"""The one file that leans on Keras's private modules.
+"""The one file that depends on what Keras and TensorFlow do not promise: private names, and texts.
 
-Tested with Keras 3.15. Each function here has a public stand-in, slower or poorer, that its caller
-uses with a warning when `PrivateApiError` says that Keras has changed.
+What each is used for, and what happens when it is gone:
+
+- `saving_lib._save_state`, `_serialize_model_as_json`, `H5IOStore`, `DiskIOStore`: capture exactly
+  what Keras saves, without its writer. Then `PrivateApiError`, on which the caller goes through
+  `model.save`, slower, with a warning.
+- `legacy_h5_format.save_model_to_hdf5`: legacy `.h5` into memory. Then `model.save`, the same way.
+- `saving_attr_skipset_*` of the global state: speed. Then the walk is as slow as Keras's own.
+- `EpochIterator` and the frames of `fit`: the other callbacks and the data of a training. Then
+  a resumed training is told that they are unknown.
+- `EpochIterator._num_batches`, its adapter's `shuffle`: `EpochDataset`. Then `PrivateApiError`.
+- `Model._symbolic_build`: metrics before the first batch. Then `PrivateApiError`.
+- `Model._compile_config.config`: compile settings after a legacy save. Then they are left as is.
+- `Metric._direction`: whether low or high is better. Then the metric's name tells.
+- `global_seed_generator`: Keras's global random state. Then it is not saved, and that is told.
+- Attributes of callbacks (`CALLBACK_STATE`): their state. One that is gone is restored as None.
+- TensorFlow's `context._seed` and `_rng`, `global_generator`: its global random state. Then it is
+  told as not restored.
+- Texts of Keras's errors: which class is unknown, what a constructor said. Then the error's first
+  line is told.
+- Texts of Keras's warnings and log records, and TensorFlow's `IteratorGetNext`: noise that is held
+  back, and a step that failed before it began. Then the noise is heard, and the model counts as
+  half updated, so its state is not saved.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,8 +45,9 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._model.files.captured import CapturedState, Group
+from mlflow_ckpt._warn import mention_untested
 
-TESTED_WITH = "3.15"
+TESTED_WITH = ("3.15",)
 # Copies a tensor to the host, given its path in the weights file and its value.
 Copy = Callable[[str, Any], np.ndarray[Any, Any]]
 
@@ -40,7 +65,7 @@ except (ImportError, AttributeError) as _error:  # pragma: no cover - another Ke
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class FitFrame:
     """What `fit` keeps to itself of the training that a callback serves.
 
     Attributes:
@@ -50,6 +75,11 @@ class Surroundings:
 
     callbacks: keras.callbacks.CallbackList | None
     iterator: Any
+
+
+def mention_untested_version() -> None:
+    """Log, once, that the running Keras is not one that this file was tested with."""
+    mention_untested("Keras", keras.__version__, TESTED_WITH)
 
 
 class PrivateApiError(Exception):
@@ -209,7 +239,7 @@ def metric_direction(model: keras.Model, name: str) -> str | None:
     return None
 
 
-def surroundings() -> Surroundings:
+def find_fit_frame() -> FitFrame:
     """Find out who calls a callback, in its `on_train_begin`: Keras tells callbacks nothing.
 
     Raises:
@@ -232,9 +262,9 @@ def surroundings() -> Surroundings:
             inside = False
             iterator = frame.f_locals.get("epoch_iterator")
             if isinstance(iterator, EpochIterator):
-                return Surroundings(callbacks, iterator)
+                return FitFrame(callbacks, iterator)
         frame = frame.f_back
-    return Surroundings(callbacks, None)
+    return FitFrame(callbacks, None)
 
 
 def data_of(iterator: Any) -> tuple[str, Any]:
@@ -392,3 +422,119 @@ def _require() -> None:
             raise PrivateApiError(f"keras.src.saving.saving_lib has no {name}")
         if not set(parameters) <= set(inspect.signature(function).parameters):
             raise PrivateApiError(f"{name} of keras.src.saving.saving_lib takes other arguments")
+
+
+# What changes in callbacks while they work, by class.
+CALLBACK_STATE: dict[type, tuple[str, ...]] = {
+    keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
+    keras.callbacks.ModelCheckpoint: (
+        "best",
+        "_batches_seen_since_last_saving",
+        "_last_batch_seen",
+    ),
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
+}
+
+_UNKNOWN_OBJECT = (
+    re.compile(r"Could not locate (?:class|function) '(?P<name>[^']+)'"),
+    re.compile(r"Unknown \w+(?: \w+)?: '(?P<name>[^']+)'"),
+)
+_UNSAFE = ("safe_mode", "unsafe deserialization", "arbitrary code")
+_SKIPPED_OPTIMIZER = "Skipping variable loading for optimizer"
+_SKIPPED_WEIGHTS = (".*objects could not be loaded", "Skipping loading weights")
+
+
+def unknown_object(error: Exception) -> str | None:
+    """Return the class or function that Keras did not know while it rebuilt a model, if any."""
+    matches = (pattern.search(str(error)) for pattern in _UNKNOWN_OBJECT)
+    return next((match["name"] for match in matches if match), None)
+
+
+def is_unsafe(error: Exception) -> bool:
+    """Whether Keras's safe mode refused to rebuild an object."""
+    return any(sign in str(error) for sign in _UNSAFE)
+
+
+def constructor_message(error: Exception) -> str | None:
+    """Return what a constructor raised, which Keras puts behind pages of configuration."""
+    _, wrapped, message = str(error).rpartition("Exception encountered: ")
+    return message if wrapped else None
+
+
+@contextmanager
+def ignoring_skipped_optimizer() -> Iterator[None]:
+    """Ignore Keras's warning that it did not load an optimizer: fingerprints tell what was lost."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_SKIPPED_OPTIMIZER)
+        yield
+
+
+@contextmanager
+def ignoring_skipped_weights() -> Iterator[None]:
+    """Ignore Keras's warnings of weights that it did not load: the caller reports them."""
+    with warnings.catch_warnings():
+        for message in (_SKIPPED_OPTIMIZER, *_SKIPPED_WEIGHTS):
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+@contextmanager
+def ignoring_legacy_format() -> Iterator[None]:
+    """Ignore Keras's reminder, at each save, that HDF5 is a legacy format: the user chose it."""
+    logger = logging.getLogger("absl")
+    logger.addFilter(_is_not_about_hdf5)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_not_about_hdf5)
+
+
+def _is_not_about_hdf5(record: logging.LogRecord) -> bool:
+    return "HDF5 file" not in record.getMessage()
+
+
+def failed_before_step(error: BaseException) -> bool:
+    """Whether a step of TensorFlow's failed at its first operation, which asks for the data."""
+    return "IteratorGetNext" in str(error)
+
+
+_TF_CONTEXT = "tensorflow.python.eager.context"
+_TF_GENERATORS = "tensorflow.python.ops.stateful_random_ops"
+
+
+def tensorflow_random_state() -> dict[str, Any]:
+    """Return the state of TensorFlow's global random generators.
+
+    Raises:
+        AttributeError, KeyError: If TensorFlow has changed.
+    """
+    context = sys.modules[_TF_CONTEXT].context()
+    state: dict[str, Any] = {"seed": context._seed}
+    # What operations without a seed of their own draw theirs from.
+    if context._seed is not None and context._rng is not None:
+        version, words, gauss = context._rng.getstate()
+        state["operations"] = [version, np.array(words, dtype=np.uint32), gauss]
+    generator = sys.modules[_TF_GENERATORS].global_generator
+    if generator is not None:
+        state["generator"] = np.array(generator.state)
+        state["algorithm"] = int(generator.algorithm)
+    return state
+
+
+def set_tensorflow_random_state(state: Mapping[str, Any]) -> None:
+    """Set the state of TensorFlow's global random generators, which it loads if need be.
+
+    Raises:
+        AttributeError, ImportError, KeyError: If TensorFlow has changed, or is not installed.
+    """
+    context = import_module(_TF_CONTEXT).context()
+    random_of_tf = sys.modules["tensorflow"].random
+    if state["seed"] != context._seed:
+        random_of_tf.set_seed(state["seed"])
+    if "operations" in state:
+        version, words, gauss = state["operations"]
+        context._rng.setstate((version, tuple(int(word) for word in words), gauss))
+    if "generator" in state:
+        generator = random_of_tf.Generator.from_state(state["generator"], state["algorithm"])
+        random_of_tf.set_global_generator(generator)

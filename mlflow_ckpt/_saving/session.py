@@ -10,6 +10,7 @@ import mlflow
 
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.lineage import Origin
+from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._saving.batch_counter import Position
@@ -19,7 +20,7 @@ from mlflow_ckpt._saving.messages import Messages
 from mlflow_ckpt._saving.overwrites import require_to_go_forward
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._saving.signals import Interruption
-from mlflow_ckpt._tracking import resumed_runs, tags
+from mlflow_ckpt._tracking import mlflow_private, resumed_runs, tags
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import MlflowCkptError, TrackingError, TrackingUnavailableError
@@ -73,6 +74,8 @@ class Session:
             InvalidArgumentError: If it is to go on in the same run, and another one is active.
             UnsupportedModelError: If Keras cannot save the model.
         """
+        keras_private.mention_untested_version()
+        mlflow_private.mention_untested_version()
         same = in_place and origin is not None and run_id == origin.run_id
         chosen = None if same else run_id
         try:

@@ -13,6 +13,8 @@ from typing import Any
 
 import keras
 
+from mlflow_ckpt._model import keras_private
+
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -147,7 +149,7 @@ def is_whole(model: keras.Model, error: BaseException | None, *, in_step: bool) 
     # TensorFlow's step, where the data that it asks for first could not be had. A compiled one
     # counts the step all the same: what does not need the data runs beside it.
     first = getattr(model, "run_eagerly", False) and getattr(model, "steps_per_execution", 1) == 1
-    return first and "IteratorGetNext" in str(error)
+    return first and keras_private.failed_before_step(error)
 
 
 def _came_from_callback(error: BaseException) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,10 @@ from mlflow_ckpt.errors import UnsupportedModelError
 
 def warn_of_fallback(error: Exception) -> None:
     """Say, once, why a save goes the slow way."""
+    tested = " and ".join(keras_private.TESTED_WITH)
     warnings.warn(
-        f"Keras {keras.__version__} saves models in another way than Keras "
-        f"{keras_private.TESTED_WITH}, which this mlflow_ckpt was tested with ({error}); "
-        "going through Keras's public API, which is slower.",
+        f"Keras {keras.__version__} saves models in another way than Keras {tested}, which this "
+        f"mlflow_ckpt was tested with ({error}); going through Keras's public API, which is slower.",
         stacklevel=3,
     )
 
@@ -60,7 +58,7 @@ def save_stock(model: keras.Model, path: Path) -> Path:
         UnsupportedModelError: If Keras cannot save this model in that format.
     """
     try:
-        with _quiet_about_hdf5():
+        with keras_private.ignoring_legacy_format():
             model.save(path)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise _unsupported(model, path.suffix, error) from error
@@ -73,21 +71,6 @@ def _unsupported(model: keras.Model, suffix: str, error: Exception) -> Unsupport
     return UnsupportedModelError(
         f"Keras cannot save the model {model.name!r} as {suffix}: {architecture.first_line(error)}"
     )
-
-
-@contextmanager
-def _quiet_about_hdf5() -> Iterator[None]:
-    # The user asked for this format; a reminder at every epoch helps nobody.
-    logger = logging.getLogger("absl")
-    logger.addFilter(_is_not_about_hdf5)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_is_not_about_hdf5)
-
-
-def _is_not_about_hdf5(record: logging.LogRecord) -> bool:
-    return "HDF5 file" not in record.getMessage()
 
 
 def read_groups(archive: Path) -> list[Group]:

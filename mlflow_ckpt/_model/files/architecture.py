@@ -1,24 +1,15 @@
-"""A model's architecture as JSON and YAML, and back."""
+"""A model's architecture as JSON and YAML."""
 
 from __future__ import annotations
 
 import json
-import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import yaml
 
-from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError, UnsupportedModelError
-
-T = TypeVar("T")
-
-_UNKNOWN = (
-    re.compile(r"Could not locate (?:class|function) '(?P<name>[^']+)'"),
-    re.compile(r"Unknown \w+(?: \w+)?: '(?P<name>[^']+)'"),
-)
+from mlflow_ckpt.errors import ModelLoadError, UnsupportedModelError
 
 
 def describe(model: keras.Model) -> dict[str, Any]:
@@ -87,92 +78,6 @@ def from_json(text: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelLoadError("architecture.json holds no architecture. Expected an object.")
     return content
-
-
-def build(
-    architecture: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
-) -> keras.Model:
-    """Build a model with fresh weights, uncompiled, under Keras's safe mode.
-
-    Raises:
-        UnknownObjectError: If it names a class or function that this process does not know.
-        ModelLoadError: If Keras cannot build it for another reason.
-    """
-    known = known_objects(architecture, custom_objects)
-    return guarded(
-        lambda: keras.models.model_from_json(json.dumps(architecture), custom_objects=known)
-    )
-
-
-def known_objects(
-    architecture: Mapping[str, Any], custom_objects: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return custom objects under the names by which Keras looks for them.
-
-    An object that was registered is looked for as `package>name`; people pass it by its name.
-
-    Args:
-        architecture: Says which registered names there are.
-        custom_objects: Objects by name, as people pass them.
-    """
-    known = dict(custom_objects or {})
-    if known:
-        for registered in _registered_names(architecture):
-            name = registered.rpartition(">")[2]
-            if name in known:
-                known.setdefault(registered, known[name])
-    return known
-
-
-def _registered_names(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        if isinstance(value.get("registered_name"), str):
-            yield value["registered_name"]
-        for item in value.values():
-            yield from _registered_names(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _registered_names(item)
-
-
-def load_error(error: Exception) -> ModelLoadError:
-    """Turn what Keras raised while it rebuilt a model into one clear sentence.
-
-    Keras deserializes by calling constructors, its own and users', so any exception may come.
-    """
-    text = str(error)
-    for pattern in _UNKNOWN:
-        if match := pattern.search(text):
-            name = match["name"]
-            short = name.rpartition(">")[2]
-            return UnknownObjectError(
-                f"The architecture names {name!r}, which is not known here. Import the module that "
-                "registers it, or pass it: custom_objects="
-                f"{{{short!r}: {short}}} (mlflow-ckpt: --custom-objects MODULE).",
-                name=name,
-            )
-    if "safe_mode" in text or "unsafe deserialization" in text or "arbitrary code" in text:
-        return ModelLoadError(
-            "The model holds a Lambda layer or another object that runs stored code, which Keras's "
-            "safe mode refuses. Replace it by a registered layer, or, if you trust the run, call "
-            "keras.config.enable_unsafe_deserialization() first."
-        )
-    # Keras puts what a constructor said behind pages of configuration.
-    _, wrapped, said = text.rpartition("Exception encountered: ")
-    problem = first_line(said) if wrapped else f"{type(error).__name__}: {first_line(error)}"
-    return ModelLoadError(f"Keras cannot rebuild the model: {problem}")
-
-
-def guarded(action: Callable[[], T]) -> T:
-    """Run what calls constructors (Keras's, users'), which may raise anything."""
-    try:
-        return action()
-    except (MemoryError, ModelLoadError):
-        raise
-    except zipfile.BadZipFile as error:
-        raise ModelLoadError(f"The archive cannot be read: {error}.") from error
-    except Exception as error:
-        raise load_error(error) from error
 
 
 def first_line(error: Exception | str) -> str:

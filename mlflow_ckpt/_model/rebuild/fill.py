@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, TensorFingerprint
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
-from mlflow_ckpt._model.files.architecture import guarded
 from mlflow_ckpt._model.files.hdf5 import native
 from mlflow_ckpt._model.rebuild import model_loader
+from mlflow_ckpt._model.rebuild.guarded import guarded
 from mlflow_ckpt._model.rebuild.model_loader import weights_path
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint, read_fingerprint
 from mlflow_ckpt.errors import WeightsMismatchError
@@ -91,16 +91,15 @@ def fill(
     problems = list(_problems(mine, theirs))
     if problems and not skip_mismatch:
         raise _mismatch(manifest, problems, " Pass skip_mismatch=True to load what fits.")
-    with weights_path(directory, manifest, custom_objects) as path, warnings.catch_warnings():
-        # The optimizer of the given model is left alone on purpose.
-        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+    with (
+        weights_path(directory, manifest, custom_objects) as path,
+        # The optimizer of the given model is left alone on purpose; the report says the rest.
+        keras_private.ignoring_skipped_weights(),
+    ):
         if not problems:
             guarded(lambda: model.load_weights(path))
             check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,))
             return LoadReport(loaded=tuple(mine), skipped=(), missing=(), unused=())
-        # Keras lists what it skipped; the report says it in full.
-        warnings.filterwarnings("ignore", message=".*objects could not be loaded")
-        warnings.filterwarnings("ignore", message="Skipping loading weights")
         guarded(lambda: model.load_weights(path, skip_mismatch=True))
         return _report(model, path, mine, theirs)
 

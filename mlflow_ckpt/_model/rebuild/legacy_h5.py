@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._format import layout
-from mlflow_ckpt._model.files.architecture import guarded
+from mlflow_ckpt._model.rebuild.guarded import guarded
 from mlflow_ckpt.errors import ModelLoadError
 
 

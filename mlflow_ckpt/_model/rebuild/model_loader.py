@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +18,11 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.weights_file import open_weights
+from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files import architecture
-from mlflow_ckpt._model.files.architecture import guarded
 from mlflow_ckpt._model.rebuild import legacy_h5
+from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint, read_fingerprint
 from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
 
@@ -81,14 +81,11 @@ def _loaded(directory: Path, manifest: Manifest, custom_objects: CustomObjects) 
     path = directory / str(manifest.full_file)
     if manifest.full_format == "h5":
         model = load_architecture(directory, custom_objects)
-        known = architecture.known_objects(_read_architecture(directory), custom_objects)
+        known = known_objects(_read_architecture(directory), custom_objects)
         with keras.saving.custom_object_scope(known):
             legacy_h5.fill(model, path, directory)
     else:
-        with warnings.catch_warnings():
-            # Keras says that it skipped a fresh optimizer; what it should not skip, the
-            # fingerprint tells.
-            warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+        with keras_private.ignoring_skipped_optimizer():
             model = _load_archive(path, directory, custom_objects, compiled=True)
     return model
 
@@ -118,7 +115,7 @@ def load_architecture(directory: Path, custom_objects: CustomObjects) -> keras.M
     Raises:
         ModelLoadError: If Keras cannot build it.
     """
-    return architecture.build(_read_architecture(directory), custom_objects)
+    return build(_read_architecture(directory), custom_objects)
 
 
 @contextmanager
@@ -148,7 +145,7 @@ def weights_path(
 def _load_archive(
     path: Path, directory: Path, custom_objects: CustomObjects, *, compiled: bool
 ) -> keras.Model:
-    known = architecture.known_objects(_read_architecture(directory), custom_objects)
+    known = known_objects(_read_architecture(directory), custom_objects)
     return guarded(lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +12,10 @@ import h5py
 import keras
 import yaml
 
+from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.files import architecture
-from mlflow_ckpt._model.files.architecture import guarded
 from mlflow_ckpt._model.rebuild import legacy_h5
+from mlflow_ckpt._model.rebuild.guarded import build, guarded
 from mlflow_ckpt.errors import ModelLoadError
 
 CustomObjects = Mapping[str, Any] | None
@@ -44,14 +44,13 @@ def load(
                 f"{path.name} holds weights alone. Expected an architecture beside it: "
                 "--architecture FILE (.json, .yaml or .keras)."
             )
-        model = architecture.build(dict(blueprint), custom_objects)
+        model = build(dict(blueprint), custom_objects)
         guarded(lambda: model.load_weights(path))
         return model, None
     if path.suffix == ".h5":
         return _load_h5(path, custom_objects)
     lost = _lost_of_archive(path)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+    with keras_private.ignoring_skipped_optimizer():
         model = guarded(
             lambda: keras.saving.load_model(
                 path, custom_objects=custom_objects, compile=lost is None

@@ -10,22 +10,12 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._format.values import Arrays, UnpackableError, pack, unpack
+from mlflow_ckpt._model.keras_private import CALLBACK_STATE
 from mlflow_ckpt.errors import InvalidArgumentError
 
 GetState = Callable[[Any], Any]
 SetState = Callable[[Any, Any], None]
 
-# What changes in these while they work. Keras 3.15.
-_ATTRIBUTES: dict[type, tuple[str, ...]] = {
-    keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
-    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
-    keras.callbacks.ModelCheckpoint: (
-        "best",
-        "_batches_seen_since_last_saving",
-        "_last_batch_seen",
-    ),
-    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
-}
 # These have nothing that a training depends on, or nothing that outlives an epoch.
 _STATELESS = (
     keras.callbacks.CSVLogger,
@@ -89,7 +79,7 @@ class Watch:
         self._before = {
             id(callback): _outline(callback)
             for callback in self._callbacks
-            if _offers_nothing(callback) and type(callback) not in _ATTRIBUTES
+            if _offers_nothing(callback) and type(callback) not in CALLBACK_STATE
         }
 
     def capture(self) -> CapturedCallbacks:
@@ -183,7 +173,7 @@ def _offers_nothing(callback: keras.callbacks.Callback) -> bool:
 
 
 def _known_attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:
-    kinds = (names for kind, names in _ATTRIBUTES.items() if isinstance(callback, kind))
+    kinds = (names for kind, names in CALLBACK_STATE.items() if isinstance(callback, kind))
     return next(kinds, ())
 
 

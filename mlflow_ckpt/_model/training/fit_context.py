@@ -44,10 +44,10 @@ class Training:
         self._code: dict[str, str] | None = None
         self._described: dict[str, Any] | None = None
         try:
-            found = keras_private.surroundings()
+            found = keras_private.find_fit_frame()
         except keras_private.PrivateApiError as error:
             self.problem = str(error)
-            found = keras_private.Surroundings(None, None)
+            found = keras_private.FitFrame(None, None)
         self._list, self._iterator = found.callbacks, found.iterator
         if self._iterator is not None:
             self.kind, data = keras_private.data_of(self._iterator)

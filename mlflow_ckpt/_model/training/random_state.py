@@ -73,33 +73,6 @@ def restore(state: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _capture_tensorflow() -> dict[str, Any]:
-    context = sys.modules[_CONTEXT].context()
-    state: dict[str, Any] = {"seed": context._seed}
-    # What operations without a seed of their own draw theirs from.
-    if context._seed is not None and context._rng is not None:
-        version, words, gauss = context._rng.getstate()
-        state["operations"] = [version, np.array(words, dtype=np.uint32), gauss]
-    generator = sys.modules[_STATEFUL].global_generator
-    if generator is not None:
-        state["generator"] = np.array(generator.state)
-        state["algorithm"] = int(generator.algorithm)
-    return state
-
-
-def _restore_tensorflow(state: Mapping[str, Any]) -> None:
-    random_of_tf = sys.modules["tensorflow"].random
-    context = sys.modules[_CONTEXT].context()
-    if state["seed"] != context._seed:
-        random_of_tf.set_seed(state["seed"])
-    if "operations" in state:
-        version, words, gauss = state["operations"]
-        context._rng.setstate((version, tuple(int(word) for word in words), gauss))
-    if "generator" in state:
-        generator = random_of_tf.Generator.from_state(state["generator"], state["algorithm"])
-        random_of_tf.set_global_generator(generator)
-
-
 def _capture_torch() -> dict[str, Any]:
     torch = sys.modules["torch"]
     state: dict[str, Any] = {"cpu": np.array(torch.get_rng_state())}
@@ -117,8 +90,11 @@ def _restore_torch(state: Mapping[str, Any]) -> None:
 
 # JAX has no global generator. This package itself is neutral to the backend: nothing here is
 # imported for a training that does not use it.
-_CONTEXT, _STATEFUL = "tensorflow.python.eager.context", "tensorflow.python.ops.stateful_random_ops"
 _LIBRARIES = {
-    "tensorflow": (_CONTEXT, _capture_tensorflow, _restore_tensorflow),
+    "tensorflow": (
+        "tensorflow",
+        keras_private.tensorflow_random_state,
+        keras_private.set_tensorflow_random_state,
+    ),
     "torch": ("torch", _capture_torch, _restore_torch),
 }

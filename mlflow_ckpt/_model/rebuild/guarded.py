@@ -1,0 +1,97 @@
+"""Rebuild objects from their configuration, with Keras's errors turned into clear ones."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import keras
+
+from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.files.architecture import first_line
+from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError
+
+T = TypeVar("T")
+
+
+def build(
+    architecture: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+) -> keras.Model:
+    """Build a model with fresh weights, uncompiled, under Keras's safe mode.
+
+    Raises:
+        UnknownObjectError: If it names a class or function that this process does not know.
+        ModelLoadError: If Keras cannot build it for another reason.
+    """
+    known = known_objects(architecture, custom_objects)
+    return guarded(
+        lambda: keras.models.model_from_json(json.dumps(architecture), custom_objects=known)
+    )
+
+
+def known_objects(
+    architecture: Mapping[str, Any], custom_objects: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return custom objects under the names by which Keras looks for them.
+
+    An object that was registered is looked for as `package>name`; people pass it by its name.
+
+    Args:
+        architecture: Says which registered names there are.
+        custom_objects: Objects by name, as people pass them.
+    """
+    known = dict(custom_objects or {})
+    if known:
+        for registered in _registered_names(architecture):
+            name = registered.rpartition(">")[2]
+            if name in known:
+                known.setdefault(registered, known[name])
+    return known
+
+
+def _registered_names(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("registered_name"), str):
+            yield value["registered_name"]
+        for item in value.values():
+            yield from _registered_names(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _registered_names(item)
+
+
+def _load_error(error: Exception) -> ModelLoadError:
+    """Turn what Keras raised while it rebuilt a model into one clear sentence."""
+    name = keras_private.unknown_object(error)
+    if name is not None:
+        short = name.rpartition(">")[2]
+        return UnknownObjectError(
+            f"The architecture names {name!r}, which is not known here. Import the module that "
+            "registers it, or pass it: custom_objects="
+            f"{{{short!r}: {short}}} (mlflow-ckpt: --custom-objects MODULE).",
+            name=name,
+        )
+    if keras_private.is_unsafe(error):
+        return ModelLoadError(
+            "The model holds a Lambda layer or another object that runs stored code, which Keras's "
+            "safe mode refuses. Replace it by a registered layer, or, if you trust the run, call "
+            "keras.config.enable_unsafe_deserialization() first."
+        )
+    message = keras_private.constructor_message(error)
+    if message is None:
+        message = f"{type(error).__name__}: {first_line(error)}"
+    return ModelLoadError(f"Keras cannot rebuild the model: {first_line(message)}")
+
+
+def guarded(action: Callable[[], T]) -> T:
+    """Run what calls constructors (Keras's, users'), which may raise anything."""
+    try:
+        return action()
+    except (MemoryError, ModelLoadError):
+        raise
+    except zipfile.BadZipFile as error:
+        raise ModelLoadError(f"The archive cannot be read: {error}.") from error
+    except Exception as error:
+        raise _load_error(error) from error

@@ -33,13 +33,13 @@ from mlflow_ckpt._saving.arguments import (
     check_save_freq,
     recorded,
 )
-from mlflow_ckpt._saving.batch_counter import Position
-from mlflow_ckpt._saving.best import Improvement
+from mlflow_ckpt._saving.batch_counter import BatchCounter
+from mlflow_ckpt._saving.best import BestTracker
 from mlflow_ckpt._saving.logs import scalars
 from mlflow_ckpt._saving.messages import Messages
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._saving.session import Session
-from mlflow_ckpt._saving.signals import Interruption, is_whole
+from mlflow_ckpt._saving.signals import SignalHandler, is_whole
 from mlflow_ckpt.errors import MlflowCkptError
 
 # Batches in which even a patient optimizer, accumulating gradients, has made a step.
@@ -131,7 +131,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         # Keras may call the end of a batch late, from another thread, where nothing is saved there.
         self.async_safe = save_freq == "epoch"
         self._messages = Messages(verbose=bool(verbose), raising=check_on_error(on_error))
-        self._improvement = Improvement(
+        self._best = BestTracker(
             *(monitor, mode, initial_value_threshold),
             save_best_only=save_best_only,
             inside_epochs=save_freq != "epoch",
@@ -166,9 +166,9 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             },
             policy,
         )
-        self._session = Session(make_saver, self._improvement, self._messages)
-        self._interruption = Interruption(self)
-        self._position = Position()
+        self._session = Session(make_saver, self._best, self._messages)
+        self._signals = SignalHandler(self)
+        self._batches = BatchCounter()
         self._training = False
         self._surroundings: Training | None = None
         self._due = False
@@ -195,19 +195,19 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def get_state(self) -> dict[str, Any]:
         """Return what a resumed training needs of this callback."""
         return {
-            "best": self._improvement.best,
-            "batches_since_save": self._position.batches_since_save,
+            "best": self._best.best,
+            "batches_since_save": self._batches.batches_since_save,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take up what `get_state` returned."""
-        self._improvement.best = state["best"]
-        self._position.batches_since_save = state["batches_since_save"]
+        self._best.best = state["best"]
+        self._batches.batches_since_save = state["batches_since_save"]
 
     @property
     def best(self) -> float | None:
         """The best value of the monitored metric so far; None before the first."""
-        return self._improvement.best
+        return self._best.best
 
     def __enter__(self) -> Self:
         """Return the callback itself."""
@@ -231,19 +231,19 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._surroundings = Training(self, self._settings)
         self._surroundings.move_last(self)
         self._session.begin(self.model, self.run_id, self._origin, in_place=self._in_place)
-        self._look_at_neighbours(self._surroundings.callbacks)
+        self._check_mlflow_callbacks(self._surroundings.callbacks)
         self._first_epoch_checked = self._due = False
         self._process, self._thread = os.getpid(), threading.current_thread()
         self._began = time.monotonic()
         self._history = getattr(self.model, "history", None)
         self._training = True
-        self._interruption.install()
+        self._signals.install()
         atexit.register(self._at_exit)
 
-    def _look_at_neighbours(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    def _check_mlflow_callbacks(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Leave metrics to MLflow's own callback where one logs them to the same run."""
         others_log = mlflow_callbacks.logs_epochs(callbacks)
-        self._others_log = self._session.yield_metrics(others_log=others_log)
+        self._others_log = self._session.defer_metrics(others_log=others_log)
         if mlflow_callbacks.saves(callbacks):
             self._messages.warn_once(mlflow_callbacks.DUPLICATE)
 
@@ -252,11 +252,11 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         done, self._begun_batches = self._begun_batches, 0
         if self._surroundings is None or self._surroundings.data is None:
             done = 0  # the epoch begins anew
-        self._position.begin_epoch(epoch, done)
+        self._batches.begin_epoch(epoch, done)
         if not self._first_epoch_checked:
             named_by_step = self.save_freq != "epoch"
             try:
-                self._session.look_at_run(self.model, epoch, named_by_step=named_by_step)
+                self._session.check_run(self.model, epoch, named_by_step=named_by_step)
             except BaseException:
                 # Refused before its first step: there is nothing to save when the process ends.
                 self._end_training("FAILED", limit=0.0, quietly=True)
@@ -269,19 +269,19 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Between two batches the model is whole: end here if a signal asked for it."""
         # Keras may tell late that a batch ended; that the next one begins is sure.
-        self._position.end_batch(batch - 1)
+        self._batches.end_batch(batch - 1)
         self._pause()
-        self._position.begin_batch(batch)
+        self._batches.begin_batch(batch)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Save inside an epoch, if that is asked for."""
-        self._position.end_batch(batch)
+        self._batches.end_batch(batch)
         if self.save_freq != "epoch":
             self._save_inside_epoch(batch, logs)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Note that no step is under way."""
-        self._position.rest()
+        self._batches.rest()
 
     def on_test_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """End here if a signal asked for it."""
@@ -292,7 +292,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """Log the epoch's metrics and save its checkpoint."""
         completed = epoch + 1
         metrics = scalars(logs)
-        self._position.begin_epoch(completed)
+        self._batches.begin_epoch(completed)
         if self.log_metrics and metrics and not self._others_log:
             self._session.log_metrics(metrics, completed)
         if self.save_freq == "epoch":
@@ -305,7 +305,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _save(self, name: CheckpointName, metrics: Mapping[str, float]) -> None:
         self._session.save(
             *(self.model, name),
-            epoch=self._position.epoch,
+            epoch=self._batches.epoch,
             metrics=metrics,
             params=self.params,
             capture=self._capture,
@@ -315,24 +315,24 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """Capture what the training keeps besides its model."""
         if self._surroundings is None:
             return TrainingState()
-        return self._surroundings.capture(batch=self._position.batch, params=self.params)
+        return self._surroundings.capture(batch=self._batches.batch, params=self.params)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait until everything is sent, and end the run that this callback started."""
         self._end_training("FINISHED")
-        self._interruption.raise_received()
+        self._signals.raise_received()
 
     def _pause(self) -> None:
         """End the training between two batches if a signal asked for it."""
-        if self._interruption.received is None:
+        if self._signals.received is None:
             return
-        reason = str(self._interruption.reason)
+        reason = str(self._signals.reason)
         self._messages.tell_interrupted(reason, self.drain_timeout)
         try:
-            self._session.save_interrupted(*(self.model, self._position, reason, self._capture))
+            self._session.save_interrupted(*(self.model, self._batches, reason, self._capture))
         finally:
             self._end_training("KILLED", limit=self.drain_timeout, quietly=True)
-        self._interruption.raise_received()
+        self._signals.raise_received()
 
     def _break_off(self, exc: BaseException | None) -> None:
         """Save the last whole state of a training that an exception ended."""
@@ -348,10 +348,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _save_if_whole(self, exc: BaseException | None, reason: str) -> None:
         if getattr(self.model, "history", None) is not self._history:
             why = f"({reason}), and the model has been trained further since"
-        elif not is_whole(self.model, exc, in_step=self._position.in_step):
+        elif not is_whole(self.model, exc, in_step=self._batches.in_step):
             why = f"inside a step ({reason}), which may have left the model half updated"
         else:
-            self._session.save_interrupted(*(self.model, self._position, reason, self._capture))
+            self._session.save_interrupted(*(self.model, self._batches, reason, self._capture))
             return
         self._messages.warn(
             f"The training broke off {why}, so its state was not saved. The checkpoints are whole."
@@ -375,7 +375,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         atexit.unregister(self._at_exit)
         self._session.end(
             status,
-            self._interruption,
+            self._signals,
             patience=self.drain_timeout,
             limit=limit,
             params=self.params,
@@ -384,7 +384,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
     def _save_inside_epoch(self, batch: int, logs: Mapping[str, Any] | None) -> None:
-        position, every = self._position, int(self.save_freq)
+        position, every = self._batches, int(self.save_freq)
         if position.batches_since_save < every:
             return
         step = introspection.step_of(self.model)

@@ -20,8 +20,9 @@ import mlflow_ckpt
 from mlflow_ckpt import MlflowCheckpoint
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._saving import saver as saver_module
-from mlflow_ckpt._saving.compose import Composer, Job, Saved
+from mlflow_ckpt._saving.compose import Composer, Job
 from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._tracking.spool.outcome import SavedCheckpoint
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
@@ -274,7 +275,7 @@ class Brake:
                     brake.count(1)
                 return super().take(model, *arguments)
 
-            def compose(self, job: Job, directory: Path) -> Saved:
+            def compose(self, job: Job, directory: Path) -> SavedCheckpoint:
                 brake.released.wait()
                 try:
                     return super().compose(job, directory)

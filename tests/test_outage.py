@@ -214,5 +214,5 @@ def test_a_server_that_goes_in_the_middle_of_an_upload(
     finally:
         server.start()
     assert saver.finish(patience=120) == []
-    assert saver.reports()[-1].published
+    assert saver.outcomes()[-1].sent
     check_everything_arrived(run_id, spool, store, epochs=1)

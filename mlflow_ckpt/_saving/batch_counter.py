@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Position:
+class BatchCounter:
     """Counts the epochs and batches that Keras tells of.
 
     Attributes:

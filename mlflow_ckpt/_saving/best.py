@@ -12,7 +12,7 @@ from mlflow_ckpt._model import keras_private
 from mlflow_ckpt.errors import InvalidArgumentError
 
 
-class Improvement:
+class BestTracker:
     """Judges by one metric whether a moment is the best so far.
 
     Args:

@@ -22,22 +22,8 @@ from mlflow_ckpt._model.capture.updates import Update
 from mlflow_ckpt._model.files import architecture
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._tracking import mlmodel
+from mlflow_ckpt._tracking.spool.outcome import SavedCheckpoint
 from mlflow_ckpt.errors import MlflowCkptError
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint that is safe on this machine's disk.
-
-    Attributes:
-        manifest: What it contains.
-        fingerprint: Digests and statistics of its tensors.
-        best: Whether it was the best when it was saved.
-    """
-
-    manifest: Manifest
-    fingerprint: Fingerprint
-    best: bool
 
 
 @dataclass(frozen=True)
@@ -125,7 +111,7 @@ class Composer:
             raise
         return taken
 
-    def compose(self, job: Job, directory: Path) -> Saved:
+    def compose(self, job: Job, directory: Path) -> SavedCheckpoint:
         """Write a checkpoint, the manifest among it, into an empty directory.
 
         Raises:
@@ -175,7 +161,7 @@ class Composer:
             interrupted=job.interrupted,
         )
         (directory / layout.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        return Saved(manifest, fingerprint, job.best)
+        return SavedCheckpoint(manifest, fingerprint, job.best)
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ from mlflow_ckpt.errors import InvalidArgumentError
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
 
 
-class OwnRun:
+class ManagedRun:
     """A run of MLflow's that the callback answers for, if it had to start one."""
 
     def __init__(self) -> None:

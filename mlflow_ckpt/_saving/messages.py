@@ -7,12 +7,11 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mlflow_ckpt._saving.compose import Saved
-from mlflow_ckpt._saving.outcomes import Report
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.metric_names import allowed_names
 from mlflow_ckpt._tracking.spool import entries, spool_directory
 from mlflow_ckpt._tracking.spool.entries import Entry
+from mlflow_ckpt._tracking.spool.outcome import Outcome, SavedCheckpoint
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import MlflowCkptError, TrackingError
 
@@ -55,7 +54,7 @@ class Messages:
 
     def tell(
         self,
-        reports: Sequence[Report],
+        outcomes: Sequence[Outcome],
         params: Mapping[str, Any] | None,
         *,
         quietly: bool = False,
@@ -63,7 +62,7 @@ class Messages:
         """Tell what happened.
 
         Args:
-            reports: It.
+            outcomes: The outcomes, in order.
             params: What Keras says of the training.
             quietly: Raise nothing, because an exception is on its way already.
 
@@ -71,20 +70,21 @@ class Messages:
             Exception: What nobody expected; and what went wrong, where that is to be raised.
         """
         raised: Exception | None = None
-        for report in reports:
-            if report.error is not None:
-                expected = isinstance(report.error, (MlflowCkptError, OSError, MemoryError))
+        for outcome in outcomes:
+            error, checkpoint = outcome.error, outcome.checkpoint
+            if error is not None:
+                expected = isinstance(error, (MlflowCkptError, OSError, MemoryError))
                 if quietly or (expected and not self._raising):
-                    self._warn_of_trouble(report, report.error)
+                    self._warn_of_failure(outcome, error)
                 elif raised is None:
-                    raised = report.error
+                    raised = error
                 else:
-                    raised.add_note(f"And: {type(report.error).__name__}: {report.error}")
-            elif report.saved is not None and report.published:
+                    raised.add_note(f"And: {type(error).__name__}: {error}")
+            elif checkpoint is not None and outcome.sent:
                 self._outage = False
-                self.say(_describe(report.saved), params)
-            elif report.saved is not None:
-                self._warn_of_nonfinite(report.saved)
+                self.say(_describe(checkpoint), params)
+            elif checkpoint is not None:
+                self._warn_of_nonfinite(checkpoint)
         if raised is not None:
             raise raised
 
@@ -134,11 +134,12 @@ class Messages:
         """
         if self._raising:
             raise error
-        self._warn_of_trouble(Report(error=error, final=False), error)
+        self._warn_of_failure(Outcome(error=error, final=False), error)
 
-    def _warn_of_trouble(self, report: Report, error: Exception) -> None:
-        if report.final:
-            kept = "" if report.kept is None else f" What was saved stays in {report.kept}."
+    def _warn_of_failure(self, outcome: Outcome, error: Exception) -> None:
+        if outcome.final:
+            entry = outcome.entry
+            kept = "" if entry is None else f" What was saved stays in {entry.path}."
             self.warn_once(f"{error}{kept}")
         elif not self._outage:
             # Once an outage is enough: nobody wants to read of each file that it stops.
@@ -147,8 +148,8 @@ class Messages:
                 f"{error} Training goes on; what is saved waits on this machine and is sent again."
             )
 
-    def _warn_of_nonfinite(self, saved: Saved) -> None:
-        broken = saved.fingerprint.nonfinite()
+    def _warn_of_nonfinite(self, checkpoint: SavedCheckpoint) -> None:
+        broken = checkpoint.fingerprint.nonfinite()
         if not broken:
             return
         listed = ", ".join(
@@ -158,8 +159,8 @@ class Messages:
         )
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         self.warn(
-            f"THE MODEL DIVERGED: checkpoint {saved.manifest.name} holds NaN or infinite values in "
-            f"{len(broken)} tensors: {listed}{more}. Resume from an earlier checkpoint."
+            f"THE MODEL DIVERGED: checkpoint {checkpoint.manifest.name} holds NaN or infinite values "
+            f"in {len(broken)} tensors: {listed}{more}. Resume from an earlier checkpoint."
         )
 
 
@@ -202,10 +203,10 @@ def _abridged(names: Sequence[str]) -> str:
     return f"{names[0]}, {names[1]} … {names[-1]}"
 
 
-def _describe(saved: Saved) -> str:
-    manifest = saved.manifest
+def _describe(checkpoint: SavedCheckpoint) -> str:
+    manifest = checkpoint.manifest
     best = ""
-    if saved.best and manifest.monitor is not None:
+    if checkpoint.best and manifest.monitor is not None:
         name = manifest.monitor.name
         best = f", {name}={manifest.metrics[name]:.4f} is the best so far"
     return (

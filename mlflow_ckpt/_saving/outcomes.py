@@ -1,70 +1,40 @@
-"""What happens behind the back of whoever trains, until they ask."""
+"""Collects outcomes from the background threads for the training thread."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from queue import SimpleQueue
 
-from mlflow_ckpt._saving.compose import Saved
-from mlflow_ckpt._tracking.spool import entries
-from mlflow_ckpt._tracking.spool.uploader import Outcome
+from mlflow_ckpt._tracking.spool.outcome import Outcome, SavedCheckpoint
 
 
-@dataclass(frozen=True)
-class Report:
-    """Something that happened behind the caller's back.
-
-    Attributes:
-        saved: The checkpoint that it happened to; None for metrics, and for what was never saved.
-        published: Whether the run has it now.
-        error: What went wrong; None if nothing did.
-        final: Whether what went wrong is not tried again.
-        kept: Where in the spool it stays; None if it does not.
-    """
-
-    saved: Saved | None = None
-    published: bool = False
-    error: Exception | None = None
-    final: bool = True
-    kept: Path | None = None
-
-
-class Reports:
-    """Collects reports from several threads."""
+class Outcomes:
+    """A queue of outcomes, which any thread may add to."""
 
     def __init__(self) -> None:
-        self._reports: SimpleQueue[Report] = SimpleQueue()
-        self._unpublished: dict[str, Saved] = {}
+        self._queue: SimpleQueue[Outcome] = SimpleQueue()
+        self._unsent: dict[str, SavedCheckpoint] = {}
 
-    def add_saved(self, saved: Saved) -> None:
+    def add_written(self, checkpoint: SavedCheckpoint) -> None:
         """Note that a checkpoint is safe on this machine's disk."""
-        self._unpublished[saved.manifest.name] = saved
-        self._reports.put(Report(saved))
+        self._unsent[checkpoint.manifest.name] = checkpoint
+        self._queue.put(Outcome(checkpoint))
 
     def add_error(self, error: Exception) -> None:
-        """Note that something went wrong for good."""
-        self._reports.put(Report(error=error))
+        """Note that something failed for good."""
+        self._queue.put(Outcome(error=error))
 
-    def add_outcomes(self, outcomes: Iterable[Outcome]) -> None:
+    def add_sent(self, outcomes: Iterable[Outcome]) -> None:
         """Note what became of entries of the spool."""
         for outcome in outcomes:
-            name = outcome.entry.name
-            if outcome.error is not None:
-                report = Report(
-                    self._unpublished.get(name),
-                    error=outcome.error,
-                    final=outcome.final,
-                    kept=outcome.entry.path,
-                )
-                self._reports.put(report)
-            elif outcome.entry.kind not in entries.RECORDS:
-                self._reports.put(Report(self._unpublished.pop(name, None), published=True))
+            name = "" if outcome.entry is None else outcome.entry.name
+            checkpoint = self._unsent.pop(name, None) if outcome.sent else self._unsent.get(name)
+            self._queue.put(replace(outcome, checkpoint=checkpoint))
 
-    def take(self) -> list[Report]:
-        """Return what was noted since the last call."""
-        found = []
-        while not self._reports.empty():
-            found.append(self._reports.get())
-        return found
+    def take(self) -> list[Outcome]:
+        """Return what was added since the last call."""
+        outcomes = []
+        while not self._queue.empty():
+            outcomes.append(self._queue.get())
+        return outcomes

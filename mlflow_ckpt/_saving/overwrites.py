@@ -12,7 +12,7 @@ from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import CheckpointExistsError
 
 
-def require_to_go_forward(
+def check_no_overwrite(
     store: RunStore, waiting: Sequence[Entry], epoch: int, step: int | None
 ) -> list[Mapping[str, float]]:
     """Raise if a training would write checkpoints again that its run holds.

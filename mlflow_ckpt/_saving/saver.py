@@ -27,12 +27,13 @@ from mlflow_ckpt._model.capture.updates import Updates
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._saving.arguments import check_forms, check_full_format, check_metadata
 from mlflow_ckpt._saving.compose import Composer, Job
-from mlflow_ckpt._saving.outcomes import Report, Reports
+from mlflow_ckpt._saving.outcomes import Outcomes
 from mlflow_ckpt._saving.worker import Worker
-from mlflow_ckpt._saving.write import Keeper
+from mlflow_ckpt._saving.write import CheckpointWriter
 from mlflow_ckpt._tracking import prune_plan, removal
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.entries import Entry
+from mlflow_ckpt._tracking.spool.outcome import Outcome
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.spool.uploader import Uploader
 from mlflow_ckpt._tracking.store import RunStore
@@ -79,18 +80,18 @@ class CheckpointSaver:
             metadata=check_metadata(metadata),
         )
         self._retention = retention
-        self._reports = Reports()
-        self._keeper = Keeper(self._composer, store)
+        self._outcomes = Outcomes()
+        self._checkpoint_writer = CheckpointWriter(self._composer, store)
         self._uploader = Uploader(
             self.spool, store, after=None if retention is None else self._retain
         )
-        self._writer = Worker("mlflow_ckpt writer", self._reports.add_error)
+        self._writer = Worker("mlflow_ckpt writer", self._outcomes.add_error)
         # The last one used first: the second takes memory only if it is needed.
         self._buffers: LifoQueue[Buffers] = LifoQueue()
         for _ in range(IN_FLIGHT):
             self._buffers.put(Buffers())
-        if self._keeper.problem is not None:
-            self._reports.add_error(self._keeper.problem)
+        if self._checkpoint_writer.problem is not None:
+            self._outcomes.add_error(self._checkpoint_writer.problem)
 
     @property
     def run_id(self) -> str:
@@ -105,7 +106,7 @@ class CheckpointSaver:
     @property
     def spool(self) -> Spool:
         """Where checkpoints are until the run has them."""
-        return self._keeper.spool
+        return self._checkpoint_writer.spool
 
     def adopt(self) -> list[Entry]:
         """Take on what earlier processes left in the spool for this run, and return it."""
@@ -228,10 +229,10 @@ class CheckpointSaver:
     def _submit_record(self, **values: Any) -> None:
         self._writer.submit(lambda: self._record(values))
 
-    def reports(self) -> list[Report]:
+    def outcomes(self) -> list[Outcome]:
         """Return what happened since the last call."""
-        self._reports.add_outcomes(self._uploader.outcomes())
-        return self._reports.take()
+        self._outcomes.add_sent(self._uploader.outcomes())
+        return self._outcomes.take()
 
     def finish(
         self,
@@ -282,7 +283,7 @@ class CheckpointSaver:
     ) -> None:
         """Wait until everything is sent, and raise the first thing that went wrong."""
         left = self.finish(patience=30.0)
-        failures = [report.error for report in self.reports() if report.error is not None]
+        failures = [outcome.error for outcome in self.outcomes() if outcome.error is not None]
         if exc is None and failures:
             raise failures[0]
         if exc is None and left:
@@ -292,8 +293,8 @@ class CheckpointSaver:
             )
 
     def _keep(self, job: Job) -> None:
-        saved, entry = self._keeper.keep(job)
-        self._reports.add_saved(saved)
+        saved, entry = self._checkpoint_writer.keep(job)
+        self._outcomes.add_written(saved)
         self._uploader.add(entry)
         if self._weight_metrics and job.interrupted is None:
             values = {"metrics": weight_metrics(saved.fingerprint)}
@@ -302,7 +303,7 @@ class CheckpointSaver:
             self._record({"kind": entries.METRICS, **values, "step": step, "timestamp": timestamp})
 
     def _record(self, values: dict[str, Any]) -> None:
-        entry = self._keeper.record(values)
+        entry = self._checkpoint_writer.record(values)
         if entry is not None:
             self._uploader.add(entry)
 
@@ -312,5 +313,5 @@ class CheckpointSaver:
             return
         try:
             removal.remove_planned(self._store, prune_plan.plan(self._store, self._retention))
-        except Exception as error:  # noqa: BLE001 - a policy is the user's code; see `reports`
-            self._reports.add_error(error)
+        except Exception as error:  # noqa: BLE001 - a policy is the user's code; see `outcomes`
+            self._outcomes.add_error(error)

@@ -13,13 +13,13 @@ from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
-from mlflow_ckpt._saving.batch_counter import Position
-from mlflow_ckpt._saving.best import Improvement
-from mlflow_ckpt._saving.managed_run import OwnRun
+from mlflow_ckpt._saving.batch_counter import BatchCounter
+from mlflow_ckpt._saving.best import BestTracker
+from mlflow_ckpt._saving.managed_run import ManagedRun
 from mlflow_ckpt._saving.messages import Messages
-from mlflow_ckpt._saving.overwrites import require_to_go_forward
+from mlflow_ckpt._saving.overwrites import check_no_overwrite
 from mlflow_ckpt._saving.saver import CheckpointSaver
-from mlflow_ckpt._saving.signals import Interruption
+from mlflow_ckpt._saving.signals import SignalHandler
 from mlflow_ckpt._tracking import mlflow_private, resumed_runs, tags
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.store import RunStore
@@ -41,14 +41,14 @@ class Session:
     def __init__(
         self,
         make_saver: Callable[[RunStore], CheckpointSaver],
-        improvement: Improvement,
+        improvement: BestTracker,
         messages: Messages,
     ) -> None:
         self.saved_step = -1
         self._make_saver = make_saver
-        self._improvement = improvement
+        self._best = improvement
         self._messages = messages
-        self._own_run = OwnRun()
+        self._managed_run = ManagedRun()
         self._store: RunStore | None = None
         self._saver: CheckpointSaver | None = None
         self._origin: Origin | None = None
@@ -79,10 +79,10 @@ class Session:
         same = in_place and origin is not None and run_id == origin.run_id
         chosen = None if same else run_id
         try:
-            saver = self._open(chosen or self._own_run.active_or_new(origin, in_place=in_place))
+            saver = self._open(chosen or self._managed_run.active_or_new(origin, in_place=in_place))
             saver.check(model)
         except BaseException:
-            self._own_run.end("FAILED")
+            self._managed_run.end("FAILED")
             raise
         self.saved_step = -1
         self._origin, self._logged = origin, {}
@@ -94,12 +94,12 @@ class Session:
 
     def _open(self, run_id: str) -> CheckpointSaver:
         if self._saver is None or self._saver.run_id != run_id:
-            self._improvement.reset()
+            self._best.reset()
             self._store = RunStore(run_id)
             self._saver = self._make_saver(self._store)
         return self._saver
 
-    def yield_metrics(self, *, others_log: bool) -> bool:
+    def defer_metrics(self, *, others_log: bool) -> bool:
         """Leave the run's metrics to MLflow's own callback, if there is one and it logs to it.
 
         Args:
@@ -114,7 +114,7 @@ class Session:
             self._store.others_log = others_log and same
         return others_log and same
 
-    def look_at_run(self, model: keras.Model, epoch: int, *, named_by_step: bool) -> None:
+    def check_run(self, model: keras.Model, epoch: int, *, named_by_step: bool) -> None:
         """Refuse to repeat what the run holds; go on without a look if its server is away.
 
         Args:
@@ -131,13 +131,13 @@ class Session:
             return
         try:
             self._store.require_answer()
-            previous = require_to_go_forward(
+            previous = check_no_overwrite(
                 self._store, waiting, epoch, step if named_by_step else None
             )
         except TrackingUnavailableError as error:
             self._messages.tell_unavailable(error)
         else:
-            self._improvement.recall(previous)
+            self._best.recall(previous)
             if self._origin is not None:
                 self._continue(self._store, self._origin, waiting)
 
@@ -181,17 +181,17 @@ class Session:
     ) -> None:
         """Save a checkpoint, unless only the best is saved and this is not it."""
         saver = self.saver
-        monitor, improved = self._improvement.judge(model, metrics)
-        if monitor is not None and self._improvement.is_skipped(improved):
+        monitor, improved = self._best.judge(model, metrics)
+        if monitor is not None and self._best.is_skipped(improved):
             self._messages.say(
-                f"{name}: {monitor.name} did not improve from {self._improvement.best}, not saved",
+                f"{name}: {monitor.name} did not improve from {self._best.best}, not saved",
                 params,
             )
             return
-        before = self._improvement.best
+        before = self._best.best
         if improved and monitor is not None:
             # The state that is saved includes it.
-            self._improvement.best = metrics[monitor.name]
+            self._best.best = metrics[monitor.name]
         try:
             self.saved_step = saver.save(
                 *(model, name),
@@ -202,7 +202,7 @@ class Session:
                 training=capture(),
             )
         except BaseException as error:
-            self._improvement.best = before
+            self._best.best = before
             if not isinstance(error, (MlflowCkptError, OSError, MemoryError)):
                 raise
             self._messages.tell_unsaved(name, error)
@@ -210,7 +210,7 @@ class Session:
     def save_interrupted(
         self,
         model: keras.Model,
-        position: Position,
+        position: BatchCounter,
         reason: str,
         capture: Callable[[], TrainingState],
     ) -> None:
@@ -250,12 +250,12 @@ class Session:
 
     def tell(self, params: Mapping[str, Any] | None) -> None:
         """Tell what happened since the last call."""
-        self._messages.tell(self.saver.reports(), params)
+        self._messages.tell(self.saver.outcomes(), params)
 
     def end(
         self,
         status: str,
-        interruption: Interruption,
+        interruption: SignalHandler,
         *,
         patience: float,
         limit: float | None,
@@ -277,10 +277,10 @@ class Session:
         saver = self._saver
         try:
             if saver is not None:
-                if self._own_run.is_active:
+                if self._managed_run.is_active:
                     saver.end_run(status)
                 left = _finish(saver, interruption, patience, limit)
-                self._messages.tell(saver.reports(), params, quietly=quietly)
+                self._messages.tell(saver.outcomes(), params, quietly=quietly)
                 self._messages.tell_left(left, saver, quietly=quietly)
                 if report and status == "FINISHED" and not left:
                     self._publish_report()
@@ -289,7 +289,7 @@ class Session:
             raise
         finally:
             interruption.restore()
-            self._own_run.end(status)
+            self._managed_run.end(status)
 
     def _publish_report(self) -> None:
         """Draw and upload the run's report; where that fails, the training has not."""
@@ -308,7 +308,7 @@ class Session:
 
 
 def _finish(
-    saver: CheckpointSaver, interruption: Interruption, patience: float, limit: float | None
+    saver: CheckpointSaver, interruption: SignalHandler, patience: float, limit: float | None
 ) -> list[Entry]:
     """Wait until everything is sent; once a signal comes, only so long."""
     known = interruption.received

@@ -20,11 +20,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 # Handlers belong to the process: these are in place while any training runs.
-_active: list[Interruption] = []
+_active: list[SignalHandler] = []
 _before: dict[int, _Handler] = {}
 
 
-class Interruption:
+class SignalHandler:
     """Notes SIGINT and SIGTERM while a training runs, so that it can end between two batches.
 
     A second signal acts at once, as it would without this. So does the first where this training is

@@ -1,17 +1,20 @@
-"""A thread that does one thing after another."""
+"""A thread that runs one task after another."""
 
 from __future__ import annotations
 
 import atexit
-import threading
 from collections import deque
 from collections.abc import Callable
+
+from mlflow_ckpt._tracking.spool.background import BackgroundThread
 
 Task = Callable[[], None]
 
 
-class Worker:
+class Worker(BackgroundThread):
     """Runs tasks in order, in a thread of its own. The process does not end before they are done.
+
+    Python would end the thread while it holds HDF5's lock, and then wait for that lock for ever.
 
     Args:
         name: The thread's name, as debuggers show it.
@@ -19,23 +22,18 @@ class Worker:
     """
 
     def __init__(self, name: str, on_error: Callable[[Exception], None]) -> None:
-        self._name = name
+        super().__init__(name)
         self._on_error = on_error
-        self._changed = threading.Condition()
         self._tasks: deque[Task] = deque()
         self._busy = False
-        self._closed = False
-        self._thread: threading.Thread | None = None
 
     def submit(self, task: Task) -> None:
-        """Have a task run after those that were submitted before. Returns at once."""
+        """Run a task after those that were submitted before. Returns at once."""
         with self._changed:
             self._tasks.append(task)
-            self._closed = False
-            started = self._thread is not None or self._start()
-            self._changed.notify_all()
+            started = self._wake()
         if not started:
-            self._run_all()
+            self._work()
 
     def join(self, limit: float | None = None) -> bool:
         """Wait until all tasks are done.
@@ -49,35 +47,16 @@ class Worker:
         with self._changed:
             return self._changed.wait_for(lambda: not self._tasks and not self._busy, limit)
 
-    def close(self) -> None:
-        """End the thread once all tasks are done. Returns at once; `submit` starts it again."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _start(self) -> bool:
-        # A daemon, because Python joins others before it runs what is registered for its end; but
-        # one that Python must not end while it holds HDF5's lock, or the process never does.
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            return False  # Python is shutting down, and starts no more threads
-        self._thread = thread
+    def _started(self) -> None:
         atexit.register(self.join)
-        return True
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._tasks) or self._closed)
-                if not self._tasks:
-                    self._thread = None
-                    atexit.unregister(self.join)
-                    return
-            self._run_all()
+    def _ended(self) -> None:
+        atexit.unregister(self.join)
 
-    def _run_all(self) -> None:
+    def _has_work(self) -> bool:
+        return bool(self._tasks)
+
+    def _work(self) -> None:
         while True:
             with self._changed:
                 if not self._tasks:
@@ -86,7 +65,7 @@ class Worker:
                 self._busy = True
             try:
                 task()
-            except Exception as error:  # noqa: BLE001 - whoever submitted it hears of it
+            except Exception as error:  # noqa: BLE001 - reported to the one who submitted it
                 self._on_error(error)
             finally:
                 del task  # with all that it holds

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_ckpt._format import layout
-from mlflow_ckpt._saving.compose import Composer, Job, Saved
+from mlflow_ckpt._saving.compose import Composer, Job
 from mlflow_ckpt._tracking.spool import entries, sending
 from mlflow_ckpt._tracking.spool.entries import Entry
+from mlflow_ckpt._tracking.spool.outcome import SavedCheckpoint
 from mlflow_ckpt._tracking.spool.spool_directory import ENVIRONMENT_VARIABLE, Spool
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import OutputError
 
 
-class Keeper:
+class CheckpointWriter:
     """Brings to this machine's disk what a run is to get.
 
     Args:
@@ -33,7 +34,7 @@ class Keeper:
         self.spool, problem = Spool.usable()
         self.problem = None if problem is None else _spool_error(problem, self.spool)
 
-    def keep(self, job: Job) -> tuple[Saved, Entry]:
+    def keep(self, job: Job) -> tuple[SavedCheckpoint, Entry]:
         """Write a checkpoint to disk: into its place if the run's files are here, or the spool.
 
         Returns:
@@ -58,7 +59,7 @@ class Keeper:
             raise _write_error(job.name, self.spool.root, error) from error
         return saved, entry
 
-    def _place(self, job: Job) -> tuple[Saved, Entry] | None:
+    def _place(self, job: Job) -> tuple[SavedCheckpoint, Entry] | None:
         """Write a checkpoint beside its place and move it there; None if that cannot be done."""
         beside = self._store.known_local_path(layout.CHECKPOINTS_DIR)
         if beside is None:

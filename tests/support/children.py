@@ -221,7 +221,7 @@ def save(
         )
         saver.log_metrics({"loss": 1.0 / epoch}, epoch)
     left = saver.finish(patience=patience)
-    errors = [type(report.error).__name__ for report in saver.reports() if report.error]
+    errors = [type(outcome.error).__name__ for outcome in saver.outcomes() if outcome.error]
     talk("saved", (errors, [entry.label for entry in left]))
 
 

@@ -22,8 +22,8 @@ def warn_of_fallback(error: Exception) -> None:
     """Say, once, why a save goes the slow way."""
     tested = " and ".join(keras_private.TESTED_WITH)
     warnings.warn(
-        f"Keras {keras.__version__} saves models in another way than Keras {tested}, which this "
-        f"mlflow_ckpt was tested with ({error}); going through Keras's public API, which is slower.",
+        f"Keras {keras.__version__} saves models in another way than Keras {tested}, which "
+        f"this mlflow_ckpt was tested with ({error}); going through Keras's public API, which is slower.",
         stacklevel=3,
     )
 

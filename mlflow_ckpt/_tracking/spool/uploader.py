@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._tracking.spool import sending
+from mlflow_ckpt._tracking.spool.background import BackgroundThread
 from mlflow_ckpt._tracking.spool.entries import Entry
+from mlflow_ckpt._tracking.spool.outcome import Outcome
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import RequestRefusedError, TrackingError, TrackingUnavailableError
@@ -29,24 +29,7 @@ _PROBE_EVERY_SECONDS = 2.0
 _random = secrets.SystemRandom()
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an entry, or of an attempt to send it.
-
-    Attributes:
-        entry: The entry.
-        manifest: The checkpoint that the run has now; None otherwise.
-        error: Why the entry is still in the spool; None if it was sent.
-        final: Whether it will not be tried again.
-    """
-
-    entry: Entry
-    manifest: Manifest | None = None
-    error: Exception | None = None
-    final: bool = True
-
-
-class Uploader:
+class Uploader(BackgroundThread):
     """Sends entries of one run in order, and keeps trying while the server is away.
 
     Args:
@@ -59,19 +42,17 @@ class Uploader:
     def __init__(
         self, spool: Spool, store: RunStore, *, after: Callable[[Manifest], None] | None = None
     ) -> None:
+        super().__init__("mlflow_ckpt uploader")
         self._spool = spool
         self._store = store
         self._after = after
-        self._changed = threading.Condition()
         self._pending: list[Entry] = []
         self._outcomes: list[Outcome] = []
         self._failure: Exception | None = None
         self._reason: Exception | None = None
         self._hurried = False
-        self._closed = False
         self._last_progress = time.monotonic()
         self._current_size = 0
-        self._thread: threading.Thread | None = None
 
     def add(self, entry: Entry) -> None:
         """Take on an entry, unless that has been done already. Returns at once."""
@@ -79,25 +60,7 @@ class Uploader:
             if entry in self._pending:
                 return
             self._pending.append(entry)
-            self._closed = False
-            if self._thread is None:
-                self._start()
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """End the thread once nothing is left. Returns at once; `add` starts it again."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _start(self) -> None:
-        # A daemon: whoever ends training decides how long to wait, not the interpreter.
-        thread = threading.Thread(target=self._run, name="mlflow_ckpt uploader", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            return  # Python is shutting down, and starts no more threads: `drain` does the work
-        self._thread = thread
+            self._wake()  # where Python is shutting down, `drain` does the work
 
     def outcomes(self) -> list[Outcome]:
         """Return what happened since the last call."""
@@ -157,19 +120,14 @@ class Uploader:
             if now - self._last_progress > patience + self._current_size / _SLOWEST:
                 return False
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._pending) or self._closed)
-                if not self._pending:
-                    self._thread = None
-                    return
-            retrying = Retrying(
-                retry=retry_if_exception_type(TrackingError),
-                wait=_backoff,
-                sleep=self._pause,
-            )
-            retrying(self._round)
+    def _has_work(self) -> bool:
+        return bool(self._pending)
+
+    def _work(self) -> None:
+        retrying = Retrying(
+            retry=retry_if_exception_type(TrackingError), wait=_backoff, sleep=self._pause
+        )
+        retrying(self._round)
 
     def _pause(self, seconds: float) -> None:
         """Wait before the next attempt; while somebody waits for the end, not for long."""
@@ -188,22 +146,22 @@ class Uploader:
         failure: TrackingError | None = None
         for entry in self.pending():
             try:
-                manifest = self._send(entry)
+                self._send(entry)
             except RequestRefusedError as error:
-                self._settle(Outcome(entry, error=error))
+                self._settle(entry, Outcome(entry=entry, error=error))
             except TrackingError as error:
-                self._note(Outcome(entry, error=error, final=False))
+                self._note(Outcome(entry=entry, error=error, final=False))
                 failure = error
                 if isinstance(error, TrackingUnavailableError):
                     break
             except Exception as error:  # noqa: BLE001 - told on the training thread, see outcomes
-                self._settle(Outcome(entry, error=error))
+                self._settle(entry, Outcome(entry=entry, error=error))
             else:
-                self._settle(Outcome(entry, manifest))
+                self._settle(entry, Outcome(entry=entry))
         if failure is not None:
             raise failure
 
-    def _send(self, entry: Entry) -> Manifest | None:
+    def _send(self, entry: Entry) -> None:
         self._current_size = entry.size
         self._store.require_answer()
         manifest = sending.send(self._spool, entry, self._store, self._progress)
@@ -211,7 +169,6 @@ class Uploader:
         self._progress(0)
         if manifest is not None and self._after is not None:
             self._after(manifest)
-        return manifest
 
     def _progress(self, _: int) -> None:
         self._last_progress = time.monotonic()
@@ -223,9 +180,9 @@ class Uploader:
                 self._outcomes.append(outcome)
             self._failure = self._reason = outcome.error
 
-    def _settle(self, outcome: Outcome) -> None:
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
         with self._changed:
-            self._pending.remove(outcome.entry)
+            self._pending.remove(entry)
             self._outcomes.append(outcome)
             self._changed.notify_all()
 

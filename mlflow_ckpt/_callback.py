@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,23 +20,11 @@ from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.training.fit_context import Training
 from mlflow_ckpt._saving import mlflow_callbacks
-from mlflow_ckpt._saving.arguments import (
-    check_drain_timeout,
-    check_forms,
-    check_full_format,
-    check_metadata,
-    check_mode,
-    check_on_error,
-    check_report,
-    check_retention,
-    check_save_freq,
-    recorded,
-)
+from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.best import BestTracker
 from mlflow_ckpt._saving.logs import scalars
 from mlflow_ckpt._saving.messages import Messages
-from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._saving.session import Session
 from mlflow_ckpt._saving.signals import SignalHandler, is_whole
 from mlflow_ckpt.errors import MlflowCkptError
@@ -119,54 +106,38 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         report: bool | str = "auto",
     ) -> None:
         super().__init__()
+        self._arguments = CallbackArguments(
+            monitor=monitor,
+            verbose=verbose,
+            save_best_only=save_best_only,
+            mode=mode,
+            save_freq=save_freq,
+            initial_value_threshold=initial_value_threshold,
+            max_to_keep=max_to_keep,
+            forms=forms,
+            full_format=full_format,
+            log_metrics=log_metrics,
+            metadata=metadata,
+            retention=retention,
+            on_error=on_error,
+            drain_timeout=drain_timeout,
+            weight_metrics=weight_metrics,
+            report=report,
+        )
         self.monitor = monitor
         self.verbose = verbose
         self.save_best_only = save_best_only
-        self.mode = check_mode(mode)
-        self.save_freq = check_save_freq(save_freq, monitor, save_best_only=save_best_only)
+        self.mode = mode
+        self.save_freq = save_freq
         self.run_id = run_id
         self.log_metrics = log_metrics
-        self.drain_timeout = check_drain_timeout(drain_timeout)
-        self.report = check_report(report)
+        self.drain_timeout = drain_timeout
+        self.report = report
         # Keras may call the end of a batch late, from another thread, where nothing is saved there.
         self.async_safe = save_freq == "epoch"
-        self._messages = Messages(verbose=bool(verbose), raising=check_on_error(on_error))
-        self._best = BestTracker(
-            *(monitor, mode, initial_value_threshold),
-            save_best_only=save_best_only,
-            inside_epochs=save_freq != "epoch",
-            warn_once=self._messages.warn_once,
-        )
-        forms, policy = check_forms(forms), check_retention(max_to_keep, retention)
-        metadata = check_metadata(metadata)
-        make_saver = partial(
-            CheckpointSaver,
-            forms=forms,
-            full_format=check_full_format(full_format),
-            metadata=metadata,
-            retention=policy,
-            weight_metrics=weight_metrics,
-        )
-        self._settings = recorded(
-            {
-                "monitor": monitor,
-                "verbose": verbose,
-                "save_best_only": save_best_only,
-                "mode": mode,
-                "save_freq": save_freq,
-                "initial_value_threshold": initial_value_threshold,
-                "forms": list(forms),
-                "full_format": full_format,
-                "log_metrics": log_metrics,
-                "metadata": metadata,
-                "on_error": on_error,
-                "drain_timeout": drain_timeout,
-                "weight_metrics": weight_metrics,
-                "report": report,
-            },
-            policy,
-        )
-        self._session = Session(make_saver, self._best, self._messages)
+        self._messages = Messages(verbose=bool(verbose), raising=on_error == "raise")
+        self._best = BestTracker(self._arguments, self._messages.warn_once)
+        self._session = Session(self._arguments, self._best, self._messages)
         self._signals = SignalHandler(self)
         self._batches = BatchCounter()
         self._training = False
@@ -228,7 +199,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._training:
             # An exception left the last training, and whoever caught it went on.
             self._end_training("FAILED", quietly=True)
-        self._surroundings = Training(self, self._settings)
+        self._surroundings = Training(self, self._arguments.recorded())
         self._surroundings.move_last(self)
         self._session.begin(self.model, self.run_id, self._origin, in_place=self._in_place)
         self._check_mlflow_callbacks(self._surroundings.callbacks)

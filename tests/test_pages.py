@@ -86,7 +86,7 @@ def test_any_text_of_a_person_stays_through_any_number_of_updates(text: str) -> 
     tags = {NOTE: text}
     for epoch in range(1, 4):
         manifests = [manifest_of("run", each) for each in range(1, epoch + 1)]
-        tags |= description.tags(manifests, "epoch_0001", run_with(tags))
+        tags |= description.description_tags(manifests, "epoch_0001", run_with(tags))
     assert text.strip() in tags[NOTE]
     assert tags[NOTE].count("mlflow_ckpt begins") == 1
     assert "### 3 checkpoints" in tags[NOTE]
@@ -94,7 +94,7 @@ def test_any_text_of_a_person_stays_through_any_number_of_updates(text: str) -> 
 
 def test_a_description_that_would_be_cut_is_left_alone() -> None:
     run = run_with({NOTE: "x" * 7_990})
-    assert description.tags([manifest_of("run", 1)], None, run) == {}
+    assert description.description_tags([manifest_of("run", 1)], None, run) == {}
 
 
 def test_a_metric_s_name_cannot_break_the_table(local_store: Store) -> None:

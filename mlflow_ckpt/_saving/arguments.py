@@ -1,9 +1,10 @@
-"""Checks what users ask for, before anything is done."""
+"""Check arguments before anything is done."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, fields
 from typing import Any
 
 from mlflow_ckpt._format import layout
@@ -16,6 +17,55 @@ from mlflow_ckpt._format.retention import (
     policy_of,
 )
 from mlflow_ckpt.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True)
+class CallbackArguments:
+    """The checked arguments of an `MlflowCheckpoint`, by its own words.
+
+    Raises:
+        InvalidArgumentError: If an argument is not what `MlflowCheckpoint` documents.
+    """
+
+    monitor: str
+    verbose: int
+    save_best_only: bool
+    mode: str
+    save_freq: str | int
+    initial_value_threshold: float | None
+    max_to_keep: InitVar[int | None]
+    forms: Sequence[str]
+    full_format: str
+    log_metrics: bool
+    metadata: Mapping[str, Any] | None
+    retention: RetentionPolicy | None
+    on_error: str
+    drain_timeout: float
+    weight_metrics: bool
+    report: bool | str
+
+    def __post_init__(self, max_to_keep: int | None) -> None:
+        check_mode(self.mode)
+        check_save_freq(self.save_freq, self.monitor, save_best_only=self.save_best_only)
+        check_full_format(self.full_format)
+        check_on_error(self.on_error)
+        check_drain_timeout(self.drain_timeout)
+        check_report(self.report)
+        for name, value in (
+            ("forms", check_forms(self.forms)),
+            ("metadata", check_metadata(self.metadata)),
+            ("retention", check_retention(max_to_keep, self.retention)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the arguments as plain values, to be kept in checkpoints.
+
+        A retention policy that a user wrote is left out.
+        """
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        policy = None if self.retention is None else describe_policy(self.retention)
+        return {**plain, "forms": list(self.forms), "retention": policy}
 
 
 def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
@@ -33,8 +83,8 @@ def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
     return tuple(form for form in layout.FORMS if form in given)
 
 
-def check_full_format(full_format: str) -> str:
-    """Return the format.
+def check_full_format(full_format: str) -> None:
+    """Check the format of the full form.
 
     Raises:
         InvalidArgumentError: Unless it is `"keras"` or `"h5"`.
@@ -43,7 +93,6 @@ def check_full_format(full_format: str) -> str:
         raise InvalidArgumentError(
             f"Unrecognized full_format. Expected 'keras' or 'h5'. Received: {full_format!r}"
         )
-    return full_format
 
 
 def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -63,8 +112,8 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return checked
 
 
-def check_mode(mode: str) -> str:
-    """Return the mode.
+def check_mode(mode: str) -> None:
+    """Check which way a metric improves.
 
     Raises:
         InvalidArgumentError: Unless it is `"auto"`, `"min"` or `"max"`.
@@ -73,14 +122,13 @@ def check_mode(mode: str) -> str:
         raise InvalidArgumentError(
             f"Unrecognized mode. Expected 'auto', 'min' or 'max'. Received: mode={mode!r}"
         )
-    return mode
 
 
-def check_save_freq(save_freq: str | int, monitor: str, *, save_best_only: bool) -> str | int:
-    """Return how often to save.
+def check_save_freq(save_freq: str | int, monitor: str, *, save_best_only: bool) -> None:
+    """Check how often to save.
 
     Args:
-        save_freq: It.
+        save_freq: `"epoch"`, or a number of batches.
         monitor: The metric that tells which checkpoint is best.
         save_best_only: Whether only the best is saved.
 
@@ -101,11 +149,10 @@ def check_save_freq(save_freq: str | int, monitor: str, *, save_best_only: bool)
             "save_freq in batches, a monitor of the training such as 'loss'. "
             f"Received: monitor={monitor!r}"
         )
-    return save_freq
 
 
-def check_on_error(on_error: str) -> bool:
-    """Return whether what goes wrong is to be raised.
+def check_on_error(on_error: str) -> None:
+    """Check what to do where a checkpoint cannot be saved.
 
     Raises:
         InvalidArgumentError: Unless `on_error` is `"warn"` or `"raise"`.
@@ -114,11 +161,10 @@ def check_on_error(on_error: str) -> bool:
         raise InvalidArgumentError(
             f"Unrecognized on_error. Expected 'warn' or 'raise'. Received: on_error={on_error!r}"
         )
-    return on_error == "raise"
 
 
-def check_report(report: bool | str) -> bool | str:
-    """Return whether a report is to be drawn.
+def check_report(report: bool | str) -> None:
+    """Check whether to draw a report.
 
     Raises:
         InvalidArgumentError: Unless it is True, False or `"auto"`.
@@ -127,11 +173,10 @@ def check_report(report: bool | str) -> bool | str:
         raise InvalidArgumentError(
             f"Unrecognized report. Expected True, False or 'auto'. Received: report={report!r}"
         )
-    return report
 
 
-def check_drain_timeout(seconds: float) -> float:
-    """Return the seconds.
+def check_drain_timeout(seconds: float) -> None:
+    """Check how long to wait when training ends.
 
     Raises:
         InvalidArgumentError: If they are negative, NaN or no number.
@@ -142,7 +187,6 @@ def check_drain_timeout(seconds: float) -> float:
             "Unrecognized drain_timeout. Expected a number of seconds, 0 or more. "
             f"Received: drain_timeout={seconds!r}"
         )
-    return seconds
 
 
 def check_retention(
@@ -165,17 +209,7 @@ def check_retention(
     return retention
 
 
-def recorded(arguments: Mapping[str, Any], retention: RetentionPolicy | None) -> dict[str, Any]:
-    """Return a callback's arguments as plain values, to be kept in its checkpoints.
-
-    Args:
-        arguments: The plain ones by name.
-        retention: The policy; one that a user wrote is left out.
-    """
-    return {**arguments, "retention": None if retention is None else describe_policy(retention)}
-
-
 def arguments_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that `recorded` was given."""
+    """Return the arguments of `MlflowCheckpoint` that `CallbackArguments.recorded` described."""
     described = settings.get("retention")
     return {**settings, "retention": None if described is None else policy_of(described)}

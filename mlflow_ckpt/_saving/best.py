@@ -9,40 +9,28 @@ import keras
 
 from mlflow_ckpt._format.monitor import Monitor, infer_mode, is_better
 from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt.errors import InvalidArgumentError
 
 
 class BestTracker:
-    """Judges by one metric whether a moment is the best so far.
+    """Judges by the monitored metric whether a checkpoint is the best so far.
 
     Args:
-        monitor: The metric.
-        mode: `"min"`, `"max"`, or `"auto"` to tell from the metric.
-        threshold: Value that must be beaten; None for none.
-        save_best_only: Whether what is no improvement is not saved.
-        inside_epochs: Whether checkpoints are saved inside epochs, where there is no validation.
-        warn_once: Warns, if the same has not been said yet.
+        arguments: Those of the callback.
+        warn_once: Warns, unless the same warning has been given before.
 
     Attributes:
         best: The best value so far; None before the first.
     """
 
-    def __init__(
-        self,
-        monitor: str,
-        mode: str,
-        threshold: float | None,
-        *,
-        save_best_only: bool,
-        inside_epochs: bool,
-        warn_once: Callable[[str], None],
-    ) -> None:
-        self.best = threshold
-        self._monitor = monitor
-        self._mode = mode
-        self._threshold = threshold
-        self._save_best_only = save_best_only
-        self._inside_epochs = inside_epochs
+    def __init__(self, arguments: CallbackArguments, warn_once: Callable[[str], None]) -> None:
+        self.best = arguments.initial_value_threshold
+        self._monitor = arguments.monitor
+        self._mode = arguments.mode
+        self._threshold = arguments.initial_value_threshold
+        self._save_best_only = arguments.save_best_only
+        self._inside_epochs = arguments.save_freq != "epoch"
         self._previous: list[Mapping[str, float]] = []
         self._warn_once = warn_once
 

@@ -159,8 +159,8 @@ class Messages:
         )
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         self.warn(
-            f"THE MODEL DIVERGED: checkpoint {checkpoint.manifest.name} holds NaN or infinite values "
-            f"in {len(broken)} tensors: {listed}{more}. Resume from an earlier checkpoint."
+            f"THE MODEL DIVERGED: checkpoint {checkpoint.manifest.name} holds NaN or infinite "
+            f"values in {len(broken)} tensors: {listed}{more}. Resume from an earlier checkpoint."
         )
 
 

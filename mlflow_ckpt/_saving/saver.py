@@ -70,13 +70,14 @@ class CheckpointSaver:
         retention: RetentionPolicy | None = None,
         weight_metrics: bool = False,
     ) -> None:
+        check_full_format(full_format)
         self._store = store
         self._weight_metrics = weight_metrics
         self._updates = Updates()
         self._composer = Composer(
             store.run_id,
             forms=check_forms(forms),
-            full_format=check_full_format(full_format),
+            full_format=full_format,
             metadata=check_metadata(metadata),
         )
         self._retention = retention

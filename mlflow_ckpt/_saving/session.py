@@ -13,6 +13,7 @@ from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.best import BestTracker
 from mlflow_ckpt._saving.managed_run import ManagedRun
@@ -30,9 +31,9 @@ class Session:
     """The trainings of one callback.
 
     Args:
-        make_saver: Makes what saves into a run.
-        improvement: Tells which checkpoint is the best.
-        messages: Tells what happened.
+        arguments: Those of the callback.
+        best: Judges which checkpoint is the best.
+        messages: Tells the user what happened.
 
     Attributes:
         saved_step: The optimizer's step at the last checkpoint; -1 before there is one.
@@ -40,13 +41,13 @@ class Session:
 
     def __init__(
         self,
-        make_saver: Callable[[RunStore], CheckpointSaver],
-        improvement: BestTracker,
+        arguments: CallbackArguments,
+        best: BestTracker,
         messages: Messages,
     ) -> None:
         self.saved_step = -1
-        self._make_saver = make_saver
-        self._best = improvement
+        self._arguments = arguments
+        self._best = best
         self._messages = messages
         self._managed_run = ManagedRun()
         self._store: RunStore | None = None
@@ -96,7 +97,15 @@ class Session:
         if self._saver is None or self._saver.run_id != run_id:
             self._best.reset()
             self._store = RunStore(run_id)
-            self._saver = self._make_saver(self._store)
+            arguments = self._arguments
+            self._saver = CheckpointSaver(
+                self._store,
+                forms=arguments.forms,
+                full_format=arguments.full_format,
+                metadata=arguments.metadata,
+                retention=arguments.retention,
+                weight_metrics=arguments.weight_metrics,
+            )
         return self._saver
 
     def defer_metrics(self, *, others_log: bool) -> bool:

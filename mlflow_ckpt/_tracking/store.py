@@ -20,6 +20,13 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+)
 
 from mlflow_ckpt._tracking import mlflow_private
 from mlflow_ckpt._tracking.environment import environment
@@ -126,15 +133,10 @@ class RunStore:
 
     def _looked_up(self, path: str) -> Sequence[FileInfo]:
         # What is deleted while MLflow lists a local directory fails the listing: look again.
-        for _ in range(_LOOKS - 1):
-            try:
-                return self._artifacts.list_artifacts(path or None)
-            except FileNotFoundError:
-                continue
-            except Exception as error:
-                if not mlflow_private.is_vanished_directory(error):
-                    raise
-        return self._artifacts.list_artifacts(path or None)
+        looking = Retrying(
+            retry=retry_if_exception(_is_passing), stop=stop_after_attempt(_LOOKS), reraise=True
+        )
+        return looking(self._artifacts.list_artifacts, path or None)
 
     def walk(self, path: str) -> Iterator[StoredFile]:
         """List the files below `path`, at any depth."""
@@ -158,22 +160,27 @@ class RunStore:
                 return local.read_bytes()
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
             target = Path(directory) / "file"
-            for look in range(_LOOKS):
-                try:
-                    self.download(path, target)
-                except TrackingUnavailableError:
-                    raise
-                except TrackingError:
-                    # Stores tell a file that is not there in many ways; the listing is sure.
-                    listed = self.list(path.rpartition("/")[0])
-                    if not any(item.path == path for item in listed):
-                        return None
-                    # Another process may have put it there in between: look again.
-                    if look == _LOOKS - 1:
-                        raise
-                else:
-                    break
-            return target.read_bytes()
+            # Another process may be about to put the file there: look again.
+            looking = Retrying(
+                retry=retry_if_exception_type(TrackingError)
+                & retry_if_not_exception_type(TrackingUnavailableError),
+                stop=stop_after_attempt(_LOOKS),
+                reraise=True,
+            )
+            return target.read_bytes() if looking(self._download_if_there, path, target) else None
+
+    def _download_if_there(self, path: str, target: Path) -> bool:
+        """Download a file; return False if the run has no such artifact."""
+        try:
+            self.download(path, target)
+        except TrackingUnavailableError:
+            raise
+        except TrackingError:
+            # Stores tell of a missing file in many ways; the listing is reliable.
+            if any(item.path == path for item in self.list(path.rpartition("/")[0])):
+                raise
+            return False
+        return True
 
     def local_path(self, path: str) -> Path | None:
         """Return where an artifact lies on this machine's disk, or None if it lies elsewhere."""
@@ -348,6 +355,12 @@ def _refuse_missing_database(uri: str) -> None:
             f"There is no tracking database {path}. Name the tracking server or store of the run: "
             "--tracking-uri, MLFLOW_TRACKING_URI, or mlflow.set_tracking_uri()."
         )
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, FileNotFoundError) or (
+        isinstance(error, Exception) and mlflow_private.is_vanished_directory(error)
+    )
 
 
 def _absolute(uri: str) -> str:

@@ -23,7 +23,8 @@ def warn_of_fallback(error: Exception) -> None:
     tested = " and ".join(keras_private.TESTED_WITH)
     warnings.warn(
         f"Keras {keras.__version__} saves models in another way than Keras {tested}, which "
-        f"this mlflow_ckpt was tested with ({error}); going through Keras's public API, which is slower.",
+        f"this mlflow_ckpt was tested with ({error}); going through Keras's public API, which is "
+        "slower.",
         stacklevel=3,
     )
 

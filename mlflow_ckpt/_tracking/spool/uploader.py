@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, retry_if_result, wait_fixed
 
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._tracking.spool import sending
@@ -99,26 +100,29 @@ class Uploader(BackgroundThread):
             with suppress(TrackingError):
                 self._round()
             return not self.pending()
-        started = self._last_progress = time.monotonic()
-        away_since: float | None = None
-        next_probe = started
-        while True:
-            with self._changed:
-                self._hurried = True
-                self._changed.notify_all()
-                if self._changed.wait_for(lambda: not self._pending, _LOOK_SECONDS):
-                    return True
-            now = time.monotonic()
-            if unless() or (limit is not None and now - started > limit):
-                return False
-            if now >= next_probe:
-                away = self._failure is not None or not self._store.answers()
-                away_since = (away_since or now) if away else None
-                next_probe = time.monotonic() + _PROBE_EVERY_SECONDS
-            if away_since is not None and now - away_since > patience:
-                return False
-            if now - self._last_progress > patience + self._current_size / _SLOWEST:
-                return False
+        self._last_progress = time.monotonic()
+        deadlines = _Deadlines(self._store, patience, limit, unless)
+        polling = Retrying(
+            retry=retry_if_result(lambda drained: drained is None),
+            wait=wait_fixed(_LOOK_SECONDS),
+            sleep=self._wait_until_drained,
+        )
+        return bool(polling(lambda: self._is_drained(deadlines)))
+
+    def _is_drained(self, deadlines: _Deadlines) -> bool | None:
+        """Return whether nothing is left; None if it is too early to give up."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+            if not self._pending:
+                return True
+        expected = self._current_size / _SLOWEST
+        passed = deadlines.passed(self._last_progress + expected, failed=self._failure is not None)
+        return False if passed else None
+
+    def _wait_until_drained(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pending, seconds)
 
     def _has_work(self) -> bool:
         return bool(self._pending)
@@ -185,6 +189,41 @@ class Uploader(BackgroundThread):
             self._pending.remove(entry)
             self._outcomes.append(outcome)
             self._changed.notify_all()
+
+
+class _Deadlines:
+    """When to stop waiting for uploads. Arguments as in `Uploader.drain`."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        patience: float,
+        limit: float | None,
+        unless: Callable[[], bool],
+    ) -> None:
+        self._store = store
+        self._patience = patience
+        self._unless = unless
+        self._started = self._next_probe = time.monotonic()
+        self._end = math.inf if limit is None else self._started + limit
+        self._away_since: float | None = None
+
+    def passed(self, last_progress: float, *, failed: bool) -> bool:
+        """Whether to stop waiting.
+
+        Args:
+            last_progress: When there was progress, or had to be, on the monotonic clock in seconds.
+            failed: Whether the last attempt to send something failed.
+        """
+        now = time.monotonic()
+        if self._unless() or now > self._end:
+            return True
+        if now >= self._next_probe:
+            away = failed or not self._store.answers()
+            self._away_since = (self._away_since or now) if away else None
+            self._next_probe = time.monotonic() + _PROBE_EVERY_SECONDS
+        waiting_since = min(last_progress, self._away_since or math.inf)
+        return now - waiting_since > self._patience
 
 
 def _backoff(state: RetryCallState) -> float:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
@@ -155,13 +155,15 @@ def _tags(manifest: Manifest) -> dict[str, str]:
 def _arrived_points(store: RunStore, manifest: Manifest, run: Run) -> list[Metric]:
     """Find the same, and wait a little for what another callback logs in a thread of its own."""
     points = _points(store, manifest, run)
-    deadline = time.monotonic() + _WAIT_SECONDS
-    while store.others_log and len(points) < len(manifest.metrics):
-        if time.monotonic() > deadline:
-            break
-        time.sleep(_LOOK_SECONDS)
-        points = _points(store, manifest, store.current_run())
-    return points
+    if not store.others_log or len(points) == len(manifest.metrics):
+        return points
+    waiting = Retrying(
+        retry=retry_if_result(lambda points: len(points) < len(manifest.metrics)),
+        wait=wait_fixed(_LOOK_SECONDS),
+        stop=stop_after_delay(_WAIT_SECONDS),
+        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+    )
+    return waiting(lambda: _points(store, manifest, store.current_run()))
 
 
 def _points(store: RunStore, manifest: Manifest, run: Run) -> list[Metric]:

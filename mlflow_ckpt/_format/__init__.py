@@ -1,1 +1,1 @@
-"""What a checkpoint is: names, manifest, fingerprint, verification. No Keras, no MLflow."""
+"""The checkpoint format: names, manifest, fingerprint, verification. No Keras, no MLflow."""

@@ -1,11 +1,11 @@
-"""What differs between two architectures, layer by layer. Needs no Keras."""
+"""Compares two architectures layer by layer. Needs no Keras."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow_ckpt._format.diff import ArchitectureDifference
@@ -13,16 +13,18 @@ from mlflow_ckpt._format.diff import ArchitectureDifference
 Tree = Mapping[str, Any]
 Key = tuple[str | int, ...]
 Pairs = list[tuple[Tree | None, Tree | None]]
+# Layers with their positions in the model.
+Indexed = Sequence[tuple[int, Tree]]
 _ABSENT = object()
-# Where a model says how its layers are connected, by their names.
+# Keys under which a model refers to its layers by name.
 _CONNECTIONS = {"inbound_nodes", "input_layers", "output_layers"}
 
 
 def diff_architectures(a: Tree, b: Tree) -> tuple[ArchitectureDifference, ...]:
     """Compare two architectures, as `architecture.json` holds them, layer by layer.
 
-    Layers meet by the names that a person gave them. Those that Keras named, which depend on what
-    the process had built before, meet by their settings, then by their classes, in their order.
+    Layers that the user named are matched by name. Names that Keras generated depend on what the
+    process built before, so those layers are matched by settings, then by class, in their order.
     """
     return tuple(_diff_layer(a, b, "", {}))
 
@@ -35,25 +37,17 @@ def _diff_layer(
     Args:
         a: Its entry in the first architecture.
         b: Its entry in the second.
-        path: Its name, with the models that it is in.
-        renamed: New names by old ones, of layers that are connected to it.
+        path: Its name, prefixed by the models that contain it.
+        renamed: New names of connected layers, by their old names.
     """
     pairs = _pair(_layers(a), _layers(b))
-    inner = {_name(x): _name(y) for x, y in pairs if x is not None and y is not None}
-    before = dict(_values(a, {**renamed, **inner}))
-    after = dict(_values(b, {}))
-    for key in {**before, **after}:
-        old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
-        # As JSON: 1, 1.0 and true are three values, which have digests of their own.
-        if old is _ABSENT:
-            yield ArchitectureDifference(path, "added", _dotted(key), None, new)
-        elif new is _ABSENT:
-            yield ArchitectureDifference(path, "removed", _dotted(key), old, None)
-        elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
-            yield ArchitectureDifference(path, "changed", _dotted(key), old, new)
-    kept = [_name(y) for x, y in pairs if x is not None and y is not None]
-    order = [_name(y) for y in _layers(b) if _name(y) in kept]
-    if order != kept:  # what is told of single layers does not tell this
+    matched = [(x, y) for x, y in pairs if x is not None and y is not None]
+    inner = {_name(x): _name(y) for x, y in matched}
+    before, after = _values(a, {**renamed, **inner}), _values(b, {})
+    yield from _diff_values(dict(before), dict(after), path)
+    kept = [_name(y) for _, y in matched]
+    order = [_name(layer) for layer in _layers(b) if _name(layer) in kept]
+    if order != kept:  # no difference of a single layer shows this
         yield ArchitectureDifference(path, "changed", "config.layers", kept, order)
     for x, y in pairs:
         inside = "/".join(filter(None, (path, _name(x or y))))
@@ -64,38 +58,63 @@ def _diff_layer(
             yield ArchitectureDifference(inside, kind, "", _class(x), _class(y))
 
 
+def _diff_values(
+    before: Mapping[Key, Any], after: Mapping[Key, Any], path: str
+) -> Iterator[ArchitectureDifference]:
+    for key in {**before, **after}:
+        old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
+        if old is _ABSENT:
+            yield ArchitectureDifference(path, "added", _dotted(key), None, new)
+        elif new is _ABSENT:
+            yield ArchitectureDifference(path, "removed", _dotted(key), old, None)
+        # Compared as JSON, like the digests: 1, 1.0 and true differ.
+        elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
+            yield ArchitectureDifference(path, "changed", _dotted(key), old, new)
+
+
 def _pair(a: Sequence[Tree], b: Sequence[Tree]) -> Pairs:
-    """Pair the layers of two models, in the order of the first; None where there is no other."""
-    partners = {}
-    ours = {_name(x): i for i, x in enumerate(a) if not _is_named_by_keras(x)}
-    theirs = {_name(y): i for i, y in enumerate(b) if not _is_named_by_keras(y)}
-    for name in ours.keys() & theirs.keys():
-        partners[ours[name]] = theirs[name]
-    rest_a = [i for i, x in enumerate(a) if i not in partners and _is_named_by_keras(x)]
-    taken = set(partners.values())
-    rest_b = [i for i, y in enumerate(b) if i not in taken and _is_named_by_keras(y)]
-    settings_a, settings_b = [_settings(a[i]) for i in rest_a], [_settings(b[i]) for i in rest_b]
-    for same, at_a, at_b in _blocks(settings_a, settings_b):
-        gap_a, gap_b = rest_a[at_a], rest_b[at_b]
-        if same:
-            partners.update(zip(gap_a, gap_b, strict=True))
-            continue
-        # What changed its settings is at least of the same class.
-        for alike, in_a, in_b in _blocks(
-            [_class(a[i]) for i in gap_a], [_class(b[i]) for i in gap_b]
-        ):
-            if alike:
-                partners.update(zip(gap_a[in_a], gap_b[in_b], strict=True))
+    """Pair the layers of two models, in the order of the first; None for a missing partner."""
+    named_a, unnamed_a = _split_by_naming(a)
+    named_b, unnamed_b = _split_by_naming(b)
+    partners = {named_a[name]: named_b[name] for name in named_a.keys() & named_b.keys()}
+    partners |= _match_by_order(unnamed_a, unnamed_b)
     pairs: Pairs = [(x, b[partners[i]] if i in partners else None) for i, x in enumerate(a)]
-    taken = set(partners.values())
-    return [*pairs, *((None, y) for i, y in enumerate(b) if i not in taken)]
+    matched = set(partners.values())
+    return [*pairs, *((None, y) for i, y in enumerate(b) if i not in matched)]
 
 
-def _blocks(a: Sequence[Any], b: Sequence[Any]) -> Iterator[tuple[bool, slice, slice]]:
-    """Yield stretches of two sequences in their order, and whether they are equal."""
-    matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
+def _split_by_naming(layers: Sequence[Tree]) -> tuple[dict[str, int], Indexed]:
+    """Return the positions of the layers that the user named, and the layers that Keras named."""
+    named: dict[str, int] = {}
+    unnamed: list[tuple[int, Tree]] = []
+    for i, layer in enumerate(layers):
+        if _is_named_by_keras(layer):
+            unnamed.append((i, layer))
+        else:
+            named[_name(layer)] = i
+    return named, unnamed
+
+
+def _match_by_order(a: Indexed, b: Indexed) -> dict[int, int]:
+    """Match layers by settings, then by class between those; positions in `b` by those in `a`."""
+    matches: dict[int, int] = {}
+    for equal, block_a, block_b in _blocks(a, b, _settings):
+        # A layer whose settings changed still has its class.
+        blocks = [(True, block_a, block_b)] if equal else _blocks(block_a, block_b, _class)
+        for alike, layers_a, layers_b in blocks:
+            if alike:
+                matches |= {i: j for (i, _), (j, _) in zip(layers_a, layers_b, strict=True)}
+    return matches
+
+
+def _blocks(
+    a: Indexed, b: Indexed, key: Callable[[Tree], Any]
+) -> Iterator[tuple[bool, Indexed, Indexed]]:
+    """Align two sequences of layers by a key; yield blocks in order, and whether they are equal."""
+    keys_a, keys_b = [key(layer) for _, layer in a], [key(layer) for _, layer in b]
+    matcher = difflib.SequenceMatcher(None, keys_a, keys_b, autojunk=False)
     for tag, start_a, end_a, start_b, end_b in matcher.get_opcodes():
-        yield tag == "equal", slice(start_a, end_a), slice(start_b, end_b)
+        yield tag == "equal", a[start_a:end_a], b[start_b:end_b]
 
 
 def _layers(entry: Tree) -> list[Tree]:
@@ -123,18 +142,18 @@ def _settings(entry: Tree) -> str:
 
 
 def _is_named_by_keras(entry: Tree) -> bool:
-    """Whether a layer has the name that Keras makes of its class: `conv2d`, `conv2d_3`."""
+    """Whether Keras generated the layer's name from its class: `conv2d`, `conv2d_3`."""
     snake = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", str(_class(entry)))
     snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", snake).lower()
     return re.fullmatch(rf"{re.escape(snake)}(_\d+)?", _name(entry)) is not None
 
 
 def _values(entry: Tree, renamed: Mapping[str, str]) -> Iterator[tuple[Key, Any]]:
-    """Yield the values of a layer's entry by their paths, those of its layers left out."""
+    """Yield the paths and values in a layer's entry, without those of its own layers."""
     layers = bool(_layers(entry))
     for key, value in entry.items():
         if key == "name" and value == _name(entry):
-            continue  # the layer's configuration says it too
+            continue  # the layer's configuration has it too
         for path, leaf in _leaves(value, (key,), renamed):
             if not (layers and path[:2] == ("config", "layers")):
                 yield path, leaf
@@ -142,11 +161,11 @@ def _values(entry: Tree, renamed: Mapping[str, str]) -> Iterator[tuple[Key, Any]
 
 def _leaves(value: Any, path: Key, renamed: Mapping[str, str]) -> Iterator[tuple[Key, Any]]:
     if isinstance(value, dict) and value:
-        for key, each in value.items():
-            yield from _leaves(each, (*path, key), renamed)
-    elif isinstance(value, list) and any(isinstance(each, (dict, list)) for each in value):
-        for i, each in enumerate(value):
-            yield from _leaves(each, (*path, i), renamed)
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key), renamed)
+    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        for i, item in enumerate(value):
+            yield from _leaves(item, (*path, i), renamed)
     elif _CONNECTIONS.intersection(map(str, path)):
         yield path, _with_new_names(value, renamed)
     else:
@@ -155,7 +174,7 @@ def _leaves(value: Any, path: Key, renamed: Mapping[str, str]) -> Iterator[tuple
 
 def _with_new_names(value: Any, renamed: Mapping[str, str]) -> Any:
     if isinstance(value, list):
-        return [_with_new_names(each, renamed) for each in value]
+        return [_with_new_names(item, renamed) for item in value]
     return renamed.get(value, value) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""What differs between two checkpoints: tensors by digest and by value, architecture by layer."""
+"""Differences between two checkpoints: tensors by digest and value, architecture by layer."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _SAME = (IDENTICAL, FROZEN)
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two tensors of one shape are apart, in float64.
+    """Distance between two tensors of the same shape, computed in float64.
 
     Attributes:
-        max_abs: Largest absolute difference of elements that are finite in both; None without any,
-            and where it is beyond float64.
-        relative: Norm of the difference over the norm of the first; None if that is zero.
-        cosine: Cosine similarity; None if either is zero.
-        nan: Elements that are NaN in the second alone.
-        inf: Elements that are infinite in the second alone.
+        max_abs: Largest absolute difference of elements that are finite in both; None if there are
+            none, or if it overflows float64.
+        relative: Norm of the difference over the norm of the first; None if the latter is zero.
+        cosine: Cosine similarity; None if either norm is zero.
+        nan: Number of elements that are NaN only in the second.
+        inf: Number of elements that are infinite only in the second.
     """
 
     max_abs: float | None = None
@@ -47,14 +47,14 @@ class TensorDifference:
 
     Attributes:
         name: Path of the tensor in Keras's weights file.
-        label: What a person would call it, such as `conv2d/kernel`.
+        label: Readable name, such as `conv2d/kernel`.
         role: `"weights"` or `"optimizer"`.
-        kind: `"identical"` by digest; `"frozen"`, a weight that is identical while others are not;
+        kind: `"identical"` by digest; `"frozen"` for an identical weight where others differ;
             `"changed"`, `"appeared"`, `"vanished"`, `"shape changed"`, `"dtype changed"`,
             `"became NaN"` or `"became Inf"`.
-        shapes: Its shape in `a` and in `b`; None where it is not there.
-        dtypes: Its element type in `a` and in `b`.
-        distance: How far apart; None where the values are the same or could not be compared.
+        shapes: Its shape in `a` and in `b`; None where it is absent.
+        dtypes: Its dtype in `a` and in `b`; None where it is absent.
+        distance: Distance of the values; None if they are equal or could not be compared.
     """
 
     name: str
@@ -67,11 +67,11 @@ class TensorDifference:
 
     @property
     def identical(self) -> bool:
-        """Whether it is the same in both."""
+        """Whether the tensor is the same in both."""
         return self.kind in _SAME
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the difference as plain values."""
         distance = self.distance or Distance()
         return {
             "name": self.name,
@@ -88,14 +88,14 @@ class TensorDifference:
 
 @dataclass(frozen=True)
 class ArchitectureDifference:
-    """One place in which two architectures differ.
+    """One difference between two architectures.
 
     Attributes:
-        layer: The layer, with the models that it is in: `inner/dense`; empty for the model itself.
+        layer: The layer, prefixed by the models that contain it (`inner/dense`); "" for the model.
         kind: `"layer added"`, `"layer removed"`; for a value `"added"`, `"removed"`, `"changed"`.
-        key: Path of the value in the layer's entry of `architecture.json`; empty for a layer. For
-            `config.layers`, the order of the layers changed.
-        old: The value in `a`, as JSON has it; of a layer, its class.
+        key: Path of the value in the layer's entry of `architecture.json`; empty for a layer.
+            `config.layers` means that the order of the layers changed.
+        old: The value in `a` as parsed JSON; for a layer, its class.
         new: The value in `b`.
     """
 
@@ -106,7 +106,7 @@ class ArchitectureDifference:
     new: Any
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the difference as plain values."""
         return dict(vars(self))
 
 
@@ -118,7 +118,7 @@ class Side:
         uri: Its reference, such as `ckpt:/<run_id>/epoch:3`.
         epoch: Number of completed epochs; None if unknown.
         step: `optimizer.iterations`.
-        verified: Whether a manifest proves that it is what was saved.
+        verified: Whether its files were verified against a manifest.
     """
 
     uri: str
@@ -132,12 +132,12 @@ class Difference:
     """What differs between two checkpoints.
 
     Attributes:
-        a: The first checkpoint. Epochs and steps may differ between identical ones.
+        a: The first checkpoint. Identical checkpoints may differ in epoch and step.
         b: The second.
-        tensors: Every tensor that was compared.
+        tensors: All compared tensors.
         same_architecture: Whether the architectures have the same digest.
-        architecture: Where they differ.
-        uncompared: What could not be compared, and why: by role.
+        architecture: The differences of the architectures.
+        uncompared: Why tensors could not be compared, by role.
     """
 
     a: Side
@@ -149,7 +149,7 @@ class Difference:
 
     @property
     def identical(self) -> bool:
-        """Whether all tensors that were compared and the architecture are equal, by digest."""
+        """Whether the architecture and all compared tensors have equal digests."""
         return self.same_architecture and all(tensor.identical for tensor in self.tensors)
 
     def of_role(self, role: str) -> tuple[TensorDifference, ...]:
@@ -157,7 +157,7 @@ class Difference:
         return tuple(tensor for tensor in self.tensors if tensor.role == role)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the difference as plain values, every tensor included."""
+        """Return the difference as plain values, including every tensor."""
         return {
             "identical": self.identical,
             "a": dict(vars(self.a)),
@@ -165,41 +165,47 @@ class Difference:
             "uncompared": dict(self.uncompared),
             "tensors": [tensor.to_dict() for tensor in self.tensors],
             "same_architecture": self.same_architecture,
-            "architecture": [each.to_dict() for each in self.architecture],
+            "architecture": [change.to_dict() for change in self.architecture],
         }
 
 
 def diff_tensors(
     a: Fingerprint, b: Fingerprint, read_a: Reader, read_b: Reader, roles: Collection[str]
 ) -> tuple[TensorDifference, ...]:
-    """Compare all tensors of two checkpoints by digest, and by value those that differ.
+    """Compare the tensors of two checkpoints by digest, and by value where they differ.
 
     Args:
-        a: The fingerprint of the first.
-        b: The fingerprint of the second.
-        read_a: Gives the values of a tensor of the first.
-        read_b: Gives those of the second.
-        roles: Only tensors of these roles count.
+        a: Fingerprint of the first.
+        b: Fingerprint of the second.
+        read_a: Reads a tensor of the first.
+        read_b: Reads a tensor of the second.
+        roles: Roles of the tensors to compare.
     """
-    mine = {tensor.name: tensor for tensor in a.tensors if tensor.role in roles}
-    theirs = {tensor.name: tensor for tensor in b.tensors if tensor.role in roles}
-    found = [
-        _diff_tensor(mine.get(name), theirs.get(name), read_a, read_b)
-        for name in {**mine, **theirs}
+    tensors_a = {tensor.name: tensor for tensor in a.tensors if tensor.role in roles}
+    tensors_b = {tensor.name: tensor for tensor in b.tensors if tensor.role in roles}
+    differences = [
+        _diff_tensor(tensors_a.get(name), tensors_b.get(name), read_a, read_b)
+        for name in {**tensors_a, **tensors_b}
     ]
-    if all(each.identical for each in found if each.role == WEIGHTS_ROLE):
-        return tuple(found)
-    return tuple(
-        replace(each, kind=FROZEN) if each.identical and each.role == WEIGHTS_ROLE else each
-        for each in found
-    )
+    return tuple(_mark_frozen(differences))
+
+
+def _mark_frozen(differences: list[TensorDifference]) -> list[TensorDifference]:
+    """Mark the identical weights as frozen if any weight differs."""
+    weights = [tensor for tensor in differences if tensor.role == WEIGHTS_ROLE]
+    if all(tensor.identical for tensor in weights):
+        return differences
+    return [
+        replace(tensor, kind=FROZEN) if tensor.identical and tensor.role == WEIGHTS_ROLE else tensor
+        for tensor in differences
+    ]
 
 
 def _diff_tensor(
     a: TensorFingerprint | None, b: TensorFingerprint | None, read_a: Reader, read_b: Reader
 ) -> TensorDifference:
-    known = a or b
-    assert known is not None, "a tensor is in one of the two"  # noqa: S101
+    tensor = a or b
+    assert tensor is not None, "a tensor is in one of the two"  # noqa: S101
     distance = None
     if a is None or b is None:
         kind = APPEARED if a is None else VANISHED
@@ -208,14 +214,14 @@ def _diff_tensor(
     elif a.shape != b.shape:
         kind = RESHAPED
     else:
-        first, second = read_a(a), read_b(b)
-        if first is not None and second is not None:
-            distance = measure(first, second)
+        values_a, values_b = read_a(a), read_b(b)
+        if values_a is not None and values_b is not None:
+            distance = measure(values_a, values_b)
         kind = _kind(a, b, distance)
     return TensorDifference(
-        name=known.name,
-        label=known.label,
-        role=known.role,
+        name=tensor.name,
+        label=tensor.label,
+        role=tensor.role,
         kind=kind,
         shapes=(a.shape if a else None, b.shape if b else None),
         dtypes=(a.dtype if a else None, b.dtype if b else None),
@@ -225,7 +231,7 @@ def _diff_tensor(
 
 def _kind(a: TensorFingerprint, b: TensorFingerprint, distance: Distance | None) -> str:
     if distance is None:
-        # Without the values, the counts have to do.
+        # Without the values, compare the counts.
         nan = b.statistics.nan_count > a.statistics.nan_count
         inf = b.statistics.inf_count > a.statistics.inf_count
     else:
@@ -236,7 +242,7 @@ def _kind(a: TensorFingerprint, b: TensorFingerprint, distance: Distance | None)
 
 
 def measure(a: Array, b: Array) -> Distance | None:
-    """Measure how far two tensors of one shape are apart; None if they are not real numbers."""
+    """Return the distance of two tensors of the same shape; None if they are not real numbers."""
     if not all(np.can_cast(array.dtype, np.float64, "same_kind") for array in (a, b)):
         return None
     flat_a, flat_b = (np.ascontiguousarray(array).reshape(-1) for array in (a, b))
@@ -244,12 +250,12 @@ def measure(a: Array, b: Array) -> Distance | None:
     largest: float | None = None
     nan = inf = 0
     gaps = squares_a = squares_b = product = 0.0
-    # What overflows even float64 ends up as None.
+    # What overflows float64 becomes None.
     with np.errstate(all="ignore"):
         for start in range(0, flat_a.size, PIECE):
             piece_a, piece_b = flat_a[start : start + PIECE], flat_b[start : start + PIECE]
             x, y = piece_a.astype(np.float64), piece_b.astype(np.float64)
-            # Integers beyond 2**53 differ by less than float64 can tell.
+            # float64 cannot tell neighbouring integers beyond 2**53 apart.
             gap = _whole_gap(piece_a, piece_b) if whole else np.abs(y - x)
             finite = np.isfinite(x) & np.isfinite(y)
             if not finite.all():
@@ -273,13 +279,13 @@ def measure(a: Array, b: Array) -> Distance | None:
 
 
 def _whole_gap(a: Array, b: Array) -> Array:
-    # Modulo 2**64, the larger less the smaller is right whatever their signs.
+    # Modulo 2**64, the larger minus the smaller is right for any signs.
     wide_a, wide_b = a.astype(np.uint64), b.astype(np.uint64)
     return np.where(a > b, wide_a - wide_b, wide_b - wide_a).astype(np.float64)
 
 
 def _dot(a: Array, b: Array) -> float:
-    # Not np.dot, which wakes a thread on every core, where training may run.
+    # np.dot would start a thread on every core, where training may run.
     return float(np.einsum("i,i->", a, b))
 
 

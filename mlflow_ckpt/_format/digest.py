@@ -1,4 +1,4 @@
-"""Digests: SHA-256 of bytes, files and tensors, printed `sha256:<hex>`."""
+"""SHA-256 digests of bytes, files and tensors, written as `sha256:<hex>`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TEXT = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Digest:
-    """A hash that carries the name of its algorithm.
+    """A hash with the name of its algorithm.
 
     Attributes:
         algorithm: Always `"sha256"` in this schema version.
@@ -52,7 +52,7 @@ class Digest:
         """Hash the bytes of the file at `path`.
 
         Raises:
-            OSError: If it cannot be read.
+            OSError: If the file cannot be read.
         """
         with path.open("rb") as file:
             return cls("sha256", hashlib.file_digest(file, "sha256").hexdigest())
@@ -64,14 +64,14 @@ class Digest:
 
 
 def array_bytes(array: np.ndarray[Any, Any]) -> memoryview:
-    """Return the array's little-endian, C-order bytes, without a copy where it has them already.
+    """Return the array's little-endian, C-order bytes, copied only if it is laid out differently.
 
     Args:
-        array: Any shape; any dtype of a fixed item size (bfloat16 and float8 included).
+        array: Any shape; any dtype with a fixed item size (including bfloat16 and float8).
     """
     contiguous = np.ascontiguousarray(array)
     order = contiguous.dtype.byteorder
     if order == ">" or (order == "=" and sys.byteorder == "big"):
         contiguous = contiguous.byteswap()
-    # A view as bytes works for dtypes that have no buffer protocol of their own, such as bfloat16.
+    # Dtypes such as bfloat16 do not support the buffer protocol; their view as bytes does.
     return contiguous.reshape(-1).view(np.uint8).data

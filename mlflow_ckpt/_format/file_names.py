@@ -1,4 +1,4 @@
-"""What the names of saved files tell: Keras's `ModelCheckpoint` writes epoch and metrics there."""
+"""Parses epoch and metrics from file names, as Keras's `ModelCheckpoint` writes them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from string import Formatter
 
 from mlflow_ckpt.errors import InvalidArgumentError
 
-# The longest first: a weights file ends with `.h5` as well.
+# Longest first: the name of a weights file ends in `.h5` too.
 ENDINGS = (".weights.h5", ".keras", ".h5")
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|nan|inf)"
-# A number in a name: what stands before it tells what it is.
+# A number in a name, and the word before it, which says what the number is.
 _WORD = re.compile(r"([A-Za-z][A-Za-z_]*?)?([-_=.: ]*)(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
 _EPOCH_WORDS = ("epoch", "epochs", "ep", "e")
 _STEP_WORDS = ("step", "steps", "batch", "iter", "iteration")
@@ -25,12 +25,12 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class FileName:
-    """What a file's name tells.
+    """A file's name and what it contains.
 
     Attributes:
         name: The name.
         epoch: Number of completed epochs, as `ModelCheckpoint` counts them.
-        metrics: Values by name.
+        metrics: Values of metrics by name.
     """
 
     name: str
@@ -39,27 +39,27 @@ class FileName:
 
     @property
     def is_weights(self) -> bool:
-        """Whether the file holds weights alone."""
+        """Whether the file holds weights only."""
         return self.name.endswith(ENDINGS[0])
 
 
 def read_names(names: Sequence[str], pattern: str | None = None) -> list[FileName]:
-    """Read epoch and metrics from the names of files.
+    """Parse epoch and metrics from the names of files.
 
     Args:
-        names: The names, all made in the same way.
-        pattern: How, as `ModelCheckpoint` was told, such as `"m.{epoch:02d}-{val_loss:.2f}.keras"`;
-            guessed from the names if None.
+        names: The names, all of the same pattern.
+        pattern: The pattern, as given to `ModelCheckpoint`:
+            `"m.{epoch:02d}-{val_loss:.2f}.keras"`; guessed from the names if None.
 
     Returns:
-        What the names tell, by epoch. With a pattern, names that do not fit are left out.
+        The parsed names, ordered by epoch. Names that do not match the pattern are left out.
 
     Raises:
-        InvalidArgumentError: If the pattern is none, the names do not tell, or two tell the same
-            epoch.
+        InvalidArgumentError: If the pattern is invalid, if epoch or metrics cannot be guessed from
+            a name, or if two names have the same epoch.
     """
-    found = _by_pattern(names, pattern) if pattern is not None else [_guess(n) for n in names]
-    ordered = sorted(found, key=lambda each: each.epoch)
+    parsed = [_guess(n) for n in names] if pattern is None else _by_pattern(names, pattern)
+    ordered = sorted(parsed, key=lambda file_name: file_name.epoch)
     for a, b in pairwise(ordered):
         if a.epoch == b.epoch:
             raise InvalidArgumentError(
@@ -72,17 +72,17 @@ def read_names(names: Sequence[str], pattern: str | None = None) -> list[FileNam
 def _by_pattern(names: Sequence[str], pattern: str) -> list[FileName]:
     expression = re.compile(_expression(pattern))
     fields = list(expression.groupindex)
-    found = []
+    parsed = []
     for name in names:
         match = expression.fullmatch(name)
         if match is not None:
             values = {key: float(match[key]) for key in fields}
-            found.append(FileName(name, int(values.pop("epoch")), values))
-    return found
+            parsed.append(FileName(name, int(values.pop("epoch")), values))
+    return parsed
 
 
 def _expression(pattern: str) -> str:
-    """Return a regular expression for what a template of Python's `str.format` makes."""
+    """Return a regular expression for the results of a `str.format` template."""
     parts: list[str] = []
     seen: set[str] = set()
     try:
@@ -109,26 +109,33 @@ def _expression(pattern: str) -> str:
 
 
 def _guess(name: str) -> FileName:
+    """Guess epoch and metrics from a name, without a pattern."""
     stem = next(name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending))
+    epoch, metrics, unnamed = _numbers(stem)
+    integers = [number for number in unnamed if number.isdigit()]
+    if epoch is None and len(integers) == 1:
+        # A single integer without a name is the epoch: `model.03.keras`, `m.03-val_loss0.45.keras`.
+        epoch = int(integers[0])
+        unnamed.remove(integers[0])
+    if epoch is None or unnamed:
+        what = "which number is the epoch" if epoch is None else f"what {unnamed[0]} is"
+        raise InvalidArgumentError(f"The name {name} does not tell {what}. {_ADVICE}")
+    return FileName(name, epoch, metrics)
+
+
+def _numbers(stem: str) -> tuple[int | None, dict[str, float], list[str]]:
+    """Return the epoch, the metrics, and the numbers without a name."""
     epoch: int | None = None
     metrics: dict[str, float] = {}
-    nameless: list[str] = []
+    unnamed: list[str] = []
     for match in _WORD.finditer(stem):
         word, number = (match[1] or "").strip("_").lower(), match[3]
         if word in _EPOCH_WORDS and number.isdigit():
             epoch = int(number)
         elif word in _STEP_WORDS or (word and number.isdigit() and not match[2]):
-            continue  # or a part of a word, as in `resnet50`
+            continue  # a step, or part of a word, as in `resnet50`
         elif word and not number.isdigit():
             metrics[word] = float(number)
         else:
-            nameless.append(number)
-    whole = [number for number in nameless if number.isdigit()]
-    if epoch is None and len(whole) == 1:
-        # `model.03.keras`, or `weights.03-val_loss0.45.keras`: a whole number alone is the epoch.
-        epoch = int(whole[0])
-        nameless.remove(whole[0])
-    if epoch is None or nameless:
-        what = "which number is the epoch" if epoch is None else f"what {nameless[0]} is"
-        raise InvalidArgumentError(f"The name {name} does not tell {what}. {_ADVICE}")
-    return FileName(name, epoch, metrics)
+            unnamed.append(number)
+    return epoch, metrics, unnamed

@@ -1,8 +1,8 @@
 """Fingerprints: digests and statistics of every tensor of a model (docs/format.md).
 
-A tensor's name is its path in Keras's own weights file, such as `layers/conv2d/vars/0`. Keras finds
-a tensor by that path when it loads weights, so it is the same for a live model and its reloaded
-twin, in every process; `h5py.File(...)[name]` gives the very tensor.
+A tensor's name is its path in Keras's weights file, such as `layers/conv2d/vars/0`. Keras loads
+weights by that path, so it is the same for a live model and a reloaded one, in any process, and
+`h5py.File(...)[name]` is the tensor.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest, array_bytes
 from mlflow_ckpt._format.statistics import Statistics, StatisticsAccumulator
 from mlflow_ckpt.errors import IntegrityError, NewerSchemaError
@@ -24,12 +26,12 @@ SCHEMA_VERSION = 1
 WEIGHTS_ROLE = "weights"
 OPTIMIZER_ROLE = "optimizer"
 _OPTIMIZER_PREFIX = "optimizer/"
-# Elements hashed and summed up together.
+# Number of elements that are hashed and summarized together.
 PIECE = 1 << 18
 
 
 def role_of(name: str) -> str:
-    """Return `"optimizer"` for a name below the compiled optimizer's, else `"weights"`."""
+    """Return `"optimizer"` for a variable of the compiled optimizer, else `"weights"`."""
     return OPTIMIZER_ROLE if name.startswith(_OPTIMIZER_PREFIX) else WEIGHTS_ROLE
 
 
@@ -39,15 +41,15 @@ class TensorFingerprint:
 
     Attributes:
         name: Path of the tensor in Keras's weights file.
-        layer: Name of the layer or optimizer that owns it, for people; None if it has none.
-        variable: The variable's own name, for people; None if it has none.
+        layer: Readable name of the layer or optimizer that owns it; None if there is none.
+        variable: Readable name of the variable; None if it has none.
         shape: Sizes of its axes.
-        dtype: NumPy's name of its element type, such as `float32`, `bfloat16`, `int64`.
-        digest: SHA-256 over its little-endian, C-order bytes.
+        dtype: NumPy name of its dtype, such as `float32`, `bfloat16`, `int64`.
+        digest: SHA-256 of its little-endian, C-order bytes.
         statistics: Mean, std, min, max, norm over the finite elements; NaN and Inf counts.
         role: `"weights"` or `"optimizer"`.
-        update_norm: Euclidean norm of its change since the training's last checkpoint; None if
-            that is unknown. No part of what the tensor is: equal tensors may differ in it.
+        update_norm: Euclidean norm of its change since the training's previous checkpoint; None if
+            unknown. Ignored when tensors are compared.
     """
 
     name: str
@@ -62,12 +64,12 @@ class TensorFingerprint:
 
     @property
     def label(self) -> str:
-        """What a person would call it, such as `conv2d/kernel`."""
+        """Readable name, such as `conv2d/kernel`."""
         return f"{self.layer}/{self.variable}" if self.layer and self.variable else self.name
 
     @property
     def identity(self) -> str:
-        """One line that two tensors share exactly if they are equal (name, type, shape, bytes)."""
+        """A line that is equal for equal tensors only: name, dtype, shape and digest."""
         shape = ",".join(str(size) for size in self.shape)
         return f"{self.name} {self.dtype} [{shape}] {self.digest}\n"
 
@@ -87,10 +89,10 @@ class TensorFingerprint:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> TensorFingerprint:
-        """Read an entry of `fingerprint.json`.
+        """Parse an entry of `fingerprint.json`.
 
         Raises:
-            KeyError, TypeError, ValueError: If it is not shaped like one.
+            KeyError, TypeError, ValueError: If the entry is malformed.
         """
         update_norm = entry.get("update_norm")
         return cls(
@@ -107,15 +109,15 @@ class TensorFingerprint:
 
 
 class TensorFingerprinter:
-    """Fingerprints a tensor whose bytes come piece by piece, as they are written.
+    """Fingerprints a tensor piece by piece, while it is written.
 
     Args:
         name: Path of the tensor in Keras's weights file.
         shape: Sizes of its axes.
-        dtype: Type of its elements: of a fixed size.
+        dtype: Its dtype, of a fixed item size.
         layer: Name of the object that owns it.
-        variable: The variable's own name.
-        role: `"weights"` or `"optimizer"`; told from the name if None.
+        variable: Name of the variable.
+        role: `"weights"` or `"optimizer"`; inferred from `name` if None.
     """
 
     def __init__(
@@ -128,20 +130,21 @@ class TensorFingerprinter:
         variable: str | None = None,
         role: str | None = None,
     ) -> None:
-        self._known = (name, layer, variable, tuple(shape), dtype.name)
+        self._description = (name, layer, variable, tuple(shape), dtype.name)
         self._role = role or role_of(name)
         self._hash = hashlib.sha256()
         self._statistics = StatisticsAccumulator(dtype)
 
     def update(self, flat: np.ndarray[Any, Any]) -> None:
-        """Take in the next elements, in C order, as a one-dimensional array."""
+        """Add the next elements in C order, a one-dimensional array."""
         self._hash.update(array_bytes(flat))
         self._statistics.update(flat)
 
     def result(self) -> TensorFingerprint:
-        """Return the fingerprint, once all elements were given."""
+        """Return the fingerprint, after all elements were added."""
         digest = Digest("sha256", self._hash.hexdigest())
-        return TensorFingerprint(*self._known, digest, self._statistics.result(), self._role)
+        statistics = self._statistics.result()
+        return TensorFingerprint(*self._description, digest, statistics, self._role)
 
 
 def fingerprint_tensor(
@@ -156,16 +159,16 @@ def fingerprint_tensor(
 
     Args:
         name: Path of the tensor in Keras's weights file.
-        array: Its values: any shape, any fixed-size dtype.
+        array: Its values: any shape, any dtype with a fixed item size.
         layer: Name of the object that owns it.
-        variable: The variable's own name.
-        role: `"weights"` or `"optimizer"`; told from the name if None.
+        variable: Name of the variable.
+        role: `"weights"` or `"optimizer"`; inferred from `name` if None.
     """
     fingerprinter = TensorFingerprinter(
         name, array.shape, array.dtype, layer=layer, variable=variable, role=role
     )
     flat = np.ascontiguousarray(array).reshape(-1)
-    # Piece by piece, so that what is hashed is still in the processor's cache for the statistics.
+    # In pieces, so that the bytes are still in the processor's cache for the statistics.
     for start in range(0, flat.size, PIECE):
         fingerprinter.update(flat[start : start + PIECE])
     return fingerprinter.result()
@@ -173,13 +176,13 @@ def fingerprint_tensor(
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The named set of tensor fingerprints of a model, and its architecture's digest.
+    """The fingerprints of a model's tensors, and the digest of its architecture.
 
     Attributes:
-        tensors: One entry a tensor, in the order of Keras's weights file.
-        architecture_digest: Digest of the architecture as canonical JSON; None if it has none.
-        updated_since: The checkpoint of the same training that the tensors' updates are measured
-            from; None if none are.
+        tensors: One entry per tensor, in the order of Keras's weights file.
+        architecture_digest: Digest of the architecture as canonical JSON; None if there is none.
+        updated_since: The previous checkpoint of the same training, from which `update_norm` is
+            measured; None if it is not.
     """
 
     tensors: tuple[TensorFingerprint, ...]
@@ -190,7 +193,7 @@ class Fingerprint:
         """Return the tensor called `name`.
 
         Raises:
-            KeyError: If there is none.
+            KeyError: If there is no such tensor.
         """
         return self._by_name[name]
 
@@ -199,13 +202,13 @@ class Fingerprint:
         return {tensor.name: tensor for tensor in self.tensors}
 
     def with_updates(self, since: str, norms: Mapping[str, float]) -> Fingerprint:
-        """Return the same fingerprint, and how far its tensors moved.
+        """Return a copy with the tensors' update norms.
 
         Args:
-            since: Name of the checkpoint that they moved from.
-            norms: Euclidean norms of their changes, by tensor name.
+            since: Name of the checkpoint that the updates are measured from.
+            norms: Euclidean norms of the updates, by tensor name.
         """
-        tensors = (replace(each, update_norm=norms.get(each.name)) for each in self.tensors)
+        tensors = (replace(t, update_norm=norms.get(t.name)) for t in self.tensors)
         return replace(self, tensors=tuple(tensors), updated_since=since)
 
     def of_role(self, role: str) -> tuple[TensorFingerprint, ...]:
@@ -214,30 +217,29 @@ class Fingerprint:
 
     @cached_property
     def weights_digest(self) -> Digest:
-        """One digest for all weights: SHA-256 over the sorted identity lines of the tensors."""
+        """Digest of all weights: SHA-256 of their sorted identity lines."""
         return _combined(self.of_role(WEIGHTS_ROLE))
 
     @cached_property
     def optimizer_digest(self) -> Digest | None:
-        """One digest for all optimizer variables; None if there are none."""
+        """Digest of all optimizer variables; None if there are none."""
         tensors = self.of_role(OPTIMIZER_ROLE)
         return _combined(tensors) if tensors else None
 
     def differing(self, other: Fingerprint, roles: Iterable[str]) -> list[str]:
-        """Return the names of tensors that differ from `other`, or that only one of them has.
+        """Return the names of the tensors that differ from `other` or are in only one of them.
 
         Args:
             other: The fingerprint to compare with.
-            roles: Only tensors of these roles count.
+            roles: Roles of the tensors to compare.
         """
-        wanted = set(roles)
-        mine = {t.name: t.identity for t in self.tensors if t.role in wanted}
-        theirs = {t.name: t.identity for t in other.tensors if t.role in wanted}
-        names = [*mine, *(name for name in theirs if name not in mine)]
-        return [name for name in names if mine.get(name) != theirs.get(name)]
+        compared = set(roles)
+        a = {t.name: t.identity for t in self.tensors if t.role in compared}
+        b = {t.name: t.identity for t in other.tensors if t.role in compared}
+        return [name for name in {**a, **b} if a.get(name) != b.get(name)]
 
     def nonfinite(self) -> tuple[TensorFingerprint, ...]:
-        """Return the tensors that hold NaN or infinite elements."""
+        """Return the tensors with NaN or infinite elements."""
         return tuple(t for t in self.tensors if t.statistics.nan_count or t.statistics.inf_count)
 
     def to_json(self) -> str:
@@ -253,21 +255,31 @@ class Fingerprint:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     @classmethod
+    def read(cls, directory: Path) -> Fingerprint:
+        """Read `fingerprint.json` in a checkpoint's directory.
+
+        Raises:
+            OSError: If the file cannot be read.
+            IntegrityError, NewerSchemaError: As in `from_json`.
+        """
+        return cls.from_json((directory / layout.FINGERPRINT).read_bytes())
+
+    @classmethod
     def from_json(cls, text: str | bytes) -> Fingerprint:
-        """Read the text of `fingerprint.json`.
+        """Parse the text of `fingerprint.json`.
 
         Raises:
             NewerSchemaError: If a newer mlflow_ckpt wrote it.
-            IntegrityError: If it is not a fingerprint, or its digests contradict each other.
+            IntegrityError: If it is malformed, or a digest does not match its tensors.
         """
         try:
             content = json.loads(text)
-            found = int(content["schema_version"])
-            if found > SCHEMA_VERSION:
+            version = int(content["schema_version"])
+            if version > SCHEMA_VERSION:
                 raise NewerSchemaError(
-                    f"The fingerprint has schema version {found}; this mlflow_ckpt reads up to "
+                    f"The fingerprint has schema version {version}; this mlflow_ckpt reads up to "
                     f"{SCHEMA_VERSION}. Install a newer mlflow-ckpt.",
-                    found=found,
+                    found=version,
                     supported=SCHEMA_VERSION,
                 )
             architecture, since = content["architecture_digest"], content.get("updated_since")
@@ -292,7 +304,7 @@ class Fingerprint:
 
 
 def architecture_digest(architecture: Mapping[str, Any]) -> Digest:
-    """Hash an architecture: SHA-256 over its JSON with sorted keys and no white space."""
+    """Return the SHA-256 of an architecture as JSON with sorted keys and no white space."""
     canonical = json.dumps(architecture, sort_keys=True, separators=(",", ":"))
     return Digest.of_bytes(canonical.encode())
 

@@ -1,4 +1,4 @@
-"""Names of files and directories of a checkpoint (docs/format.md)."""
+"""Names of a checkpoint's files and directories (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 CHECKPOINTS_DIR = "checkpoints"
 
 MANIFEST = "manifest.json"
-# Beside the checkpoints' directories: a cache of all their manifests.
+# Next to the checkpoints' directories: a cache of all their manifests.
 INDEX = "manifests.json"
-# Beside them too: the page of the run (docs/report.md).
+# Also there: the run's report (docs/report.md).
 REPORT = "report.html"
 FINGERPRINT = "fingerprint.json"
 TRAINING_STATE = "training_state.json"
@@ -22,12 +22,12 @@ WEIGHTS = "model.weights.h5"
 
 FULL_KERAS = "data/model.keras"
 FULL_H5 = "data/model.h5"
-# Name of the weights file inside a `.keras` archive (Keras's own name).
+# Keras's name of the weights file inside a `.keras` archive.
 WEIGHTS_IN_ARCHIVE = "model.weights.h5"
 
 MLMODEL = "MLmodel"
 
-# Files that every checkpoint has besides its manifest.
+# Files of every checkpoint, in addition to its manifest.
 ALWAYS = (ARCHITECTURE_JSON, ARCHITECTURE_YAML, FINGERPRINT, TRAINING_STATE)
 
 FORMS = ("full", "split")
@@ -43,7 +43,7 @@ class CheckpointName:
     """A checkpoint's directory name: `epoch_0003` or `step_00001500`.
 
     Attributes:
-        unit: `"epoch"` for a save at the end of an epoch, `"step"` for one inside an epoch.
+        unit: `"epoch"` if saved at the end of an epoch, `"step"` if saved within one.
         number: Completed epochs, or `optimizer.iterations`.
     """
 
@@ -51,31 +51,31 @@ class CheckpointName:
     number: int
 
     def __str__(self) -> str:
-        """Return the directory name, padded so that names sort in order of training."""
+        """Return the directory name, zero-padded so that names sort in training order."""
         width = 4 if self.unit == "epoch" else 8
         return f"{self.unit}_{self.number:0{width}d}"
 
     @classmethod
     def parse(cls, text: str) -> CheckpointName | None:
-        """Return the name that `text` spells, or None if it is not a checkpoint's name."""
+        """Parse a directory name; None if it is not a checkpoint's name."""
         match = _NAME.fullmatch(text)
         if match is None:
             return None
         name = cls(match["unit"], int(match["number"]))
-        # Only the padded spelling is a checkpoint: each has exactly one directory.
+        # Only the padded spelling counts, so that a checkpoint has one possible directory.
         return name if str(name) == text else None
 
 
 def artifact_path(name: str) -> str:
-    """Return the run-relative artifact path of the checkpoint called `name`."""
+    """Return the run-relative artifact path of the checkpoint `name`."""
     return f"{CHECKPOINTS_DIR}/{name}"
 
 
 def claim_name(token: str) -> str:
-    """Return the file that a process leaves in a checkpoint's directory while it uploads it."""
+    """Return the name of the file that marks a checkpoint's directory as being uploaded."""
     return f"upload-{token}.json"
 
 
 def is_claim(name: str) -> bool:
-    """Whether a file's name is that of such a claim; it is no part of the checkpoint."""
+    """Whether a file is such a claim, which is not part of the checkpoint."""
     return _CLAIM.fullmatch(name) is not None

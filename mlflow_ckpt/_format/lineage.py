@@ -1,4 +1,4 @@
-"""Where a training came from: the checkpoint that it goes on from."""
+"""Lineage of a training: the checkpoint that it was resumed from."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Origin:
     """The checkpoint that a training was resumed from.
 
     Attributes:
-        run_id: Its run.
-        name: Its name, such as `epoch_0003`.
-        weights_digest: The digest of its weights.
-        tracking_uri: The server that has it; empty if unknown.
+        run_id: The checkpoint's run.
+        name: The checkpoint's name, such as `epoch_0003`.
+        weights_digest: Digest of its weights.
+        tracking_uri: Tracking server that holds it; empty if unknown.
     """
 
     run_id: str
@@ -24,11 +24,11 @@ class Origin:
     tracking_uri: str = ""
 
     def __str__(self) -> str:
-        """Return it as the tag `mlflow_ckpt.resumed_from` says it: `<run_id>/<name>`."""
+        """Return the value of the tag `mlflow_ckpt.resumed_from`: `<run_id>/<name>`."""
         return f"{self.run_id}/{self.name}"
 
     def to_dict(self) -> dict[str, str]:
-        """Return it as a manifest's `lineage` says it."""
+        """Return the content of a manifest's `lineage`."""
         return {
             "run_id": self.run_id,
             "checkpoint": self.name,
@@ -37,7 +37,7 @@ class Origin:
 
     @classmethod
     def of(cls, lineage: Mapping[str, Any]) -> Origin | None:
-        """Read a manifest's `lineage`; None if the training started fresh."""
+        """Parse a manifest's `lineage`; None if the training was not resumed."""
         try:
             return cls(
                 str(lineage["run_id"]), str(lineage["checkpoint"]), str(lineage["weights_digest"])

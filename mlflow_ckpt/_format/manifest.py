@@ -1,4 +1,4 @@
-"""The manifest: what is in a checkpoint, with size and SHA-256 of every file (docs/format.md)."""
+"""The manifest: a checkpoint's content, with size and SHA-256 of each file (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlflow_ckpt._format.monitor import MODES, Monitor
 from mlflow_ckpt.errors import ManifestError, NewerSchemaError
 
 SCHEMA_VERSION = 1
-# JSON has no word for these; a run that diverged has them as metrics.
+# JSON cannot express these, which are metrics of a run that diverged.
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -27,7 +27,7 @@ class FileEntry:
 
     Attributes:
         path: POSIX path relative to the checkpoint's directory.
-        size: Length in bytes.
+        size: Size in bytes.
         digest: SHA-256 of its bytes.
     """
 
@@ -37,7 +37,7 @@ class FileEntry:
 
     @classmethod
     def of(cls, directory: Path, path: str) -> FileEntry:
-        """Measure and hash the file at `path` below `directory`."""
+        """Describe the file at `path` in `directory`."""
         file = directory / path
         return cls(path, file.stat().st_size, Digest.of_file(file))
 
@@ -51,19 +51,19 @@ class Manifest:
         name: The checkpoint's name, such as `epoch_0003`.
         epoch: Number of completed epochs.
         step: `optimizer.iterations`.
-        created: Time of the snapshot, ISO 8601 in UTC.
+        created: Time of the snapshot (ISO 8601, UTC).
         forms: `"full"`, `"split"` or both.
         full_format: `"keras"` or `"h5"`; None without the full form.
-        files: Every file of the checkpoint but the manifest itself.
-        metrics: Values that the training loop reported at this moment.
-        monitor: The metric that tells which checkpoint is best; None if none was usable.
-        weights_digest: One digest for all weights.
+        files: All files of the checkpoint except the manifest.
+        metrics: Metrics that the training loop reported with the checkpoint.
+        monitor: The metric that decides which checkpoint is best; None if none was usable.
+        weights_digest: Digest of all weights.
         architecture_digest: Digest of the architecture.
         versions: Versions of the packages that wrote the checkpoint, and the Keras backend.
-        lineage: Where training came from; empty for a run that started fresh.
-        metadata: Whatever the user wanted kept beside the model, such as class names.
-        interrupted: What broke the training off when it was saved, such as `"SIGTERM"`; None for a
-            checkpoint of an ordinary moment.
+        lineage: The checkpoint that the training was resumed from; empty if it was not resumed.
+        metadata: The user's data to keep with the model, such as class names.
+        interrupted: What interrupted the training and caused the save, such as `"SIGTERM"`; None
+            for a regular checkpoint.
     """
 
     run_id: str
@@ -85,22 +85,22 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of all files, without the manifest."""
+        """Size of all files in bytes, without the manifest."""
         return sum(entry.size for entry in self.files)
 
     @property
     def chart_step(self) -> int:
-        """Where the checkpoint is in MLflow's charts: at its epoch, or at its step inside one."""
+        """Position on the x axis of MLflow's charts: the epoch, or the step if saved by step."""
         return self.step if self.name.startswith("step") else self.epoch
 
     @property
     def full_file(self) -> str | None:
-        """Path of the file that holds the full form; None without that form."""
+        """Path of the file with the full form; None without that form."""
         return None if self.full_format is None else layout.FULL_FILES[self.full_format]
 
     @property
     def digest(self) -> Digest:
-        """The digest over all of this, which tells one checkpoint from any other."""
+        """Digest of the manifest, which identifies the checkpoint."""
         return _seal(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,18 +129,18 @@ class Manifest:
         }
 
     def to_json(self) -> str:
-        """Return the text of `manifest.json`, sealed with a digest over its own content."""
+        """Return the text of `manifest.json`, sealed with a digest of its content."""
         content = self.to_dict()
         content["manifest_digest"] = str(_seal(content))
         return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
-        """Read the text of `manifest.json`.
+        """Parse the text of `manifest.json`.
 
         Raises:
             NewerSchemaError: If a newer mlflow_ckpt wrote it.
-            ManifestError: If it is not a manifest, or was altered since it was written.
+            ManifestError: If it is malformed, or was altered after it was written.
         """
         try:
             content = json.loads(text)
@@ -180,7 +180,7 @@ class Manifest:
             name=_text(content["name"]),
             epoch=_count(content["epoch"]),
             step=_count(content["step"]),
-            created=_moment(content["created"]),
+            created=_timestamp(content["created"]),
             forms=tuple(_text(form) for form in content["forms"]),
             full_format=content["full_format"],
             weights_digest=Digest.parse(content["weights_digest"]),
@@ -200,14 +200,11 @@ class Manifest:
         return manifest
 
     def _check(self) -> None:
-        """Raise ValueError where the parts contradict each other."""
+        """Raise ValueError if the fields contradict each other."""
+        self._check_forms()
         name = CheckpointName.parse(self.name)
         if name is None or (name.unit == "epoch" and name.number != self.epoch):
             raise ValueError(f"name {self.name!r} is not that of epoch {self.epoch}")
-        if not self.forms or not set(self.forms) <= set(layout.FORMS):
-            raise ValueError(f"unknown forms {self.forms!r}")
-        if self.full_format not in (layout.FULL_FORMATS if "full" in self.forms else (None,)):
-            raise ValueError(f"full_format {self.full_format!r} for the forms {self.forms!r}")
         if self.monitor and self.monitor.mode not in MODES:
             raise ValueError(f"unknown mode {self.monitor.mode!r}")
         needed = {*layout.ALWAYS, *([layout.WEIGHTS] if "split" in self.forms else [])}
@@ -215,9 +212,15 @@ class Manifest:
         if lacking := needed - {entry.path for entry in self.files}:
             raise ValueError(f"it does not list {', '.join(sorted(lacking))}")
 
+    def _check_forms(self) -> None:
+        if not self.forms or not set(self.forms) <= set(layout.FORMS):
+            raise ValueError(f"unknown forms {self.forms!r}")
+        if self.full_format not in (layout.FULL_FORMATS if "full" in self.forms else (None,)):
+            raise ValueError(f"full_format {self.full_format!r} for the forms {self.forms!r}")
+
 
 def hash_files(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
-    """Return the manifest's entries for the files at `paths` below `directory`."""
+    """Return the manifest's entries for the files at `paths` in `directory`."""
     return tuple(FileEntry.of(directory, path) for path in sorted(paths))
 
 
@@ -248,17 +251,20 @@ def _count(value: Any) -> int:
     return value
 
 
-def _moment(value: Any) -> str:
+def _timestamp(value: Any) -> str:
     if datetime.fromisoformat(_text(value)).tzinfo is None:
         raise ValueError(f"expected a time with its zone, received {value!r}")
     return _text(value)
 
 
 def safe_path(path: str) -> str:
-    """Return a relative POSIX path, from a store that others may write to.
+    """Check a relative POSIX path from a store to which others may write.
+
+    Returns:
+        The path.
 
     Raises:
-        ManifestError: If it leads out of the checkpoint's directory.
+        ManifestError: If the path leads out of the checkpoint's directory.
     """
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path:

@@ -18,16 +18,16 @@ _HIGHER_IS_BETTER = (
 
 
 def infer_mode(metric: str) -> str | None:
-    """Tell from a metric's name whether lower (`"min"`) or higher (`"max"`) is better.
+    """Infer from a metric's name whether lower (`"min"`) or higher (`"max"`) is better.
 
     Returns:
-        None if the name does not tell.
+        `"min"`, `"max"`, or None if the name is not conclusive.
     """
     words = metric.lower().removeprefix("val_")
     if words.startswith("false_"):
         return "min"
     parts = set(words.split("_"))
-    # The last word decides, as in `auc_loss`: it is what the metric is.
+    # Checked before the others: `auc_loss` is a loss.
     if any(words.endswith(word) or word in parts for word in _LOWER_IS_BETTER):
         return "min"
     if any(words.endswith(word) or word in parts for word in _HIGHER_IS_BETTER):
@@ -36,7 +36,7 @@ def infer_mode(metric: str) -> str | None:
 
 
 def is_better(value: float, than: float | None, mode: str) -> bool:
-    """Tell whether `value` beats `than` (NaN beats nothing; anything else beats None and NaN)."""
+    """Whether `value` beats `than`: NaN beats nothing, any other value beats None and NaN."""
     if math.isnan(value):
         return False
     if than is None or math.isnan(than):
@@ -46,7 +46,7 @@ def is_better(value: float, than: float | None, mode: str) -> bool:
 
 @dataclass(frozen=True)
 class Monitor:
-    """The metric that tells which checkpoint is best.
+    """The metric that decides which checkpoint is best.
 
     Attributes:
         name: The metric, such as `"val_loss"`.

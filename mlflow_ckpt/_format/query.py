@@ -1,4 +1,4 @@
-"""A query: what a person says to name a checkpoint."""
+"""The arguments by which callers name a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Query:
-    """The arguments that name one checkpoint of a run, as a caller gave them.
+    """The arguments that name one checkpoint of a run, not yet parsed.
 
     Attributes:
         run: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…`.
         checkpoint: A selector: `latest`, `best`, an epoch (`3`, `epoch:3`) or a step (`step:1500`).
-        monitor: The metric that decides which is `best`; the recorded one if None.
-        mode: `"min"` or `"max"`, for `best`; the recorded or customary one if None.
+        monitor: The metric that defines `best`; the recorded one if None.
+        mode: `"min"` or `"max"`, for `best`; recorded, or inferred from the metric's name, if None.
         tracking_uri: The tracking server; MLflow's current one if None.
     """
 

@@ -1,4 +1,4 @@
-"""Selectors such as `latest`, `best`, `epoch:3`, and references: `ckpt:/<run_id>/<selector>`."""
+"""Selectors (`latest`, `best`, `epoch:3`), and references such as `ckpt:/<run_id>/<selector>`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mlflow_ckpt.errors import SelectorError
 SCHEME = "ckpt:"
 RUNS_SCHEME = "runs:"
 _EXPECTED = "Expected 'latest', 'best', an epoch such as '3' or 'epoch:3', or a step: 'step:1500'"
-# A dash may stand for the colon, and a directory's name is a selector too: MLflow's own commands
-# treat a colon in a URI's last part as a drive letter or a port.
+# A dash may replace the colon, and a directory's name is a selector too, because MLflow's commands
+# take a colon in a URI's last part for a drive letter or a port.
 _NUMBERED = re.compile(r"(?:(?P<unit>epoch|step)[:\-_])?(?P<number>\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Selector:
-    """Which checkpoint of a run is meant.
+    """Selects a checkpoint of a run.
 
     Attributes:
         kind: `"latest"`, `"best"`, `"epoch"` or `"step"`.
@@ -31,12 +31,12 @@ class Selector:
     number: int | None = None
 
     def __str__(self) -> str:
-        """Return the selector as a user would type it."""
+        """Return the selector as text, such as `epoch:3`."""
         return self.kind if self.number is None else f"{self.kind}:{self.number}"
 
     @property
     def name(self) -> CheckpointName | None:
-        """The checkpoint's name where the selector itself tells it, else None."""
+        """The checkpoint's name; None for `latest` and `best`, which depend on the run."""
         return None if self.number is None else CheckpointName(self.kind, self.number)
 
     @classmethod
@@ -45,34 +45,34 @@ class Selector:
 
         Args:
             text: `latest`, `best`, `3` (also as an int), `epoch:3`, `step:1500`; `-` or `_` may
-                stand for the colon.
+                replace the colon.
 
         Raises:
-            SelectorError: If it is none of these.
+            SelectorError: If it is anything else.
         """
-        # NumPy's integers are meant as well, so not `int`.
+        # Not `int`: NumPy's integers are allowed too.
         if isinstance(text, bool) or not isinstance(text, (str, SupportsIndex)):
             raise SelectorError(
                 f"The checkpoint selector is not text or a number. {_EXPECTED}. Received: {text!r}",
                 received=repr(text),
             )
-        # Python refuses to print an int of thousands of digits.
-        given = text if isinstance(text, str) else str(min(index(text), 10**18))
-        cleaned = given.strip()
-        if cleaned in ("latest", "best"):
-            return cls(cleaned)
-        match = _NUMBERED.fullmatch(cleaned)
+        # Python refuses to convert an int of thousands of digits to text.
+        received = text if isinstance(text, str) else str(min(index(text), 10**18))
+        selector = received.strip()
+        if selector in ("latest", "best"):
+            return cls(selector)
+        match = _NUMBERED.fullmatch(selector)
         if match is None:
             raise SelectorError(
-                f"The checkpoint selector {given!r} was not understood. {_EXPECTED}.",
-                received=given,
+                f"The checkpoint selector {received!r} was not understood. {_EXPECTED}.",
+                received=received,
             )
         return cls(match["unit"] or "epoch", int(match["number"]))
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A run and the checkpoint of it that is meant."""
+    """A run, and a selector of one of its checkpoints."""
 
     run_id: str
     selector: Selector
@@ -83,16 +83,16 @@ class Reference:
 
     @classmethod
     def parse(cls, run: str, checkpoint: str | int = "latest") -> Reference:
-        """Parse a run id with a selector beside it, or a URI.
+        """Parse a run id and a selector, or a URI.
 
         Args:
-            run: A run id, `ckpt:/<run_id>/<selector>` (the selector may be left out), or
+            run: A run id, `ckpt:/<run_id>/<selector>` (the selector is optional), or
                 `runs:/<run_id>/checkpoints/<name>`.
-            checkpoint: A selector. Beside a URI that has its own, that one counts, and this must
-                be the same or the default.
+            checkpoint: A selector; if `run` is a URI with a selector, the same one or the default.
 
         Raises:
-            SelectorError: If either does not parse, or both name a checkpoint and disagree.
+            SelectorError: If `run` or `checkpoint` is malformed, or they name different
+                checkpoints.
         """
         if not isinstance(run, str) or not run.strip():
             raise SelectorError(
@@ -100,11 +100,11 @@ class Reference:
                 received=repr(run),
             )
         run = run.strip()
-        given = Selector.parse(checkpoint)
+        selector = Selector.parse(checkpoint)
         if run.startswith(SCHEME):
-            run_id, own = _of_ckpt_uri(run)
+            run_id, uri_selector = _of_ckpt_uri(run)
         elif run.startswith(RUNS_SCHEME):
-            run_id, own = _of_runs_uri(run)
+            run_id, uri_selector = _of_runs_uri(run)
         elif "/" in run or ":" in run:
             raise SelectorError(
                 f"{run!r} is neither a run id nor a checkpoint URI. Expected a run id such as "
@@ -113,35 +113,35 @@ class Reference:
                 received=run,
             )
         else:
-            run_id, own = run, None
-        if own is None:
-            return cls(run_id, given)
-        return cls(run_id, own).beside(given, run)
+            run_id, uri_selector = run, None
+        if uri_selector is None:
+            return cls(run_id, selector)
+        return cls(run_id, uri_selector).beside(selector, run)
 
-    def beside(self, given: Selector, uri: str) -> Reference:
-        """Return this reference, which a URI names, unless a selector beside it contradicts.
+    def beside(self, selector: Selector, uri: str) -> Reference:
+        """Return this reference, which `uri` names, if the selector given with it agrees.
 
         Raises:
-            SelectorError: If it does.
+            SelectorError: If the selector is neither the default nor that of the URI.
         """
-        if given not in (self.selector, Selector("latest")):
+        if selector not in (self.selector, Selector("latest")):
             raise SelectorError(
-                f"Two checkpoints were named: {self.selector} in {uri!r}, and {given} beside it. "
-                "Name one.",
+                f"Two checkpoints were named: {self.selector} in {uri!r}, and {selector} beside "
+                "it. Name one.",
                 received=uri,
             )
         return self
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where something lies that is no checkpoint of this package's, but may be a model.
+class ArtifactReference:
+    """An artifact of a run, or a LoggedModel, that may be a model saved without this package.
 
     Attributes:
-        uri: What names it.
-        run_id: The run; empty if only the server knows it.
-        path: Run-relative path, without slashes at its ends; empty for a LoggedModel.
-        model_id: Id of a LoggedModel; empty for an artifact of a run.
+        uri: The URI that names it.
+        run_id: Its run; empty for a LoggedModel without a known run.
+        path: Run-relative path, without leading or trailing slashes; empty for a LoggedModel.
+        model_id: Id of the LoggedModel; empty for an artifact of a run.
     """
 
     uri: str
@@ -150,8 +150,8 @@ class Place:
     model_id: str = ""
 
     @classmethod
-    def of_runs_uri(cls, uri: str) -> Place | None:
-        """Return the place that `runs:/<run_id>/<path>` names; None for any other text."""
+    def of_runs_uri(cls, uri: str) -> ArtifactReference | None:
+        """Parse `runs:/<run_id>/<path>`; None for any other text."""
         run_id, _, path = uri.removeprefix(RUNS_SCHEME).strip("/").partition("/")
         inside = path.strip("/")
         if not uri.startswith(RUNS_SCHEME) or not run_id or not inside:

@@ -1,7 +1,7 @@
-"""Retention policies: which of a run's checkpoints are worth keeping.
+"""Retention policies, which decide which checkpoints of a run to keep.
 
-Policies are pure: manifests in, names out, after those of Orbax's `checkpoint_managers`. What the
-package protects whatever a policy says stands in `_tracking/prune_plan.py`.
+Policies are pure functions from manifests to names, modelled on Orbax's `checkpoint_managers`.
+Checkpoints that are kept regardless of any policy: `_tracking/prune_plan.py`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ class RetentionPolicy(ABC):
         """Return the names of the checkpoints to keep.
 
         Args:
-            manifests: Those of all complete checkpoints of one run, oldest first: by epoch, then
-                step.
+            manifests: Manifests of all complete checkpoints of a run, ordered by epoch, then step.
         """
 
     def __or__(self, other: RetentionPolicy) -> AnyOf:
@@ -42,7 +41,7 @@ class LatestN(RetentionPolicy):
     """Keeps the newest `n` checkpoints.
 
     Attributes:
-        n: How many, at least 1.
+        n: Number of checkpoints, at least 1.
     """
 
     n: int
@@ -51,20 +50,20 @@ class LatestN(RetentionPolicy):
         _check_count(self.n, "LatestN")
 
     def keep(self, manifests: Sequence[Manifest]) -> frozenset[str]:
-        """Return the names of the last `n`."""
+        """Return the names of the newest `n` checkpoints."""
         return _names(manifests[-self.n :])
 
 
 @dataclass(frozen=True)
 class BestN(RetentionPolicy):
-    """Keeps the `n` checkpoints with the best values of a metric (the earliest of equals).
+    """Keeps the `n` checkpoints with the best values of a metric (the earliest among equals).
 
     A checkpoint that did not record the metric, or recorded NaN, is not among the best.
 
     Attributes:
-        n: How many, at least 1.
-        monitor: The metric to judge by; None for the one that the newest checkpoint recorded.
-        mode: `"min"` or `"max"`; None for the recorded one, or else what the metric's name tells.
+        n: Number of checkpoints, at least 1.
+        monitor: The metric; None for the monitored metric that was recorded last.
+        mode: `"min"` or `"max"`; None for the recorded one, or else inferred from the name.
     """
 
     n: int
@@ -84,30 +83,30 @@ class BestN(RetentionPolicy):
             )
 
     def keep(self, manifests: Sequence[Manifest]) -> frozenset[str]:
-        """Return the names of the best `n`.
+        """Return the names of the best `n` checkpoints.
 
         Raises:
-            MetricNotFoundError: If no checkpoint has a value to judge by. To keep none would delete
-                them all for a misspelt metric; to keep all would never free anything, and not say.
-            InvalidArgumentError: If it is unclear which way the metric improves.
+            MetricNotFoundError: If no checkpoint has a value of the metric. Keeping none would
+                delete all checkpoints for a misspelt metric; keeping all would silently free none.
+            InvalidArgumentError: If `mode` is None and cannot be inferred.
         """
         if not manifests:
             return frozenset()
         try:
             return _names(rank(manifests, self.monitor, self.mode)[: self.n])
         except MetricNotFoundError as error:
-            raise _nothing_to_judge_by(error.metric, manifests) from error
+            raise _metric_not_found(error.metric, manifests) from error
 
 
 @dataclass(frozen=True)
 class EveryN(RetentionPolicy):
     """Keeps the checkpoints saved at the end of every `n`-th epoch.
 
-    One saved by step (`step_00001500`) is never kept by this: it may lie anywhere inside an epoch,
-    and nothing in it tells.
+    Checkpoints saved by step (`step_00001500`) do not record their position within the epoch, so
+    this policy keeps none of them.
 
     Attributes:
-        n: Keep epochs n, 2n, 3n, …; at least 1.
+        n: At least 1: epochs n, 2n, 3n, … are kept.
     """
 
     n: int
@@ -116,7 +115,7 @@ class EveryN(RetentionPolicy):
         _check_count(self.n, "EveryN")
 
     def keep(self, manifests: Sequence[Manifest]) -> frozenset[str]:
-        """Return the names of those whose epoch is a multiple of `n`."""
+        """Return the names of the checkpoints whose epoch is a multiple of `n`."""
         return _names(
             [m for m in manifests if m.epoch % self.n == 0 and _ends_an_epoch(m) and m.epoch > 0]
         )
@@ -124,10 +123,10 @@ class EveryN(RetentionPolicy):
 
 @dataclass(frozen=True, init=False)
 class AnyOf(RetentionPolicy):
-    """Keeps what any of several policies keeps.
+    """Keeps the checkpoints that any of several policies keeps.
 
     Attributes:
-        policies: At least one.
+        policies: The policies, at least one.
     """
 
     policies: tuple[RetentionPolicy, ...]
@@ -145,7 +144,7 @@ class AnyOf(RetentionPolicy):
         object.__setattr__(self, "policies", tuple(flat))
 
     def keep(self, manifests: Sequence[Manifest]) -> frozenset[str]:
-        """Return the names that any of the policies keeps."""
+        """Return the names that any policy keeps."""
         return frozenset[str]().union(*(policy.keep(manifests) for policy in self.policies))
 
 
@@ -159,9 +158,9 @@ def check_policy(policy: Any) -> None:
 
 
 def describe_policy(policy: RetentionPolicy) -> dict[str, Any] | None:
-    """Return a policy of this module as plain values; None for one that a user wrote."""
+    """Return a policy as plain values; None if the user defined its class."""
     if isinstance(policy, AnyOf):
-        parts = [describe_policy(each) for each in policy.policies]
+        parts = [describe_policy(part) for part in policy.policies]
         return None if None in parts else {"AnyOf": parts}
     if type(policy) not in (LatestN, BestN, EveryN):
         return None
@@ -169,14 +168,14 @@ def describe_policy(policy: RetentionPolicy) -> dict[str, Any] | None:
 
 
 def policy_of(description: Mapping[str, Any]) -> RetentionPolicy:
-    """Return the policy that `describe_policy` described.
+    """Return the policy of a description made by `describe_policy`.
 
     Raises:
-        KeyError: If this version knows no such policy.
+        KeyError: If this version has no such policy.
     """
     ((name, arguments),) = description.items()
     if name == "AnyOf":
-        return AnyOf(*(policy_of(each) for each in arguments))
+        return AnyOf(*(policy_of(part) for part in arguments))
     kinds: dict[str, type[RetentionPolicy]] = {"LatestN": LatestN, "BestN": BestN, "EveryN": EveryN}
     return kinds[name](**arguments)
 
@@ -195,7 +194,7 @@ def _ends_an_epoch(manifest: Manifest) -> bool:
     return name is not None and name.unit == "epoch"
 
 
-def _nothing_to_judge_by(metric: str, manifests: Sequence[Manifest]) -> MetricNotFoundError:
+def _metric_not_found(metric: str, manifests: Sequence[Manifest]) -> MetricNotFoundError:
     available = sorted({name for manifest in manifests for name in manifest.metrics})
     if not metric:
         problem = "No checkpoint of the run recorded which metric tells the best"

@@ -1,4 +1,4 @@
-"""What a model takes and gives: names, shapes and types."""
+"""Input and output schema of a model: names, shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TensorSchema:
-    """Shape and type of one input or output.
+    """Shape and dtype of one input or output.
 
     Attributes:
-        name: Its name; None where the model has just one.
-        shape: Sizes of its axes; None for one that is free, such as the batch.
-        dtype: NumPy's name of its element type.
+        name: Its name; None if the model has only one.
+        shape: Sizes of its axes; None for a free one, such as the batch.
+        dtype: NumPy name of its dtype.
     """
 
     name: str | None
@@ -22,7 +22,7 @@ class TensorSchema:
 
 @dataclass(frozen=True)
 class ModelSchema:
-    """What a model takes and gives."""
+    """Inputs and outputs of a model."""
 
     inputs: tuple[TensorSchema, ...]
     outputs: tuple[TensorSchema, ...]

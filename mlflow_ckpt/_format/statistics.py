@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-# Elements looked at together: large enough for NumPy's speed, small enough to stay in cache.
+# Elements processed together: enough for NumPy to be fast, few enough for the cache.
 _CHUNK = 1 << 15
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics over the finite elements of a tensor; all None where it has none.
+    """Statistics over the finite elements of a tensor; None if it has none.
 
     Attributes:
         mean: Arithmetic mean.
@@ -23,8 +23,8 @@ class Statistics:
         min: Smallest element.
         max: Largest element.
         norm: Euclidean norm.
-        nan_count: Elements that are NaN.
-        inf_count: Elements that are infinite.
+        nan_count: Number of NaN elements.
+        inf_count: Number of infinite elements.
     """
 
     mean: float | None
@@ -37,7 +37,7 @@ class Statistics:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Statistics:
-        """Read the statistics out of a tensor's entry in `fingerprint.json`."""
+        """Parse the statistics in a tensor's entry of `fingerprint.json`."""
 
         def number(key: str) -> float | None:
             return None if entry[key] is None else float(entry[key])
@@ -54,19 +54,19 @@ class Statistics:
 
 
 class StatisticsAccumulator:
-    """Statistics of a tensor whose elements come piece by piece, in float64 and in one pass.
+    """Computes the statistics of a tensor piece by piece, in float64 and in one pass.
 
     Args:
-        dtype: Type of the elements; those of others than real ones, such as complex, are ignored.
+        dtype: Dtype of the elements; those that are not real, such as complex, are ignored.
 
     Source:
-        Mean and variance of pieces are merged as in Chan, Golub and LeVeque (1983), which does not
-        cancel where the mean is large beside the deviation.
+        Mean and variance of pieces are merged as in Chan, Golub and LeVeque (1983), which avoids
+        cancellation where the mean is large relative to the deviation.
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._real = is_real(dtype)
-        # NumPy compares these as fast as it reads them; smaller floats are widened first.
+        # NumPy finds the extremes of these at memory speed; smaller floats are widened first.
         self._plain = dtype.kind in "biu" or dtype in (np.float32, np.float64)
         self._scratch = np.empty(0)
         self._count = self._nans = self._infs = 0
@@ -74,7 +74,7 @@ class StatisticsAccumulator:
         self._low, self._high = math.inf, -math.inf
 
     def update(self, flat: np.ndarray[Any, Any]) -> None:
-        """Take in the next elements, as a one-dimensional array."""
+        """Add the next elements, a one-dimensional array."""
         if self._real:
             for start in range(0, flat.size, _CHUNK):
                 self._add(flat[start : start + _CHUNK])
@@ -83,13 +83,13 @@ class StatisticsAccumulator:
         if self._scratch.size < piece.size:
             self._scratch = np.empty(piece.size)
         chunk = self._scratch[: piece.size]
-        # A signalling NaN is a NaN; values near the largest float64 overflow when squared, which
-        # is said as None.
+        # Signalling NaNs raise a flag; values near the largest float64 overflow when squared, and
+        # the result is None.
         with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(chunk, piece, casting="unsafe")
             compared = piece if self._plain else chunk
             low, high = float(compared.min()), float(compared.max())
-            # NaN and infinity show in the extremes, so finite elements need no look of their own.
+            # NaN and infinity show in the extremes, so finite pieces need no further check.
             if not (math.isfinite(low) and math.isfinite(high)):
                 self._nans += int(np.isnan(chunk).sum())
                 self._infs += int(np.isinf(chunk).sum())
@@ -105,15 +105,15 @@ class StatisticsAccumulator:
         chunk -= mean
         total = self._count + chunk.size
         delta = mean - self._mean
-        # In this order no product is as large as the number of elements squared.
-        # Not np.dot, which wakes a thread on every core, where training runs.
+        # This order avoids a product as large as the number of elements squared.
+        # np.dot would start a thread on every core, where training runs.
         self._spread += float(np.einsum("i,i->", chunk, chunk))
         self._spread += delta * delta * (self._count / total) * chunk.size
         self._mean += delta * (chunk.size / total)
         self._count = total
 
     def result(self) -> Statistics:
-        """Return the statistics of all elements so far."""
+        """Return the statistics of all elements added so far."""
         if not self._count:
             return Statistics(None, None, None, None, None, self._nans, self._infs)
         variance = self._spread / self._count
@@ -133,7 +133,7 @@ def statistics(array: np.ndarray[Any, Any]) -> Statistics:
     """Compute statistics in float64, in one pass.
 
     Args:
-        array: Any shape; a real or boolean dtype (others, such as complex, have no statistics).
+        array: Any shape; real or boolean dtype (statistics of others, such as complex, are None).
     """
     accumulator = StatisticsAccumulator(array.dtype)
     accumulator.update(np.ascontiguousarray(array).reshape(-1))
@@ -141,7 +141,7 @@ def statistics(array: np.ndarray[Any, Any]) -> Statistics:
 
 
 def is_real(dtype: np.dtype[Any]) -> bool:
-    """Whether a type's elements are real numbers, which statistics can be made of."""
+    """Whether statistics can be computed of a dtype: its elements are real numbers."""
     # bfloat16 and float8 are of NumPy's kind "V" but convert to float64.
     return dtype.kind in "biuf" or (
         dtype.kind == "V" and dtype.names is None and dtype.name != f"void{8 * dtype.itemsize}"

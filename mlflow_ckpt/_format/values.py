@@ -1,4 +1,4 @@
-"""Plain values, and arrays among them, as JSON beside a set of named arrays (docs/format.md)."""
+"""Packs nested plain values and arrays into JSON and a set of named arrays (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class UnpackableError(TypeError):
     """A value that is neither plain nor an array.
 
     Attributes:
-        path: Where it is, such as `best/0`.
+        path: Its path in the packed value, such as `best/0`.
     """
 
     def __init__(self, path: str, value: Any) -> None:
@@ -27,17 +27,17 @@ class UnpackableError(TypeError):
 
 
 def pack(value: Any, path: str, arrays: Arrays, *, copy: bool = True) -> Any:
-    """Return a value as JSON's types, its arrays put into `arrays`.
+    """Return a value as JSON types, with its arrays moved into `arrays`.
 
     Args:
         value: None, bool, int, float, str, NumPy scalars and arrays, and lists, tuples and
             dictionaries of them.
-        path: Where the value belongs; its arrays are named by it.
-        arrays: Takes the arrays.
-        copy: Whether to copy them; otherwise nobody may write to them later.
+        path: Path of the value, from which its arrays get their names.
+        arrays: Receives the arrays.
+        copy: Whether to copy the arrays; if not, they must not be modified later.
 
     Raises:
-        UnpackableError: If there is another kind of value in it.
+        UnpackableError: If it contains a value of another type.
     """
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -52,12 +52,12 @@ def pack(value: Any, path: str, arrays: Arrays, *, copy: bool = True) -> Any:
             raise UnpackableError(path, value)
         return {_ARRAY: _store(value, path, arrays, copy)}
     if isinstance(value, (list, tuple)):
-        packed = [pack(each, f"{path}/{i}", arrays, copy=copy) for i, each in enumerate(value)]
+        packed = [pack(item, f"{path}/{i}", arrays, copy=copy) for i, item in enumerate(value)]
         return packed if isinstance(value, list) else {_TUPLE: packed}
     if isinstance(value, Mapping):
         items = [
-            [pack(key, f"{path}/key", arrays), pack(each, f"{path}/{key}", arrays, copy=copy)]
-            for key, each in value.items()
+            [pack(key, f"{path}/key", arrays), pack(item, f"{path}/{key}", arrays, copy=copy)]
+            for key, item in value.items()
         ]
         plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
         return dict(items) if plain else {_ITEMS: items}
@@ -65,13 +65,13 @@ def pack(value: Any, path: str, arrays: Arrays, *, copy: bool = True) -> Any:
 
 
 def unpack(packed: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Any:
-    """Return the value that `pack` was given.
+    """Return the value that `pack` packed.
 
     Raises:
         KeyError: If an array is missing.
     """
     if isinstance(packed, list):
-        return [unpack(each, arrays) for each in packed]
+        return [unpack(item, arrays) for item in packed]
     if not isinstance(packed, dict):
         return packed
     if len(packed) == 1:
@@ -82,21 +82,21 @@ def unpack(packed: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Any:
         if tag == _FLOAT:
             return _FLOATS[content]
         if tag == _TUPLE:
-            return tuple(unpack(each, arrays) for each in content)
+            return tuple(unpack(item, arrays) for item in content)
         if tag == _ITEMS:
-            return {unpack(key, arrays): unpack(each, arrays) for key, each in content}
-    return {key: unpack(each, arrays) for key, each in packed.items()}
+            return {unpack(key, arrays): unpack(item, arrays) for key, item in content}
+    return {key: unpack(item, arrays) for key, item in packed.items()}
 
 
 def _store(value: np.ndarray[Any, Any], path: str, arrays: Arrays, copy: bool) -> Any:
     name = path
     while name in arrays:
         name += "_"
-    # NumPy's files know no bfloat16 and its like: their bytes are kept, and their name.
-    known = value.dtype.isbuiltin == 1
-    copied = np.array(value, copy=True, order="C") if copy else np.asarray(value, order="C")
-    arrays[name] = copied if known else copied.view(f"u{value.dtype.itemsize}")
-    return name if known else [name, value.dtype.name]
+    # NumPy's files do not support bfloat16 and the like: store their bytes and the dtype's name.
+    builtin = value.dtype.isbuiltin == 1
+    stored = np.array(value, copy=True, order="C") if copy else np.asarray(value, order="C")
+    arrays[name] = stored if builtin else stored.view(f"u{value.dtype.itemsize}")
+    return name if builtin else [name, value.dtype.name]
 
 
 def _restore(content: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:

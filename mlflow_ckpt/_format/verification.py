@@ -1,10 +1,10 @@
-"""Verification: is a directory exactly the checkpoint that its manifest describes?"""
+"""Verifies that a directory is exactly the checkpoint that its manifest describes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,23 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt._format.manifest import FileEntry, Manifest
+from mlflow_ckpt._format.text import listed
 from mlflow_ckpt._format.weights_file import damaged_tensors
 from mlflow_ckpt.errors import IntegrityError, ManifestError, VerificationError
 
-# MLflow itself adds this file to a checkpoint that a registered model version points at, when it is
-# loaded from a local store.
-_MLFLOW_ADDS = frozenset({"registered_model_meta"})
+# When MLflow loads a registered model version from a local store, it adds this file to it.
+_ADDED_BY_MLFLOW = frozenset({"registered_model_meta"})
 
 
 @dataclass(frozen=True)
 class FileMismatch:
-    """A file whose bytes are not those that were saved.
+    """A file whose content is not what was saved.
 
     Attributes:
-        expected: Size and digest that the manifest states.
-        size: Size found, in bytes.
-        digest: Digest found; None where the size alone tells.
-        tensors: Names of the tensors that differ, where the file still opens.
+        expected: Size and digest according to the manifest.
+        size: Actual size in bytes.
+        digest: Actual digest; None if the size differs already.
+        tensors: Names of the tensors that differ, if the file can be opened.
     """
 
     expected: FileEntry
@@ -37,26 +37,26 @@ class FileMismatch:
     tensors: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return what differs, in a few words."""
+        """Return a short description of the difference."""
         if self.digest is None:
             what = f"{self.expected.path} has {self.size} bytes instead of {self.expected.size}"
         else:
             what = f"{self.expected.path} has {self.digest} instead of {self.expected.digest}"
-        return f"{what} (tensors: {_listed(self.tensors)})" if self.tensors else what
+        return f"{what} (tensors: {listed(self.tensors)})" if self.tensors else what
 
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """What verification found.
+    """The result of verifying a checkpoint.
 
     Attributes:
-        name: The checkpoint, such as `epoch_0003`.
-        files: Number of files that the manifest lists.
-        size: Their bytes.
-        missing: Files that the manifest lists and the directory lacks.
-        extra: Files in the directory that the manifest does not list.
-        mismatched: Files whose bytes differ.
-        error: Why the manifest or the fingerprint itself cannot be used; None if they can.
+        name: The checkpoint's name, such as `epoch_0003`.
+        files: Number of files in the manifest.
+        size: Size of these files in bytes.
+        missing: Files of the manifest that are not in the directory.
+        extra: Files in the directory that are not in the manifest.
+        mismatched: Files whose content differs.
+        error: Why the manifest or the fingerprint cannot be read; None if they can.
     """
 
     name: str
@@ -73,14 +73,14 @@ class VerificationResult:
         return not (self.missing or self.extra or self.mismatched or self.error)
 
     def __str__(self) -> str:
-        """Return one line for people."""
+        """Return a one-line summary."""
         if self.ok:
             return f"{self.name}: ok, {self.files} files, {self.size} bytes"
         problems = [self.error] if self.error else []
         if self.missing:
-            problems.append(f"missing {_listed(self.missing)}")
+            problems.append(f"missing {listed(self.missing)}")
         if self.extra:
-            problems.append(f"not in the manifest {_listed(self.extra)}")
+            problems.append(f"not in the manifest {listed(self.extra)}")
         problems += [str(mismatch) for mismatch in self.mismatched]
         return f"{self.name}: " + "; ".join(problems)
 
@@ -112,10 +112,10 @@ class VerificationResult:
         }
 
     def raise_if_damaged(self) -> None:
-        """Raise unless the checkpoint is exactly what was saved.
+        """Raise an error unless the checkpoint is exactly what was saved.
 
         Raises:
-            VerificationError: With this result.
+            VerificationError: If a file is missing, extra or altered; carries this result.
         """
         if not self.ok:
             raise VerificationError(
@@ -126,10 +126,10 @@ class VerificationResult:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read the manifest of a checkpoint's directory.
+    """Read the manifest in a checkpoint's directory.
 
     Raises:
-        ManifestError: If there is none, or it cannot be read.
+        ManifestError: If there is no manifest, or it is malformed or altered.
     """
     try:
         text = (directory / layout.MANIFEST).read_bytes()
@@ -143,30 +143,30 @@ def read_manifest(directory: Path) -> Manifest:
 def verify_directory(
     directory: Path, manifest: Manifest, *, only: Collection[str] | None = None
 ) -> VerificationResult:
-    """Compare every file of a directory with the manifest.
+    """Compare the files in a directory with a manifest.
 
     Args:
         directory: The checkpoint's files.
-        manifest: What it should hold.
-        only: Paths to look at; other files of the manifest may be absent. None means all.
+        manifest: The expected content.
+        only: Paths to check; other files of the manifest may be absent. All if None.
     """
-    present = set(_files(directory)) - {layout.MANIFEST} - _MLFLOW_ADDS
-    # Of a process that died once the checkpoint was complete.
+    present = set(_files(directory)) - {layout.MANIFEST} - _ADDED_BY_MLFLOW
+    # A process that died after it completed the checkpoint leaves its claim.
     present = {path for path in present if not layout.is_claim(path)}
-    listed = {entry.path: entry for entry in manifest.files}
-    wanted = listed if only is None else {path: listed[path] for path in only}
+    entries = {entry.path: entry for entry in manifest.files}
+    checked = entries if only is None else {path: entries[path] for path in only}
     mismatches = [
         mismatch
-        for path, entry in sorted(wanted.items())
+        for path, entry in sorted(checked.items())
         if path in present and (mismatch := _compare(directory, entry))
     ]
     damaged, error = _name_tensors(directory, mismatches)
     return VerificationResult(
         name=manifest.name,
-        files=len(wanted),
-        size=sum(entry.size for entry in wanted.values()),
-        missing=tuple(sorted(wanted.keys() - present)),
-        extra=tuple(sorted(present - listed.keys())),
+        files=len(checked),
+        size=sum(entry.size for entry in checked.values()),
+        missing=tuple(sorted(checked.keys() - present)),
+        extra=tuple(sorted(present - entries.keys())),
         mismatched=damaged,
         error=error,
     )
@@ -177,7 +177,7 @@ def _files(directory: Path) -> list[str]:
         (Path(root) / name).relative_to(directory).as_posix()
         for root, _, names in os.walk(directory)
         for name in names
-        # A link to nowhere is a file that is missing.
+        # A broken link counts as a missing file.
         if (Path(root) / name).is_file()
     ]
 
@@ -193,33 +193,26 @@ def _compare(directory: Path, entry: FileEntry) -> FileMismatch | None:
 def _name_tensors(
     directory: Path, mismatches: list[FileMismatch]
 ) -> tuple[tuple[FileMismatch, ...], str | None]:
-    """Add to each altered weights file the names of the tensors that differ."""
+    """Add the names of the tensors that differ to the altered weights files."""
     weights_files = {layout.FULL_KERAS, layout.FULL_H5, layout.WEIGHTS}
     altered = {mismatch.expected.path for mismatch in mismatches}
     if not altered & weights_files or layout.FINGERPRINT in altered:
         return tuple(mismatches), None
     try:
-        fingerprint = Fingerprint.from_json((directory / layout.FINGERPRINT).read_bytes())
+        fingerprint = Fingerprint.read(directory)
     except FileNotFoundError:
         return tuple(mismatches), None
     except IntegrityError as error:
         return tuple(mismatches), str(error)
-    named = []
-    for mismatch in mismatches:
+
+    def with_tensors(mismatch: FileMismatch) -> FileMismatch:
         path = mismatch.expected.path
-        tensors: tuple[str, ...] = ()
-        if path in weights_files:
-            expected = {
-                tensor.name: tensor.digest
-                for tensor in fingerprint.tensors
-                if path != layout.WEIGHTS or tensor.role == WEIGHTS_ROLE
-            }
-            tensors = damaged_tensors(directory / path, expected)
-        named.append(FileMismatch(mismatch.expected, mismatch.size, mismatch.digest, tensors))
-    return tuple(named), None
+        if path not in weights_files:
+            return mismatch
+        tensors = (
+            fingerprint.of_role(WEIGHTS_ROLE) if path == layout.WEIGHTS else fingerprint.tensors
+        )
+        digests = {tensor.name: tensor.digest for tensor in tensors}
+        return replace(mismatch, tensors=damaged_tensors(directory / path, digests))
 
-
-def _listed(names: Collection[str], most: int = 5) -> str:
-    shown = list(names)[:most]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return tuple(with_tensors(mismatch) for mismatch in mismatches), None

@@ -1,4 +1,4 @@
-"""Reads tensors out of Keras's files with h5py alone: `.weights.h5`, `.keras` and legacy `.h5`."""
+"""Reads tensors from Keras's files with h5py: `.weights.h5`, `.keras` and legacy `.h5`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlflow_ckpt._format.fingerprint import TensorFingerprint
 from mlflow_ckpt._format.layout import WEIGHTS_IN_ARCHIVE
 from mlflow_ckpt.errors import IntegrityError
 
-# Gives a tensor's values, or None where they cannot be found.
+# Reads the values of a tensor; None if they are not found.
 Reader = Callable[[TensorFingerprint], np.ndarray[Any, Any] | None]
 _UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile)
 
@@ -31,7 +31,7 @@ def open_weights(path: Path) -> Iterator[h5py.File]:
     """Open the HDF5 file at `path`, or the one inside the `.keras` archive at `path`.
 
     Raises:
-        OSError, KeyError, zipfile.BadZipFile: If it is not such a file.
+        OSError, KeyError, zipfile.BadZipFile: If there is no such file, or it is damaged.
     """
     if path.suffix != ".keras":
         with h5py.File(path, "r") as file:
@@ -39,16 +39,16 @@ def open_weights(path: Path) -> Iterator[h5py.File]:
         return
     with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
         member = archive.getinfo(WEIGHTS_IN_ARCHIVE)
-        # `zipfile` reads a member from its beginning again at each step back, of which HDF5 makes
-        # many. Keras stores it as it is, so that it can be read in place.
+        # `zipfile` seeks backwards by reading from the start again, and HDF5 does so often. Keras
+        # stores this member uncompressed, so it can be read in place.
         stored = member.compress_type == zipfile.ZIP_STORED
-        source = _Stretch(raw, member) if stored else archive.open(member)
+        source = _StoredMember(raw, member) if stored else archive.open(member)
         with source, h5py.File(source, "r") as file:
             yield file
 
 
-class _Stretch(io.RawIOBase):
-    """A member of an archive that is stored uncompressed, as a file of its own."""
+class _StoredMember(io.RawIOBase):
+    """A file object for an uncompressed member of an archive."""
 
     def __init__(self, file: BinaryIO, member: zipfile.ZipInfo) -> None:
         self._file = file
@@ -71,19 +71,19 @@ class _Stretch(io.RawIOBase):
         return self._position
 
     def readinto(self, target: Any) -> int:
-        wanted = memoryview(target)[: max(0, self._size - self._position)]
+        buffer = memoryview(target)[: max(0, self._size - self._position)]
         self._file.seek(self._start + self._position)
-        # A buffered file reads all of it, unless it ends.
-        count = self._file.readinto(wanted)  # type: ignore[attr-defined]
+        # A buffered file fills the buffer, except at its end.
+        count = self._file.readinto(buffer)  # type: ignore[attr-defined]
         self._position += count
         return int(count)
 
 
 @contextmanager
 def reading(directory: Path) -> Iterator[Reader]:
-    """Give a function that reads single tensors of a checkpoint, while the context lasts.
+    """Return a context manager with a function that reads single tensors of a checkpoint.
 
-    A legacy `.h5` names tensors in its own way, so they are looked for by digest alone.
+    Legacy `.h5` has other names for tensors, so there they are looked up by digest.
 
     Args:
         directory: The checkpoint's verified files.
@@ -110,39 +110,39 @@ def reading(directory: Path) -> Iterator[Reader]:
         legacy = opened(layout.FULL_H5) if (directory / layout.FULL_H5).is_file() else None
 
         @cache
-        def places() -> dict[str, str]:
-            stored = () if legacy is None else tensors(legacy)
-            return {str(Digest.of_array(array)): name for name, array in stored}
+        def legacy_names() -> dict[str, str]:
+            datasets = () if legacy is None else tensors(legacy)
+            return {str(Digest.of_array(array)): name for name, array in datasets}
 
-        def read(tensor: TensorFingerprint) -> np.ndarray[Any, Any] | None:
+        def read_tensor(tensor: TensorFingerprint) -> np.ndarray[Any, Any] | None:
             for file in present:
                 if tensor.name in file:
                     return _as_saved(np.asarray(file[tensor.name]), tensor)
-            place = places().get(str(tensor.digest))
-            if legacy is None or place is None:
+            name = legacy_names().get(str(tensor.digest))
+            if legacy is None or name is None:
                 return None
-            return _as_saved(np.asarray(legacy[place]), tensor)
+            return _as_saved(np.asarray(legacy[name]), tensor)
 
-        yield read
+        yield read_tensor
 
 
 def _as_saved(array: np.ndarray[Any, Any], tensor: TensorFingerprint) -> np.ndarray[Any, Any]:
-    # HDF5 has no bfloat16: Keras stores its bytes. And what is found by its digest may be another
-    # tensor, with the same bytes: zeros are zeros in any type and shape.
+    # HDF5 has no bfloat16: Keras stores the bytes. And a lookup by digest may return another tensor
+    # with the same bytes: zeros are equal in any dtype and shape.
     dtype = getattr(ml_dtypes, tensor.dtype, None) or np.dtype(tensor.dtype)
     return np.asarray(array_bytes(array)).view(dtype).reshape(tensor.shape)
 
 
 def has_assets(archive: Path) -> bool:
-    """Whether a `.keras` archive holds files beside the weights, such as vocabularies."""
+    """Whether a `.keras` archive holds files of layers, such as vocabularies."""
     with zipfile.ZipFile(archive) as opened:
         return any(name.startswith("assets/") for name in opened.namelist())
 
 
 def tensors(file: h5py.File) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Yield every dataset of an open file: its path, and its values as stored.
+    """Yield the path and the stored values of every dataset in an open file.
 
-    bfloat16 comes as two-byte void: the bytes are right, so the digest is.
+    bfloat16 is stored as two-byte void, with the same bytes and so the same digest.
     """
     names: list[str] = []
     file.visititems(
@@ -153,35 +153,34 @@ def tensors(file: h5py.File) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
 
 
 def damaged_tensors(path: Path, expected: dict[str, Digest]) -> tuple[str, ...]:
-    """Name the tensors that a weights file should hold and does not.
+    """Return the names of the tensors that a weights file should hold but does not.
 
     Args:
-        path: A `.keras` or `.weights.h5` file, in which a tensor's name is its path; or a legacy
-            `.h5`, which names tensors in its own way, so they are looked for by digest alone.
+        path: A `.keras` or `.weights.h5` file, where tensors are looked up by name; or a legacy
+            `.h5`, which has other names, so tensors are looked up by digest.
         expected: Digests of the tensors by name.
 
     Returns:
-        The names, in the order of `expected`; empty if the file is too damaged to be opened or
-        nothing but its envelope differs.
+        The names, in the order of `expected`; empty if the file cannot be opened, or if all tensors
+        are intact.
     """
-    found: dict[str, str] = {}
     try:
         source = _archived_bytes(path) if path.suffix == ".keras" else path
         with h5py.File(source, "r") as file:
-            found = {name: str(Digest.of_array(array)) for name, array in tensors(file)}
+            digests = {name: str(Digest.of_array(array)) for name, array in tensors(file)}
     except _UNREADABLE:
-        # A file that cannot be opened at all: the caller already knows that it is damaged.
+        # The caller knows already that the file is damaged.
         return ()
     if path.suffix == ".keras" or path.name.endswith(".weights.h5"):
-        return tuple(name for name, digest in expected.items() if found.get(name) != str(digest))
-    present = set(found.values())
+        return tuple(name for name, digest in expected.items() if digests.get(name) != str(digest))
+    present = set(digests.values())
     return tuple(name for name, digest in expected.items() if str(digest) not in present)
 
 
 def _archived_bytes(path: Path) -> io.BytesIO:
-    """Return the weights file of a damaged `.keras` archive, which `zipfile` would not hand out.
+    """Return the weights file in a damaged `.keras` archive, where Keras stores it uncompressed.
 
-    Keras stores it uncompressed; `zipfile` reads no member whose checksum is wrong.
+    `zipfile` refuses to read a member with a wrong checksum.
     """
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         member = archive.getinfo(WEIGHTS_IN_ARCHIVE)
@@ -190,8 +189,8 @@ def _archived_bytes(path: Path) -> io.BytesIO:
 
 
 def _content_start(file: BinaryIO, member: zipfile.ZipInfo) -> int:
-    """Return where in an archive a member's content begins."""
-    # The member's own header: 26 bytes, the lengths of two fields, the fields.
+    """Return the offset of a member's content in an archive."""
+    # A member's header: 26 bytes, the lengths of two fields, the two fields.
     file.seek(member.header_offset + 26)
     name_length, extra_length = struct.unpack("<HH", file.read(4))
     return int(member.header_offset + 30 + name_length + extra_length)

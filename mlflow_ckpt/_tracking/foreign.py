@@ -20,7 +20,7 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.file_names import ENDINGS
 from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._format.ranking import best_of
-from mlflow_ckpt._format.reference import Place, Selector
+from mlflow_ckpt._format.reference import ArtifactReference, Selector
 from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.download import Progress, download
 from mlflow_ckpt._tracking.parallel import in_parallel
@@ -174,7 +174,7 @@ def hinting(store: RunStore) -> Iterator[None]:
         ) from error
 
 
-def at(place: Place, tracking_uri: str | None) -> ForeignCheckpoint:
+def at(place: ArtifactReference, tracking_uri: str | None) -> ForeignCheckpoint:
     """Return what lies at a place.
 
     Raises:

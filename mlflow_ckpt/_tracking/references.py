@@ -12,7 +12,13 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
-from mlflow_ckpt._format.reference import RUNS_SCHEME, SCHEME, Place, Reference, Selector
+from mlflow_ckpt._format.reference import (
+    RUNS_SCHEME,
+    SCHEME,
+    ArtifactReference,
+    Reference,
+    Selector,
+)
 from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.store import asking
 from mlflow_ckpt.errors import CheckpointNotFoundError, SelectorError
@@ -42,14 +48,14 @@ def resolve(
         return Reference.parse(run, checkpoint)
     uri = run.strip()
     found = _find(uri, tracking_uri)
-    if isinstance(found, Place):
+    if isinstance(found, ArtifactReference):
         raise _not_ours(uri, found.uri)
     return found.beside(Selector.parse(checkpoint), uri)
 
 
 def locate(
     run: str, checkpoint: str | int = "latest", tracking_uri: str | None = None
-) -> Reference | Place:
+) -> Reference | ArtifactReference:
     """Return the same, or the place of what may be a model that others wrote.
 
     Args:
@@ -62,14 +68,14 @@ def locate(
         SelectorError, CheckpointNotFoundError, TrackingError: As in `resolve`.
     """
     uri = run.strip() if isinstance(run, str) else ""
-    found: Reference | Place | None
+    found: Reference | ArtifactReference | None
     if uri.startswith(MODELS_SCHEME):
         found = _find(uri, tracking_uri)
     else:
         try:
             return Reference.parse(run, checkpoint)
         except SelectorError:
-            found = Place.of_runs_uri(uri)
+            found = ArtifactReference.of_runs_uri(uri)
             if found is None or is_ours(found.path):
                 raise
     given = Selector.parse(checkpoint)
@@ -119,7 +125,7 @@ class _ModelUri:
         return cls(name, stage="" if suffix.lower() == "latest" else suffix)
 
 
-def _find(uri: str, tracking_uri: str | None) -> Reference | Place:
+def _find(uri: str, tracking_uri: str | None) -> Reference | ArtifactReference:
     parsed = _ModelUri.parse(uri)
     with asking(f"find the model {uri}", tracking_uri) as client:
         try:
@@ -154,17 +160,17 @@ def _version(client: MlflowClient, uri: str, parsed: _ModelUri) -> ModelVersion:
     return max(found, key=lambda version: int(version.version))
 
 
-def _of_logged_model(uri: str, model: LoggedModel) -> Reference | Place:
+def _of_logged_model(uri: str, model: LoggedModel) -> Reference | ArtifactReference:
     path = model.tags.get(tags.ARTIFACT_PATH, "")
     if not path or not model.source_run_id:
-        return Place(uri, model.source_run_id or "", model_id=model.model_id)
+        return ArtifactReference(uri, model.source_run_id or "", model_id=model.model_id)
     return Reference.parse(f"{RUNS_SCHEME}/{model.source_run_id}/{path}")
 
 
-def _of_source(uri: str, version: ModelVersion) -> Reference | Place:
+def _of_source(uri: str, version: ModelVersion) -> Reference | ArtifactReference:
     source = version.source or ""
     if source.startswith((SCHEME, RUNS_SCHEME)):
-        place = Place.of_runs_uri(source)
+        place = ArtifactReference.of_runs_uri(source)
         return place if place and not is_ours(place.path) else Reference.parse(source)
     parts = source.rstrip("/").split("/")
     # MLflow has the id of a run as a part of every location of its artifacts.
@@ -177,7 +183,7 @@ def _of_source(uri: str, version: ModelVersion) -> Reference | Place:
     if version.run_id in parts and "artifacts" in parts[parts.index(version.run_id) :]:
         inside = parts[parts.index("artifacts", parts.index(version.run_id)) + 1 :]
         if inside:
-            return Place(source, version.run_id, "/".join(inside))
+            return ArtifactReference(source, version.run_id, "/".join(inside))
     raise _not_ours(uri, source)
 
 

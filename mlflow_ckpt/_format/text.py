@@ -1,0 +1,24 @@
+"""Texts that messages share: shapes, lists of names, the first line of an error."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+
+def shape_text(shape: Iterable[int | None]) -> str:
+    """Return a shape such as `32x32x3`, with `?` for a free axis; `scalar` if it has no axes."""
+    return "x".join("?" if size is None else str(size) for size in shape) or "scalar"
+
+
+def listed(names: Collection[str], most: int = 5) -> str:
+    """Return the first `most` names and the number of the rest: `a, b and 3 more`."""
+    shown = list(names)[:most]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def first_line(error: Exception | str) -> str:
+    """Return the first line of an error's text that is not blank, ending in a full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    return line if line.endswith((".", "!", "?")) else f"{line.rstrip(':')}."

@@ -14,10 +14,12 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.architecture_diff import Tree, diff_architectures
 from mlflow_ckpt._format.diff import Difference, Side, diff_tensors
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
+from mlflow_ckpt._format.query import Query
 from mlflow_ckpt._format.reference import Reference
 from mlflow_ckpt._format.weights_file import reading
-from mlflow_ckpt._loading.sources import Opened, Opening, OwnSource, Source, find
+from mlflow_ckpt._loading.convert import converter
 from mlflow_ckpt._tracking.download import Progress
+from mlflow_ckpt._tracking.find import FoundCheckpoint, OpenedCheckpoint, find
 from mlflow_ckpt.errors import IntegrityError
 
 
@@ -52,15 +54,16 @@ def diff(
         NotFoundError, SelectorError, TrackingError: As in `get_checkpoint`.
     """
     path = None if architecture is None else Path(architecture)
-    source_a, source_b = (find(each, tracking_uri=tracking_uri) for each in (a, b))
-    return compare(source_a, source_b, Opening(custom_objects, path, progress))
+    convert = converter(custom_objects, path)
+    found_a, found_b = (find(Query(run, tracking_uri=tracking_uri), convert) for run in (a, b))
+    return compare(found_a, found_b, progress)
 
 
-def compare(source_a: Source, source_b: Source, opening: Opening) -> Difference:
+def compare(a: FoundCheckpoint, b: FoundCheckpoint, progress: Progress | None = None) -> Difference:
     """Compare two checkpoints that were found. Errors as in `diff`."""
     with (
-        source_a.opened(opening) as opened_a,
-        source_b.opened(opening) as opened_b,
+        a.open(progress) as opened_a,
+        b.open(progress) as opened_b,
         reading(opened_a.directory) as read_a,
         reading(opened_b.directory) as read_b,
     ):
@@ -69,8 +72,8 @@ def compare(source_a: Source, source_b: Source, opening: Opening) -> Difference:
         roles = {WEIGHTS_ROLE, OPTIMIZER_ROLE} - uncompared.keys()
         same = of_a.architecture_digest == of_b.architecture_digest
         return Difference(
-            a=_side(source_a, opened_a),
-            b=_side(source_b, opened_b),
+            a=_side(a, opened_a),
+            b=_side(b, opened_b),
             tensors=diff_tensors(of_a, of_b, read_a, read_b, roles),
             same_architecture=same,
             architecture=()
@@ -80,11 +83,11 @@ def compare(source_a: Source, source_b: Source, opening: Opening) -> Difference:
         )
 
 
-def _side(source: Source, opened: Opened) -> Side:
-    if isinstance(source, OwnSource):
-        uri = str(Reference.parse(source.run_id, source.name))
-        return Side(uri, opened.manifest.epoch, opened.manifest.step)
-    return Side(source.uri, source.found.epoch, opened.manifest.step, verified=False)
+def _side(checkpoint: FoundCheckpoint, opened: OpenedCheckpoint) -> Side:
+    uri = checkpoint.uri
+    if checkpoint.verified:
+        uri = str(Reference.parse(checkpoint.run_id, checkpoint.name))
+    return Side(uri, checkpoint.epoch, opened.manifest.step, checkpoint.verified)
 
 
 def _fingerprint(directory: Path) -> Fingerprint:
@@ -102,7 +105,7 @@ def _described(directory: Path) -> Tree:
 
 
 def _uncompared(
-    opened_a: Opened, of_a: Fingerprint, opened_b: Opened, of_b: Fingerprint
+    opened_a: OpenedCheckpoint, of_a: Fingerprint, opened_b: OpenedCheckpoint, of_b: Fingerprint
 ) -> dict[str, str]:
     """Say why the optimizer cannot be compared: one form holds it, and the other does not."""
     for name, opened, own, other in (("A", opened_a, of_a, of_b), ("B", opened_b, of_b, of_a)):

@@ -1,7 +1,7 @@
-"""The command line `mlflow-ckpt`: commands.py defines it, the other files do what it says."""
+"""The command line `mlflow-ckpt`."""
 
 from __future__ import annotations
 
-from mlflow_ckpt._cli.commands import main
+from mlflow_ckpt._cli.application import main
 
 __all__ = ["main"]

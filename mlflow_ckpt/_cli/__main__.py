@@ -1,5 +1,5 @@
 """`python -m mlflow_ckpt._cli`."""
 
-from mlflow_ckpt._cli.commands import main
+from mlflow_ckpt._cli import main
 
 main(prog_name="mlflow-ckpt")

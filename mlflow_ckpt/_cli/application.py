@@ -1,4 +1,4 @@
-"""How any command begins and ends: its environment, signals, errors and exit codes."""
+"""The group of all commands: finds them, and handles signals, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import click
 
-from mlflow_ckpt import errors
+from mlflow_ckpt import __version__, errors
+from mlflow_ckpt._cli import commands
+from mlflow_ckpt._cli.exit_codes import EXIT_CODES
 from mlflow_ckpt._tracking.environment import environment
-
-# What a script may tell apart. Anything else that goes wrong is a bug, and shows its traceback.
-EXIT_CODES: dict[type[errors.MlflowCkptError], int] = {
-    errors.InvalidArgumentError: 2,
-    errors.NotFoundError: 3,
-    errors.IntegrityError: 4,
-    errors.ModelError: 5,
-    errors.OutputError: 6,
-    errors.TrackingError: 7,
-}
 
 # A person waits at the command line: give a dead server up within a minute, not after MLflow's
 # eight tries of two minutes. TensorFlow's start-up messages are not about the user's command.
@@ -32,14 +26,11 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-
-
-# Where a command finds the names of those that were set for it, and are not the user's.
-OWN_ENVIRONMENT = "mlflow_ckpt.environment"
+_PREFIX = "cmd_"
 
 
 class _Failure(click.ClickException):
-    """An error of ours as the command line shows it: one sentence, and an exit code."""
+    """A package error as the command line shows it: one sentence and an exit code."""
 
     exit_code: int  # type: ignore[misc]  # click declares it on the class, and reads the instance
 
@@ -49,28 +40,51 @@ class _Failure(click.ClickException):
         self.exit_code = next(codes, 1)
 
 
+class _LazyCommands(Mapping[str, click.Command]):
+    """The commands by name, each imported when it is looked up."""
+
+    def __iter__(self) -> Iterator[str]:
+        return (module.name.removeprefix(_PREFIX) for module in iter_modules(commands.__path__))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in list(self):
+            raise KeyError(name)
+        command: click.Command = import_module(f"{commands.__name__}.{_PREFIX}{name}").command
+        return command
+
+
 class Application(click.Group):
-    """A group of commands that ends as a person and a script expect."""
+    """A lazy group: listing its commands imports none of them, running one imports that one."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        # With the mapping replaced, rather than `get_command` and `list_commands` overridden, click
+        # suggests names of lazy commands for a mistyped one.
+        self.commands = _LazyCommands()  # type: ignore[assignment]  # click only reads it
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; show an error of ours as one sentence, with its exit code."""
-        ours = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+        """Run a command; show a package error as one sentence, with its exit code."""
+        added = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+        # For `resume`, which starts a process in the user's own environment.
+        ctx.obj = tuple(added)
         try:
-            with _ending_cleanly(), environment(ours):
-                ctx.meta[OWN_ENVIRONMENT] = tuple(ours)
+            with _signals_unwind(), environment(added):
                 return super().invoke(ctx)
         except errors.MlflowCkptError as error:
             raise _Failure(error) from error
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            # Whatever else may fill up, the code that writes it tells; this is standard output.
+            # Code that writes files raises errors of its own; this is standard output.
             raise _Failure(errors.OutputError(f"The output cannot be written: {error}.")) from error
 
 
 @contextmanager
-def _ending_cleanly() -> Iterator[None]:
-    """Let a signal to end the process unwind it, so that temporary files are removed."""
+def _signals_unwind() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exception, so that temporary files are removed."""
 
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)
@@ -85,3 +99,13 @@ def _ending_cleanly() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@click.group(cls=Application, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mlflow-ckpt")
+def main() -> None:
+    """Keras checkpoints in MLflow runs: list, show, verify, restore, resume, predict, prune, diff.
+
+    RUN is a run id, or a URI: ckpt:/RUN_ID/best, runs:/RUN_ID/checkpoints/epoch_0003, or
+    models:/NAME@ALIAS.
+    """

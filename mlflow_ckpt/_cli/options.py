@@ -1,69 +1,132 @@
-"""Options that several commands share."""
+"""Parameters that several commands share, each written once.
+
+A shared option is listed below a command's own: of several decorators, the outermost adds the last.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+from mlflow_ckpt._cli.loading import Loading
+from mlflow_ckpt._format.query import Query
+
+Function = Callable[..., Any]
+Decorator = Callable[[Function], Function]
 
 
-def tracking_uri(function: F) -> F:
-    """Add `--tracking-uri`."""
-    return click.option(
-        "--tracking-uri",
-        envvar="MLFLOW_TRACKING_URI",
-        show_envvar=True,
-        metavar="URI",
-        help="The tracking server or store. Default: MLflow's own.",
-    )(function)
+class Printable(Protocol):
+    """What a command prints."""
+
+    def to_dict(self) -> Any:
+        """Return plain values, for JSON."""
+
+    def to_text(self) -> str:
+        """Return text for people, which ends with a newline."""
 
 
-def as_json(function: F) -> F:
-    """Add `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(
-        function
-    )
+Show = Callable[[Printable], None]
 
 
-def selection(function: F) -> F:
-    """Add what names one checkpoint of a run: `--checkpoint`, `--monitor`, `--mode`."""
-    added = [
-        click.option(
-            "--checkpoint",
-            default="latest",
-            show_default=True,
-            metavar="SELECTOR",
-            help="Which one: latest, best, an epoch (3 or epoch:3), or a step (step:1500).",
-        ),
-        click.option("--monitor", metavar="METRIC", help="For best: the metric to judge by."),
-        click.option("--mode", type=click.Choice(["min", "max"]), help="For best: which way."),
-    ]
-    for option in reversed(added):
-        function = option(function)
-    return function
+def last(*names: str, **settings: Any) -> Decorator:
+    """Declare an option as `click.option` does, below those that a command has already."""
+
+    def add(function: Function) -> Function:
+        # In reverse order, because decorators run from the innermost outwards.
+        parameters = function.__dict__.setdefault("__click_params__", [])
+        parameters.insert(0, click.Option(names, **settings))
+        return function
+
+    return add
 
 
-def architecture(function: F) -> F:
-    """Add `--architecture`."""
-    return click.option(
+def packed(name: str, kind: type) -> Decorator:
+    """Pass the parameters that are fields of a dataclass as one argument, an instance of it."""
+
+    def pack(function: Function) -> Function:
+        @wraps(function)
+        def call(*args: Any, **parameters: Any) -> Any:
+            values = {field.name: parameters.pop(field.name) for field in fields(kind)}
+            return function(*args, **parameters, **{name: kind(**values)})
+
+        return call
+
+    return pack
+
+
+def _all(*decorators: Decorator) -> Decorator:
+    """Apply decorators as if they were written one below the other."""
+
+    def apply(function: Function) -> Function:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def _printer(_: click.Context, __: click.Parameter, as_json: bool) -> Show:
+    def show(result: Printable) -> None:
+        if as_json:
+            click.echo(json.dumps(result.to_dict(), indent=2))
+        else:
+            click.echo(result.to_text(), nl=False)
+
+    return show
+
+
+# Passes `show`, a `Show`.
+show = last("--json", "show", is_flag=True, callback=_printer, help="Print JSON for machines.")
+
+# Passes `tracking_uri`.
+tracking_uri = last(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    show_envvar=True,
+    metavar="URI",
+    help="The tracking server or store. Default: MLflow's own.",
+)
+
+# Passes `query`, a `Query`: RUN, what names one checkpoint of it, and `--tracking-uri`.
+query = _all(
+    click.argument("run"),
+    click.option(
+        "--checkpoint",
+        default="latest",
+        show_default=True,
+        metavar="SELECTOR",
+        help="Which one: latest, best, an epoch (3 or epoch:3), or a step (step:1500).",
+    ),
+    click.option("--monitor", metavar="METRIC", help="For best: the metric to judge by."),
+    click.option("--mode", type=click.Choice(["min", "max"]), help="For best: which way."),
+    tracking_uri,
+    packed("query", Query),
+)
+
+# Passes `modules`.
+custom_objects = last(
+    "--custom-objects",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Import this module first; its classes and functions are known to the loader.",
+)
+
+# Passes `loading`, a `Loading`.
+loading = _all(
+    last(
         "--architecture",
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="For weights alone that others saved: a .json, .yaml or .keras file with their "
         "architecture.",
-    )(function)
-
-
-def custom_objects(function: F) -> F:
-    """Add `--custom-objects`."""
-    return click.option(
-        "--custom-objects",
-        "modules",
-        multiple=True,
-        metavar="MODULE",
-        help="Import this module first; its classes and functions are known to the loader.",
-    )(function)
+    ),
+    custom_objects,
+    packed("loading", Loading),
+)

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from tabulate import DataRow, TableFormat, tabulate
-
-_ROW = DataRow("", "   ", "")
-_FORMAT = TableFormat(
-    lineabove=None,
-    linebelowheader=None,
-    linebetweenrows=None,
-    linebelow=None,
-    headerrow=_ROW,
-    datarow=_ROW,
-    padding=0,
-    with_header_hide=None,
-)
+_GAP = "   "
 
 
 def to_text(
@@ -27,16 +15,20 @@ def to_text(
     Args:
         columns: Titles.
         rows: A cell for each column.
-        right: Positions of the columns that are aligned at their right.
+        right: Positions of right-aligned columns.
     """
-    # The titles go in as a row: tabulate would put more space around its own.
-    text = tabulate(
-        [columns, *rows],
-        tablefmt=_FORMAT,
-        colalign=["right" if column in right else "left" for column in range(len(columns))],
-        disable_numparse=True,
-        preserve_whitespace=True,
-    )
-    lines = text.splitlines()
-    lines.insert(1, "─" * len(lines[0]))
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    # Not rich's Table, which takes seconds for the tensors of a large model.
+    from rich.cells import cell_len
+
+    lines = [columns, *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = []
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+            padding = " " * (width - cell_len(cell))
+            padded.append(padding + cell if index in right else cell + padding)
+        return _GAP.join(padded).rstrip()
+
+    titles, *body = map(line, lines)
+    return "".join(f"{text}\n" for text in (titles, "─" * len(titles), *body))

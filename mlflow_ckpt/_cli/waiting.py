@@ -1,4 +1,4 @@
-"""What of a run waits in this machine's spool. Never loads Keras or its backend."""
+"""A run's entries in this machine's spool. Never loads Keras or its backend."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import click
-from rich.filesize import decimal
 
+from mlflow_ckpt._cli import humanize
 from mlflow_ckpt._format.reference import Reference
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
@@ -15,23 +15,23 @@ from mlflow_ckpt.errors import SelectorError
 
 
 def show(run: str) -> None:
-    """Print what waits in the spool of a run whose server cannot be asked."""
+    """Print the entries of a run whose server does not answer, to standard error."""
     try:
         run_id = Reference.parse(run).run_id
     except SelectorError:
-        return  # `models:/…`: only the server knows which run that is
+        return  # only the server knows the run of a `models:/…` URI
     waiting = in_spool(run_id)
     if waiting:
         click.echo(to_text(run_id, waiting), nl=False, err=True)
 
 
 def in_spool(run_id: str) -> tuple[Entry, ...]:
-    """Return what of a run waits in this machine's spool, oldest first."""
+    """Return a run's entries, oldest first."""
     return tuple(Spool.default().entries(run_id))
 
 
 def to_dict(waiting: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Return what waits as plain values."""
+    """Return entries as plain values."""
     return [
         {
             "kind": entry.kind,
@@ -45,9 +45,9 @@ def to_dict(waiting: Iterable[Entry]) -> list[dict[str, Any]]:
 
 
 def to_text(run_id: str, waiting: Iterable[Entry]) -> str:
-    """Return what waits as lines, with the command that sends it."""
+    """Return entries as lines, with the command that sends them."""
     lines = [
-        f"{entry.label} waits in the spool ({decimal(entry.size)}): {entry.path}\n"
+        f"{entry.label} waits in the spool ({humanize.size(entry.size)}): {entry.path}\n"
         for entry in waiting
     ]
     return "".join([*lines, f"Send it: mlflow-ckpt flush {run_id}\n"])

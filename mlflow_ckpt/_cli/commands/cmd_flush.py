@@ -1,19 +1,14 @@
-"""Sends what waits in the spool, and tells what came of it. Never loads Keras or its backend."""
+"""`mlflow-ckpt flush`. Never loads Keras or its backend."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.filesize import decimal
+import click
 
-from mlflow_ckpt._tracking.download import Progress
-from mlflow_ckpt._tracking.references import resolve
-from mlflow_ckpt._tracking.spool import sending
-from mlflow_ckpt._tracking.spool.entries import Entry
-from mlflow_ckpt._tracking.spool.spool_directory import Spool
-from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._cli import humanize, options
 from mlflow_ckpt.errors import (
     IntegrityError,
     MlflowCkptError,
@@ -22,15 +17,42 @@ from mlflow_ckpt.errors import (
     TrackingUnavailableError,
 )
 
+if TYPE_CHECKING:
+    from mlflow_ckpt._tracking.download import Progress
+    from mlflow_ckpt._tracking.spool.entries import Entry
+    from mlflow_ckpt._tracking.spool.spool_directory import Spool
+    from mlflow_ckpt._tracking.store import RunStore
+
+
+@click.command("flush", short_help="Send what waits in the spool.")
+@options.show
+@click.argument("run", required=False)
+@click.option(
+    "--tracking-uri",
+    metavar="URI",
+    help="Send to this server. Default: the one that training used.",
+)
+def command(run: str | None, tracking_uri: str | None, show: options.Show) -> None:
+    """Send what waits in this machine's spool, of RUN or of all runs.
+
+    Safe to repeat, and while a training or another flush is sending.
+    """
+    from mlflow_ckpt._cli.progress import upload_bar
+
+    with upload_bar() as progress:
+        flushed = _flush(run, tracking_uri, progress)
+    show(flushed)
+    flushed.raise_if_left()
+
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of an entry.
+    """The outcome of sending one entry.
 
     Attributes:
         entry: The entry.
         size: Bytes of its files.
-        error: Why it is still in the spool; None if it is not.
+        error: Why it is still in the spool; None if it was sent.
     """
 
     entry: Entry
@@ -38,7 +60,7 @@ class Sent:
     error: MlflowCkptError | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as plain values."""
+        """Return the outcome as plain values."""
         return {
             "run_id": self.entry.run_id,
             "kind": self.entry.kind,
@@ -49,21 +71,21 @@ class Sent:
         }
 
     def to_text(self) -> str:
-        """Return the same as a line."""
+        """Return the outcome as a line."""
         what = f"{self.entry.label} of run {self.entry.run_id}"
         if self.error is None:
-            size = f" ({decimal(self.size)})" if self.size else ""
+            size = f" ({humanize.size(self.size)})" if self.size else ""
             return f"Sent {what}{size}.\n"
         return f"Left {what} in {self.entry.path}: {self.error}\n"
 
 
 @dataclass(frozen=True)
 class Flushed:
-    """What became of all entries.
+    """The outcome of a flush.
 
     Attributes:
-        run_id: The run that was asked for; None for all.
-        results: One for each entry, in the order in which they were tried.
+        run_id: The run whose entries were sent; None for all runs.
+        results: One for each entry, in order.
     """
 
     run_id: str | None
@@ -71,7 +93,7 @@ class Flushed:
 
     @property
     def left(self) -> list[Sent]:
-        """Those that are still in the spool."""
+        """The entries that are still in the spool."""
         return [result for result in self.results if result.error is not None]
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,11 +108,11 @@ class Flushed:
         return "".join(result.to_text() for result in self.results)
 
     def raise_if_left(self) -> None:
-        """Raise unless everything was sent.
+        """Raise unless every entry was sent.
 
         Raises:
-            IntegrityError: If something is damaged, which will never be sent.
-            TrackingError: If something is left otherwise.
+            IntegrityError: If an entry is damaged, which nothing can send.
+            TrackingError: If entries are left for other reasons.
         """
         if not self.left:
             return
@@ -106,14 +128,17 @@ class Flushed:
         ) from self.left[0].error
 
 
-def flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flushed:
-    """Send what waits in this machine's spool.
+def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flushed:
+    """Send the entries of this machine's spool.
 
     Args:
         run: A run id; None for all runs.
-        tracking_uri: The server to send to; None for the one of each entry.
+        tracking_uri: The server to send to; None for each entry's own.
         progress: Called with bytes done and bytes in all.
     """
+    from mlflow_ckpt._tracking.references import resolve
+    from mlflow_ckpt._tracking.spool.spool_directory import Spool
+
     run_id = None if run is None else resolve(run, tracking_uri=tracking_uri).run_id
     spool = Spool.default()
     spool.sweep(run_id)
@@ -149,6 +174,10 @@ def _send(
     stores: dict[tuple[str, str], RunStore],
     advance: Callable[[int], None],
 ) -> MlflowCkptError | None:
+    """Send one entry, and return why it is left."""
+    from mlflow_ckpt._tracking.spool import sending
+    from mlflow_ckpt._tracking.store import RunStore
+
     try:
         store = stores.get((uri, entry.run_id)) or RunStore(entry.run_id, uri)
         stores[uri, entry.run_id] = store

@@ -1,25 +1,54 @@
-"""Custom objects from modules named on the command line."""
+"""How to load a model, as the command line says."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_ckpt.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from mlflow_ckpt._tracking.find import Convert
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How to load a model.
+
+    Attributes:
+        modules: Modules that define its custom objects.
+        architecture: For weights alone that others saved: a file with their architecture.
+    """
+
+    modules: tuple[str, ...]
+    architecture: Path | None
+
+    @cached_property
+    def custom_objects(self) -> dict[str, Any]:
+        """The classes and functions that the modules define, by name."""
+        return load_modules(self.modules)
+
+    def converter(self) -> Convert:
+        """Return what makes a checkpoint of a model that others saved."""
+        from mlflow_ckpt._loading.convert import converter
+
+        return converter(self.custom_objects, self.architecture)
 
 
 def load_modules(names: Iterable[str]) -> dict[str, Any]:
     """Import modules and return the classes and functions that they define, by name.
 
-    The current directory counts as a place to import from, as for `python -m`.
+    The current directory is on the import path, as with `python -m`.
 
     Raises:
-        InvalidArgumentError: If there is no such module, or it cannot be imported.
+        InvalidArgumentError: If a module cannot be imported.
     """
-    found: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
     for name in names:
         here = str(Path.cwd())
         if here not in sys.path:
@@ -33,11 +62,11 @@ def load_modules(names: Iterable[str]) -> dict[str, Any]:
                 f"{type(error).__name__}: {error}. Expected a module that Python can import from "
                 "here, such as 'mypackage.layers'."
             ) from error
-        found.update(
+        objects.update(
             {
                 key: value
                 for key, value in vars(module).items()
                 if callable(value) and getattr(value, "__module__", None) == module.__name__
             }
         )
-    return found
+    return objects

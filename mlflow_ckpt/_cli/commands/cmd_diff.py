@@ -1,0 +1,155 @@
+"""`mlflow-ckpt diff`. Loads Keras and its backend only for models that others saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_ckpt._cli import humanize, options, tables
+from mlflow_ckpt._cli.exit_codes import DIFFERENT
+from mlflow_ckpt._cli.loading import Loading
+from mlflow_ckpt._cli.quiet import start_backend
+from mlflow_ckpt._format.query import Query
+
+if TYPE_CHECKING:
+    from mlflow_ckpt._format.diff import ArchitectureDifference, Difference, TensorDifference
+
+_TENSOR_COLUMNS = (
+    "tensor", "variable", "role", "", "shape", "dtype", "max abs", "relative", "cosine",
+)  # fmt: skip
+_NUMBERS = range(6, 9)
+# A longer value is cut; --json has all of it.
+_LONGEST = 60
+
+
+@click.command("diff", short_help="Compare two checkpoints, tensor by tensor.")
+@options.show
+@options.tracking_uri
+@options.loading
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--all", "every", is_flag=True, help="List the identical tensors too.")
+def command(
+    a: str, b: str, every: bool, loading: Loading, tracking_uri: str | None, show: options.Show
+) -> None:
+    """Compare the checkpoints A and B: all tensors and the architecture.
+
+    A and B are run ids (the latest checkpoint) or URIs such as ckpt:/RUN_ID/4. The exit code is 0
+    if they are identical, and 1 if they differ.
+    """
+    from mlflow_ckpt._cli.progress import download_bar
+    from mlflow_ckpt._loading.compare import compare
+    from mlflow_ckpt._tracking.find import find
+
+    convert = loading.converter()
+    of_a, of_b = (find(Query(run, tracking_uri=tracking_uri), convert) for run in (a, b))
+    if not (of_a.verified and of_b.verified):
+        start_backend()
+    with download_bar() as progress:
+        difference = compare(of_a, of_b, progress)
+    show(_Printed(difference, every))
+    if not difference.identical:
+        raise click.exceptions.Exit(DIFFERENT)
+
+
+@dataclass(frozen=True)
+class _Printed:
+    difference: Difference
+    every: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.difference.to_dict()
+
+    def to_text(self) -> str:
+        """Return a sentence, the two checkpoints, and tables of what differs."""
+        difference = self.difference
+        parts = [f"{_summary(difference)}\n", *_sides(difference)]
+        shown = [tensor for tensor in difference.tensors if self.every or not tensor.identical]
+        if shown:
+            rows = [_row(tensor) for tensor in shown]
+            parts.append(f"\n{tables.to_text(_TENSOR_COLUMNS, rows, right=_NUMBERS)}")
+        if difference.architecture:
+            places = [_place(place) for place in difference.architecture]
+            parts.append(f"\n{tables.to_text(('layer', '', 'key', 'A', 'B'), places)}")
+        return "".join(parts)
+
+
+def _summary(difference: Difference) -> str:
+    counts = ", ".join(_counts(difference))
+    if difference.identical:
+        verdict = f"identical: {counts}, and the architecture"
+    else:
+        verdict = f"different: {counts}; the architecture {_architecture(difference)}"
+    reasons = difference.uncompared.items()
+    return "; ".join([verdict, *(f"the {role} was not compared: {why}" for role, why in reasons)])
+
+
+def _architecture(difference: Difference) -> str:
+    if difference.same_architecture:
+        return "is identical"
+    # Keras numbers the layers that it names, within a process.
+    names_alone = all(place.key == "config.name" for place in difference.architecture)
+    return "differs in names alone" if names_alone else "differs"
+
+
+def _counts(difference: Difference) -> Iterator[str]:
+    """Yield how many tensors of each role were compared, and how many differ."""
+    from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
+
+    for role, of_role in ((WEIGHTS_ROLE, "of weights"), (OPTIMIZER_ROLE, "of the optimizer")):
+        tensors = difference.of_role(role)
+        if role == OPTIMIZER_ROLE and not tensors:
+            continue  # neither has an optimizer, or `uncompared` says that one has not
+        differing = sum(not tensor.identical for tensor in tensors)
+        noun = "tensor" if len(tensors) == 1 else "tensors"
+        of = "" if difference.identical else f"{differing} of "
+        yield f"{of}{len(tensors)} {noun} {of_role}"
+
+
+def _sides(difference: Difference) -> Iterator[str]:
+    for name, side in (("A", difference.a), ("B", difference.b)):
+        epoch = "epoch unknown" if side.epoch is None else f"epoch {side.epoch}"
+        mark = "" if side.verified else "  (unverified)"
+        yield f"{name}  {side.uri}  {epoch}, step {side.step}{mark}\n"
+
+
+def _row(tensor: TensorDifference) -> tuple[str, ...]:
+    from mlflow_ckpt._format.diff import Distance
+
+    distance = tensor.distance or Distance()
+    return (
+        tensor.name,
+        tensor.label if tensor.label != tensor.name else "",
+        tensor.role,
+        tensor.kind,
+        _from_to(*(None if shape is None else humanize.shape(shape) for shape in tensor.shapes)),
+        _from_to(*tensor.dtypes),
+        _number(distance.max_abs, ".4g"),
+        _number(distance.relative, ".4g"),
+        _number(distance.cosine, ".6f"),
+    )
+
+
+def _place(place: ArchitectureDifference) -> tuple[str, ...]:
+    old = "-" if place.kind in ("added", "layer added") else _value(place.old)
+    new = "-" if place.kind in ("removed", "layer removed") else _value(place.new)
+    return place.layer or "(the model)", place.kind, place.key, old, new
+
+
+def _from_to(a: str | None, b: str | None) -> str:
+    if a is None or b is None:
+        return a or b or "-"
+    return a if a == b else f"{a} → {b}"
+
+
+def _number(value: float | None, format_spec: str) -> str:
+    return "-" if value is None else format(value, format_spec)
+
+
+def _value(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -1,0 +1,107 @@
+"""`mlflow-ckpt predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_ckpt._cli import options
+from mlflow_ckpt._cli.loading import Loading
+from mlflow_ckpt._cli.quiet import start_backend
+from mlflow_ckpt._format.query import Query
+from mlflow_ckpt.errors import InputMismatchError
+
+if TYPE_CHECKING:
+    import keras
+
+    from mlflow_ckpt._cli.inputs import Array
+
+
+@click.command("predict", short_help="Predict on a file with the model of a checkpoint of RUN.")
+@options.last("--json", "as_json", is_flag=True, help="Print JSON lines instead of CSV.")
+@options.query
+@options.loading
+@click.argument("data", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("--array", metavar="NAME", help="Which array of an .npz INPUT to predict on.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write: .csv, .jsonl, .npy or .npz. Default: CSV to standard output.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Samples a batch; as with Model.predict, the last bits of a result depend on it.",
+)
+def command(
+    query: Query,
+    loading: Loading,
+    data: Path,
+    array: str | None,
+    output: Path | None,
+    overwrite: bool,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Predict on INPUT (.npy, .npz or .csv) with the model of a checkpoint of RUN.
+
+    Gives a class and its probability for a classifier, else the model's values.
+    """
+    from mlflow_ckpt._cli import inputs, predictions
+
+    write = predictions.writer_for(output, as_json=as_json, overwrite=overwrite)
+    arrays = inputs.read_inputs(data, array)
+    model, class_names = _load(query, loading)
+    outputs = _predict(model, inputs.match_inputs(model, arrays), batch_size)
+    write(predictions.Predictions(outputs, class_names))
+
+
+def _load(query: Query, loading: Loading) -> tuple[keras.Model, Sequence[str] | None]:
+    """Load a checkpoint's model for inference, and its class names if it keeps any."""
+    from mlflow_ckpt._cli.progress import download_bar
+    from mlflow_ckpt._tracking.find import find
+
+    checkpoint = find(query, loading.converter())
+    if not checkpoint.verified:
+        click.echo(f"Unverified: mlflow_ckpt did not write {checkpoint.uri}.", err=True)
+    start_backend()
+    with download_bar() as progress, checkpoint.open(progress) as opened:
+        from mlflow_ckpt._model.rebuild import model_loader
+
+        model = model_loader.load_split(opened.directory, opened.manifest, loading.custom_objects)
+    names = opened.manifest.metadata.get("class_names")
+    return model, [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _predict(model: keras.Model, inputs: Any, batch_size: int) -> Mapping[str, Array]:
+    """Predict in batches, and return arrays by the names of the model's outputs.
+
+    Raises:
+        InputMismatchError: If the model does not take the inputs.
+    """
+    import numpy as np
+
+    try:
+        outputs = model.predict(inputs, batch_size=batch_size, verbose=0)
+    except Exception as error:
+        # Each model and each backend has errors of its own, such as a token that an embedding does
+        # not know, or a shape that a subclassed model refuses.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = next((line for line in lines if not line.startswith("Exception enc")), "")
+        raise InputMismatchError(
+            f"The model {model.name!r} cannot take the input: {type(error).__name__}: {reason}"
+        ) from error
+    if not isinstance(outputs, dict):
+        names = list(getattr(model, "output_names", None) or ["output"])
+        if isinstance(outputs, (list, tuple)):
+            outputs = dict(zip(names, outputs, strict=True))
+        else:
+            outputs = {names[0]: outputs}
+    return {str(name): np.asarray(array) for name, array in outputs.items()}

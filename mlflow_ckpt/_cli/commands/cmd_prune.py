@@ -1,0 +1,125 @@
+"""`mlflow-ckpt prune`. Never loads Keras or its backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_ckpt._cli import humanize, options, tables
+
+if TYPE_CHECKING:
+    from mlflow_ckpt._format.retention import RetentionPolicy
+    from mlflow_ckpt._tracking.removal import Pruned
+
+
+@dataclass(frozen=True)
+class _Keep:
+    """What to keep, as the options say."""
+
+    keep_last: int | None
+    keep_best: int | None
+    keep_every: int | None
+    monitor: str | None
+    mode: str | None
+
+    def policy(self) -> RetentionPolicy:
+        """Return the policy that the options mean together.
+
+        Raises:
+            UsageError: If they say nothing, or contradict each other.
+        """
+        if (self.monitor or self.mode) and self.keep_best is None:
+            raise click.UsageError("--monitor and --mode tell what is best. Add --keep-best N.")
+        from mlflow_ckpt._format.retention import AnyOf, BestN, EveryN, LatestN
+
+        policies: list[RetentionPolicy] = []
+        if self.keep_last is not None:
+            policies.append(LatestN(self.keep_last))
+        if self.keep_best is not None:
+            policies.append(BestN(self.keep_best, self.monitor, self.mode))
+        if self.keep_every is not None:
+            policies.append(EveryN(self.keep_every))
+        if not policies:
+            raise click.UsageError(
+                "Say what to keep: --keep-last N, --keep-best N, --keep-every N."
+            )
+        return AnyOf(*policies)
+
+
+@click.command("prune", short_help="Remove checkpoints of RUN that are not worth keeping.")
+@options.show
+@options.tracking_uri
+@click.argument("run")
+@click.option("--keep-last", type=click.IntRange(min=1), metavar="N", help="Keep the newest N.")
+@click.option("--keep-best", type=click.IntRange(min=1), metavar="N", help="Keep the best N.")
+@click.option(
+    "--keep-every",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Keep those saved at the end of every N-th epoch.",
+)
+@click.option("--monitor", metavar="METRIC", help="For --keep-best: the metric to judge by.")
+@click.option("--mode", type=click.Choice(["min", "max"]), help="For --keep-best: which way.")
+@options.packed("keep", _Keep)
+@click.option("--dry-run", is_flag=True, help="Tell what would be removed, and do nothing.")
+def command(
+    run: str, keep: _Keep, dry_run: bool, tracking_uri: str | None, show: options.Show
+) -> None:
+    """Remove the checkpoints of RUN that none of the --keep options keeps.
+
+    The latest, the best, and those that registered models use always stay.
+    """
+    policy = keep.policy()
+    from mlflow_ckpt._tracking.prune import prune
+
+    show(_Printed(prune(run, policy, dry_run=dry_run, tracking_uri=tracking_uri)))
+
+
+@dataclass(frozen=True)
+class _Printed:
+    pruned: Pruned
+
+    def to_dict(self) -> dict[str, Any]:
+        pruned, plan = self.pruned, self.pruned.plan
+        return {
+            "run_id": plan.run_id,
+            "dry_run": pruned.dry_run,
+            "removed": list(pruned.removed),
+            "freed": pruned.freed,
+            "checkpoints": [
+                {
+                    "name": checkpoint.name,
+                    "size": checkpoint.size,
+                    "kept_because": list(checkpoint.reasons),
+                }
+                for checkpoint in plan.checkpoints
+            ],
+            "damaged": list(plan.damaged),
+            "leftovers": list(plan.leftovers),
+        }
+
+    def to_text(self) -> str:
+        """Return a table of all checkpoints, and a sentence that sums up."""
+        plan = self.pruned.plan
+        rows = []
+        for checkpoint in plan.checkpoints:
+            reasons = ", ".join(checkpoint.reasons)
+            decision = f"keep: {reasons}" if reasons else "remove"
+            rows.append((checkpoint.name, humanize.size(checkpoint.size), decision))
+        table = tables.to_text(("checkpoint", "size", "decision"), rows) + "\n" if rows else ""
+        damaged = [f"{name}: damaged, and left alone.\n" for name in plan.damaged]
+        leftovers = [
+            f"{name}: what a prune that broke off has left of it goes too.\n"
+            for name in plan.leftovers
+        ]
+        return "".join([table, *damaged, *leftovers, self._summary()])
+
+    def _summary(self) -> str:
+        pruned, removed = self.pruned, len(self.pruned.removed)
+        count = "1 checkpoint" if removed == 1 else f"{removed} checkpoints"
+        what, size = f"{count} of run {pruned.plan.run_id}", humanize.size(pruned.freed)
+        if pruned.dry_run:
+            return f"Would remove {what} and free {size}.\n"
+        return f"Removed {what}, freed {size}.\n"

@@ -1,0 +1,65 @@
+"""`mlflow-ckpt register`. Never loads Keras or its backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_ckpt._cli import options
+from mlflow_ckpt._format.query import Query
+
+if TYPE_CHECKING:
+    from mlflow_ckpt._tracking.registry.register import Registered
+
+
+@click.command("register", short_help="Make a checkpoint of RUN a version of a registered model.")
+@options.show
+@options.query
+@click.option("--name", required=True, help="The registered model; made if there is none.")
+@click.option("--alias", help="Have this alias point at the version, such as champion.")
+def command(query: Query, name: str, alias: str | None, show: options.Show) -> None:
+    """Make a checkpoint of RUN a version of a registered model, which points at its files."""
+    from mlflow_ckpt._tracking.registry.register import register
+
+    registered = register(
+        query.run,
+        query.checkpoint,
+        name=name,
+        alias=alias,
+        monitor=query.monitor,
+        mode=query.mode,
+        tracking_uri=query.tracking_uri,
+    )
+    show(_Printed(registered))
+
+
+@dataclass(frozen=True)
+class _Printed:
+    registered: Registered
+
+    def to_dict(self) -> dict[str, Any]:
+        registered, checkpoint = self.registered, self.registered.checkpoint
+        return {
+            "run_id": checkpoint.run_id,
+            "checkpoint": checkpoint.name,
+            "name": registered.name,
+            "version": registered.version,
+            "alias": registered.alias,
+            "source": registered.source,
+            "uri": registered.uri,
+            "created": registered.is_new,
+        }
+
+    def to_text(self) -> str:
+        """Return what was registered, and how to use it."""
+        registered, checkpoint = self.registered, self.registered.checkpoint
+        verb = "is now" if registered.is_new else "was already"
+        alias = "" if registered.alias is None else f", alias {registered.alias}"
+        return (
+            f"{checkpoint.name} of run {checkpoint.run_id} {verb} {registered.name} version "
+            f"{registered.version}{alias}\n"
+            f'  model = mlflow_ckpt.load_model("{registered.uri}")\n'
+            f"  mlflow models serve -m {registered.uri} --env-manager local\n"
+        )

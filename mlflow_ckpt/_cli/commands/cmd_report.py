@@ -1,0 +1,63 @@
+"""`mlflow-ckpt report`. Never loads Keras or its backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlflow_ckpt._cli import options
+from mlflow_ckpt._cli.output import staging
+from mlflow_ckpt.errors import OutputError
+
+
+@click.command("report")
+@options.tracking_uri
+@click.argument("run")
+@click.argument("other", required=False, metavar="[RUN2]")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="The file to write.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def command(
+    run: str, other: str | None, output: Path, overwrite: bool, tracking_uri: str | None
+) -> None:
+    """Write a page of RUN, or of two runs side by side: curves, weights, architecture."""
+    from mlflow_ckpt import _report
+    from mlflow_ckpt._cli.progress import download_bar
+    from mlflow_ckpt._tracking.references import resolve
+    from mlflow_ckpt._tracking.store import RunStore
+
+    _refuse_existing(output, overwrite=overwrite)
+    runs = [run] if other is None else [run, other]
+    with download_bar() as progress:
+        run_ids = [resolve(name, tracking_uri=tracking_uri).run_id for name in runs]
+        stores = [RunStore(run_id, tracking_uri) for run_id in run_ids]
+        page = _report.build(stores, always=True, progress=progress).encode()
+        _write(page, output)
+    click.echo(f"{output}  {len(page) / 1e3:.0f} kB")
+
+
+def _refuse_existing(output: Path, *, overwrite: bool) -> None:
+    if output.is_dir():
+        raise OutputError(f"The output {output} is a directory. Expected the name of a file.")
+    if output.exists() and not overwrite:
+        raise OutputError(
+            f"The output {output} exists. Name another with --output, or pass --overwrite."
+        )
+
+
+def _write(page: bytes, output: Path) -> None:
+    """Write a file as a whole, or not at all."""
+    try:
+        with staging(output) as directory:
+            (directory / output.name).write_bytes(page)
+            (directory / output.name).replace(output)
+    except OutputError as error:
+        reason = error.__cause__ or error
+        raise OutputError(f"The output {output} cannot be written: {reason}.") from error

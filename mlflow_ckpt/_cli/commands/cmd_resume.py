@@ -1,0 +1,154 @@
+"""`mlflow-ckpt resume`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Collection
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from mlflow_ckpt._cli import options
+from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import Reference, Selector
+from mlflow_ckpt.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from mlflow_ckpt._tracking.checkpoint import Checkpoint
+    from mlflow_ckpt._tracking.project import ProjectRun
+    from mlflow_ckpt._tracking.store import RunStore
+
+_LATEST = Selector("latest")
+
+
+@click.command("resume", short_help="Go on training from a checkpoint of RUN.")
+@options.query
+@click.option(
+    "--epochs", type=click.IntRange(min=1), required=True, metavar="N", help="Epochs in all."
+)
+@click.option("--in-place", is_flag=True, help="Go on in the same run. Default: in a new one.")
+@click.option(
+    "--project", metavar="URI", help="The project's directory or repository. Default: as recorded."
+)
+@click.option(
+    "--env-manager",
+    "environment",
+    type=click.Choice(["local", "virtualenv", "uv", "conda"]),
+    help="As of mlflow run. Default: as recorded.",
+)
+@click.pass_obj
+def command(
+    added_environment: Collection[str],
+    query: Query,
+    epochs: int,
+    in_place: bool,
+    project: str | None,
+    environment: str | None,
+) -> None:
+    """Start the MLflow Project that made RUN again, from one of its checkpoints.
+
+    For a run that no project made, print the lines of Python that go on from there.
+    """
+    from mlflow_ckpt._tracking.references import resolve
+    from mlflow_ckpt._tracking.store import RunStore
+
+    reference = resolve(query.run, query.checkpoint, query.tracking_uri)
+    store = RunStore(reference.run_id, query.tracking_uri)
+    checkpoint = _find(store, reference.selector, query)
+    if epochs <= checkpoint.manifest.epoch:
+        raise InvalidArgumentError(
+            f"The checkpoint {checkpoint.name} is of epoch {checkpoint.manifest.epoch}. Expected "
+            "--epochs, the number of epochs in all, to be greater. "
+            f"Received: --epochs {epochs}"
+        )
+    what = f"{checkpoint.name} of run {checkpoint.run_id}"
+    where = "in the same run" if in_place else "in a new run"
+    project_run = _project_run(store, project, environment)
+    if project_run is None:
+        click.echo(
+            f"No MLflow Project made the run, so nothing here knows how to start it. "
+            f"From {what} on, {where}:\n{_python(reference, epochs, in_place=in_place)}"
+        )
+        return
+    arguments = _arguments(project_run, reference, checkpoint, epochs, in_place=in_place)
+    changed = project_run.changed_version()
+    click.echo(f"Resuming from {what} {where}, up to epoch {epochs}:")
+    click.echo(f"  mlflow {shlex.join(arguments)}")
+    if changed:
+        click.echo(f"Not the same as before: {changed}.")
+    _become(arguments, store.tracking_uri, added_environment)
+
+
+def _find(store: RunStore, selector: Selector, query: Query) -> Checkpoint:
+    """Find the checkpoint to resume from; `latest` is the newest undamaged one."""
+    from mlflow_ckpt._tracking.catalog import Catalog
+    from mlflow_ckpt._tracking.foreign import hinting
+
+    catalog = Catalog(store)
+    with hinting(store):
+        if selector == _LATEST:
+            # `mlflow_ckpt.resume` passes over damaged ones too, and warns.
+            complete, *_ = catalog.survey()
+            return complete[-1] if complete else catalog.find(selector)
+        return catalog.find(selector, monitor=query.monitor, mode=query.mode)
+
+
+def _project_run(
+    store: RunStore, project: str | None, environment: str | None
+) -> ProjectRun | None:
+    """Return how the run was started, as changed by the options; None if no project made it."""
+    from mlflow_ckpt._tracking.project import ProjectRun
+
+    project_run = ProjectRun.of(store.run)
+    if project_run is not None and project is not None:
+        project_run = project_run.moved(project)
+    if project_run is not None and environment is not None:
+        project_run = replace(project_run, environment=environment)
+    return project_run
+
+
+def _arguments(
+    project_run: ProjectRun,
+    reference: Reference,
+    checkpoint: Checkpoint,
+    epochs: int,
+    *,
+    in_place: bool,
+) -> list[str]:
+    """Return the arguments of `mlflow` that resume the training."""
+    from mlflow_ckpt._tracking.project import RESUME_FROM
+
+    run_id = reference.run_id
+    source = run_id if reference.selector == _LATEST else f"ckpt:/{run_id}/{checkpoint.name}"
+    return project_run.arguments(
+        {RESUME_FROM: source, "epochs": str(epochs)}, run_id=run_id if in_place else None
+    )
+
+
+def _python(reference: Reference, epochs: int, *, in_place: bool) -> str:
+    """Return the lines of Python that resume the training."""
+    arguments = [repr(reference.run_id)]
+    if reference.selector != _LATEST:
+        arguments.append(repr(str(reference.selector)))
+    arguments.append("callbacks=[...]")
+    if in_place:
+        arguments.append("in_place=True")
+    return (
+        "  import mlflow_ckpt\n"
+        f"  point = mlflow_ckpt.resume({', '.join(arguments)})\n"
+        f"  point.model.fit(..., initial_epoch=point.initial_epoch, epochs={epochs},\n"
+        "                  callbacks=point.callbacks)"
+    )
+
+
+def _become(arguments: list[str], tracking_uri: str, added_environment: Collection[str]) -> None:
+    """Replace this process with `mlflow`, in the environment that the user started it in."""
+    sys.stdout.flush()
+    environment = {k: v for k, v in os.environ.items() if k not in added_environment}
+    environment["MLFLOW_TRACKING_URI"] = tracking_uri
+    os.execve(  # noqa: S606 - arguments as a list, and the interpreter that runs this
+        sys.executable, [sys.executable, "-m", "mlflow", *arguments], environment
+    )

@@ -1,0 +1,66 @@
+"""`mlflow-ckpt verify`. Never loads Keras or its backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_ckpt._cli import options
+from mlflow_ckpt._cli.exit_codes import EXIT_CODES
+from mlflow_ckpt._format.query import Query
+from mlflow_ckpt.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from mlflow_ckpt._format.verification import VerificationResult
+    from mlflow_ckpt._tracking.download import Progress
+
+
+@click.command("verify")
+@options.show
+@options.query
+@click.option("--all", "every", is_flag=True, help="Verify every checkpoint of the run.")
+def command(query: Query, every: bool, show: options.Show) -> None:
+    """Compare every file of a checkpoint of RUN with its manifest."""
+    if every and query.checkpoint != "latest":
+        raise click.UsageError("--all and --checkpoint contradict each other. Leave one out.")
+    from mlflow_ckpt._cli.progress import download_bar
+    from mlflow_ckpt._tracking.find import find
+
+    with download_bar() as progress:
+        results = _verify_all(query, progress) if every else [find(query).verify(progress)]
+    show(_Verified(results))
+    if not all(result.ok for result in results):
+        raise click.exceptions.Exit(EXIT_CODES[IntegrityError])
+
+
+@dataclass(frozen=True)
+class _Verified:
+    results: list[VerificationResult]
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        return [result.to_dict() for result in self.results]
+
+    def to_text(self) -> str:
+        return "".join(f"{result}\n" for result in self.results)
+
+
+def _verify_all(query: Query, progress: Progress) -> list[VerificationResult]:
+    """Verify every checkpoint of a run, damaged ones last."""
+    from mlflow_ckpt._format.verification import VerificationResult
+    from mlflow_ckpt._tracking.catalog import Catalog
+    from mlflow_ckpt._tracking.checkpoint import no_checkpoints
+    from mlflow_ckpt._tracking.foreign import hinting
+    from mlflow_ckpt._tracking.references import resolve
+    from mlflow_ckpt._tracking.store import RunStore
+
+    store = RunStore(resolve(query.run, tracking_uri=query.tracking_uri).run_id, query.tracking_uri)
+    catalog = Catalog(store)
+    complete, damaged = catalog.scan()
+    if not complete and not damaged:
+        with hinting(store):
+            raise no_checkpoints(store.run_id)
+    results = [catalog.verify(checkpoint, progress) for checkpoint in complete]
+    results += [VerificationResult(name, error=str(error)) for name, error in damaged.items()]
+    return results

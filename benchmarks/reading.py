@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import stores
-from tests.support.runs import READERS, run_of
-from tests.support.stores import current
+from devtools.runs import READERS, run_of
+from devtools.stores import current
 
 
 @click.command(context_settings={"show_default": True})

@@ -14,8 +14,8 @@ from pathlib import Path
 import mlflow
 
 from benchmarks.errors import BenchmarkError
-from tests.support.stores import Server, ServerError, create_database, open_server, open_sqlite
-from tests.support.stores import Store as TrackingStore
+from devtools.stores import Server, ServerError, create_database, open_server, open_sqlite
+from devtools.stores import Store as TrackingStore
 
 
 @dataclass(frozen=True)

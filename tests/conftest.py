@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from tests.support.stores import Store
+    from devtools.stores import Store
 
 # A busy machine is slow at times: that is no failure.
 settings.register_profile("no deadline", deadline=None)
@@ -52,7 +52,7 @@ def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database, to be copied."""
-    from tests.support.stores import create_database
+    from devtools.stores import create_database
 
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
     create_database(path)
@@ -62,7 +62,7 @@ def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(template_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A real `mlflow server` over HTTP that proxies artifacts."""
-    from tests.support.stores import serve
+    from devtools.stores import serve
 
     with serve(template_database, tmp_path_factory.mktemp("server")) as store:
         yield store
@@ -71,7 +71,7 @@ def server(template_database: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def sqlite_store(template_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A SQLite store whose artifacts are plain local files."""
-    from tests.support.stores import open_sqlite
+    from devtools.stores import open_sqlite
 
     return open_sqlite(template_database, tmp_path_factory.mktemp("sqlite"))
 
@@ -79,7 +79,7 @@ def sqlite_store(template_database: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(params=["sqlite", "http"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     """Each kind of store in turn, as MLflow's current one."""
-    from tests.support.stores import current
+    from devtools.stores import current
 
     name = "sqlite_store" if request.param == "sqlite" else "server"
     with current(request.getfixturevalue(name)) as made_current:
@@ -95,7 +95,7 @@ def store_uri(store: Store) -> str:
 @pytest.fixture
 def local_store(sqlite_store: Store) -> Iterator[Store]:
     """The SQLite store as MLflow's current one."""
-    from tests.support.stores import current
+    from devtools.stores import current
 
     with current(sqlite_store) as made_current:
         yield made_current
@@ -104,7 +104,7 @@ def local_store(sqlite_store: Store) -> Iterator[Store]:
 @pytest.fixture
 def http_store(server: Store) -> Iterator[Store]:
     """The HTTP server as MLflow's current store."""
-    from tests.support.stores import current
+    from devtools.stores import current
 
     with current(server) as made_current:
         yield made_current
@@ -137,7 +137,7 @@ def trained_run(server: Store) -> TrainedRun:
     import numpy as np
 
     import mlflow_ckpt
-    from tests.support.stores import current
+    from devtools.stores import current
 
     keras.utils.set_random_seed(1)
     generator = np.random.default_rng(1)

@@ -17,9 +17,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 import mlflow_ckpt
+from devtools.stores import Store, current
 from mlflow_ckpt import MlflowCheckpoint
 from tests.support.checkpoints import flip_byte
-from tests.support.stores import Store, current
 from tests.support.training import Metrics, X, fit, small_model
 
 BEST = "epoch_0002"

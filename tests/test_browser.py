@@ -9,11 +9,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store, current
 from mlflow_ckpt import MlflowCheckpoint
-from tests.support.stores import Store, current
 from tests.support.training import Metrics, fit, small_model
 
-support = pytest.importorskip("tests.support.browser")
+support = pytest.importorskip("devtools.browser")
 pytestmark = pytest.mark.skipif(
     not support.is_installed(), reason="chromium and chromedriver are not installed"
 )

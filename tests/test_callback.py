@@ -13,6 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt import MlflowCheckpoint
 from mlflow_ckpt.errors import (
     CheckpointExistsError,
@@ -20,7 +21,6 @@ from mlflow_ckpt.errors import (
     RunNotFoundError,
     UnsupportedModelError,
 )
-from tests.support.stores import Store
 from tests.support.training import BATCHES, Metrics, X, Y, fit, names, small_model, trained
 from tests.support.zoo import Regressor, compiled, string_lookup, words
 

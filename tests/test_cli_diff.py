@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import mlflow_ckpt
+from devtools.stores import Store
 from tests.conftest import TrainedRun
 from tests.support.checkpoints import flip_byte, save_run
 from tests.support.cli import run, run_process
-from tests.support.stores import Store
 from tests.support.training import small_model, trained
 
 

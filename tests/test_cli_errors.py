@@ -14,10 +14,10 @@ import keras
 import mlflow
 import pytest
 
+from devtools.stores import Store, free_port
 from mlflow_ckpt._cli import main
 from tests.support.checkpoints import save_run
 from tests.support.cli import run, run_process
-from tests.support.stores import Store, free_port
 
 READERS = [
     ["list", "{run}"],

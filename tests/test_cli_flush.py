@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from rich.filesize import decimal
 
 import mlflow_ckpt
+from devtools.stores import Store, free_port
 from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._saving.compose import Composer, Job
@@ -24,7 +25,6 @@ from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from tests.support.checkpoints import flip_byte, tiny_model
 from tests.support.cli import run
-from tests.support.stores import Store, free_port
 from tests.support.training import names
 
 

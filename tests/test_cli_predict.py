@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from devtools.stores import Store
 from tests.conftest import CLASS_NAMES, TrainedRun
 from tests.support.checkpoints import save_run
 from tests.support.cli import run
-from tests.support.stores import Store
 
 
 def predict(trained_run: TrainedRun, *arguments: str | Path) -> Result:

@@ -12,9 +12,9 @@ import pytest
 from rich.filesize import decimal
 
 import mlflow_ckpt
+from devtools.stores import Store, free_port
 from tests.support.checkpoints import save_run
 from tests.support.cli import run
-from tests.support.stores import Store, free_port
 
 FIVE = (0.5, 0.1, 0.4, 0.3, 0.2)
 NAMES = [f"epoch_{epoch:04d}" for epoch in range(1, 6)]

@@ -11,10 +11,10 @@ import sys
 import h5py
 import pytest
 
+from devtools.stores import Store
 from tests.conftest import CLASS_NAMES, TrainedRun
 from tests.support.checkpoints import flip_byte, save_run
 from tests.support.cli import run
-from tests.support.stores import Store
 
 
 def test_list_shows_a_row_a_checkpoint_and_marks_best_and_latest(http_store: Store) -> None:

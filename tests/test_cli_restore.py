@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 import mlflow_ckpt
+from devtools.stores import Store
 from tests.conftest import TrainedRun
 from tests.support.checkpoints import flip_byte, save_run
 from tests.support.cli import run, run_process
-from tests.support.stores import Store
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import mlflow_ckpt
+from devtools.stores import Store, current
 from mlflow_ckpt import MlflowCheckpoint
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._saving import saver as saver_module
@@ -33,7 +34,6 @@ from mlflow_ckpt.errors import (
 )
 from tests.support import cli
 from tests.support.proxy import Proxy
-from tests.support.stores import Store, current
 from tests.support.training import fit, names, small_model
 
 

@@ -16,10 +16,10 @@ from mlflow.tensorflow import MlflowModelCheckpointCallback
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store, current
 from mlflow_ckpt import MlflowCheckpoint
 from mlflow_ckpt.errors import CheckpointNotFoundError, ModelLoadError, SelectorError
 from tests.support import cli
-from tests.support.stores import Store, current
 from tests.support.training import BATCHES, Metrics, X, fit, small_model
 
 VALUES = [0.5, 0.25, 0.75]

@@ -9,9 +9,9 @@ import sys
 import mlflow
 import pytest
 
+from devtools.stores import Store
 from mlflow_ckpt import list_checkpoints, verify
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
-from tests.support.stores import Store
 
 # A limit on file sizes, which every write past it meets as an error, stands in for a full disk.
 SCRIPT = """

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt._format.file_names import read_names
 from mlflow_ckpt.errors import InvalidArgumentError, RunNotFoundError
 from tests.support import cli
-from tests.support.stores import Store
 from tests.support.training import X, fit, names, small_model
 
 TEMPLATES = {

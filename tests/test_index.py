@@ -15,14 +15,14 @@ import requests
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.runs import READERS, Run, manifest_of, run_of
+from devtools.stores import Store
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._tracking import index
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import CheckpointNotFoundError, TrackingError
 from tests.support.checkpoints import save_run
-from tests.support.runs import READERS, Run, manifest_of, run_of
-from tests.support.stores import Store
 
 
 @pytest.fixture(scope="module")

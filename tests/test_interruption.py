@@ -18,13 +18,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Server, current, open_server
 from mlflow_ckpt import MlflowCheckpoint
 from mlflow_ckpt._saving import signals
 from mlflow_ckpt._tracking.spool import sending
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import TrackingUnavailableError
 from tests.support.cli import run as run_command
-from tests.support.stores import Server, current, open_server
 from tests.support.training import BATCH, BATCHES, X, Y, fit, names, small_model
 
 ROOT = Path(__file__).parents[1]

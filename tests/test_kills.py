@@ -16,12 +16,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt._tracking.spool.entries import CHECKPOINT, METRICS, Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.tags import BEST, LATEST
 from tests.support import children, cli
 from tests.support.children import Child, die
-from tests.support.stores import Store
 from tests.support.training import names
 
 # Trainings at once: one is killed and looked at while the others go on.

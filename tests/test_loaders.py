@@ -16,6 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import Monitor
@@ -36,7 +37,6 @@ from mlflow_ckpt.errors import (
     VerificationError,
     WeightsMismatchError,
 )
-from tests.support.stores import Store
 from tests.support.training import Metrics, X, fit, names, small_model
 from tests.support.zoo import Shift
 

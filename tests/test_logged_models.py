@@ -12,6 +12,7 @@ from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store, current, free_port
 from mlflow_ckpt import LatestN, MlflowCheckpoint
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.spool import sending
@@ -21,7 +22,6 @@ from mlflow_ckpt._tracking.ui import logged_models
 from mlflow_ckpt.errors import CheckpointExistsError, TrackingUnavailableError
 from tests.support import cli
 from tests.support.proxy import Proxy
-from tests.support.stores import Store, current, free_port
 from tests.support.training import Metrics, fit, names, small_model, trained
 
 

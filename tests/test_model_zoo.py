@@ -18,10 +18,10 @@ import pytest
 import yaml
 
 import mlflow_ckpt
+from devtools.stores import Store, current
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.store import RunStore
-from tests.support.stores import Store, current
 from tests.support.zoo import ZOO, Entry
 
 BOTH = (WEIGHTS_ROLE, OPTIMIZER_ROLE)

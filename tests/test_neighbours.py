@@ -10,8 +10,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt import MlflowCheckpoint
-from tests.support.stores import Store
 from tests.support.training import BATCH, X, Y, fit, names, small_model
 
 

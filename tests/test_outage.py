@@ -11,13 +11,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Server, Store, current, open_server
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.spool.entries import CHECKPOINT
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from tests.support import children, cli
 from tests.support.children import Child
-from tests.support.stores import Server, Store, current, open_server
 from tests.support.training import names, small_model
 
 Fragile = tuple[Server, Store]

@@ -15,11 +15,11 @@ from mlflow.entities import Run, RunData, RunInfo, RunTag
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.runs import manifest_of
+from devtools.stores import Store
 from mlflow_ckpt import LatestN, MlflowCheckpoint
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import description, pages
-from tests.support.runs import manifest_of
-from tests.support.stores import Store
 from tests.support.training import Metrics, fit, names, small_model, trained
 
 NOTE = "mlflow.note.content"

@@ -16,6 +16,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store, free_port
 from mlflow_ckpt import BestN, EveryN, LatestN
 from mlflow_ckpt._tracking import index, prune_plan, removal
 from mlflow_ckpt._tracking.registry import usage
@@ -30,7 +31,6 @@ from mlflow_ckpt.errors import (
     TrackingUnavailableError,
 )
 from tests.support.checkpoints import save_run
-from tests.support.stores import Store, free_port
 
 FIVE = (0.5, 0.1, 0.4, 0.3, 0.2)
 FOUR = (0.1, 0.5, 0.4, 0.3)

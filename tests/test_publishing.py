@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt._tracking.publishing import upload_order
 from mlflow_ckpt.errors import ManifestError
 from tests.support.checkpoints import save_run
-from tests.support.stores import Store
 
 X = np.ones((8, 4), "float32")
 

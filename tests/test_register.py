@@ -12,6 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store, current, free_port
 from mlflow_ckpt import LatestN, MlflowCheckpoint
 from mlflow_ckpt._tracking.references import resolve
 from mlflow_ckpt.errors import (
@@ -23,7 +24,6 @@ from mlflow_ckpt.errors import (
     VerificationError,
 )
 from tests.support import cli
-from tests.support.stores import Store, current, free_port
 from tests.support.training import Metrics, X, fit, names, small_model, trained
 
 BEST = "epoch_0002"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mlflow_ckpt
-from tests.support.stores import Store
+from devtools.stores import Store
 
 DATA = Path(__file__).parent / "data"
 VERSIONS = sorted(path.name for path in DATA.glob("schema_v*"))

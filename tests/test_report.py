@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt import _callback, _report
 from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._report import gathering
@@ -17,7 +18,6 @@ from mlflow_ckpt._report import page as page_module
 from mlflow_ckpt._tracking.store import RunStore
 from tests.conftest import TrainedRun
 from tests.support.cli import run
-from tests.support.stores import Store
 from tests.support.training import fit, small_model, trained
 
 

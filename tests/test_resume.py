@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt import EpochDataset, MlflowCheckpoint
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._saving.saver import CheckpointSaver
@@ -26,7 +27,6 @@ from mlflow_ckpt.errors import (
     InvalidArgumentError,
     WeightsMismatchError,
 )
-from tests.support.stores import Store
 from tests.support.training import BATCHES, X, Y, fit, names, small_model, trained
 
 on_disk = pytest.mark.usefixtures("local_store")

@@ -13,10 +13,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store
 from tests.support import jobs
 from tests.support.children import Child
 from tests.support.jobs import JOBS, Done
-from tests.support.stores import Store
 from tests.support.training import names
 
 EPOCHS = 4

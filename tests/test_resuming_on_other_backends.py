@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import mlflow_ckpt
+from devtools.stores import Store
 from tests.support.jobs import JOBS, Done
-from tests.support.stores import Store
 
 pytestmark = pytest.mark.long
 

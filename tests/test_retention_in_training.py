@@ -8,9 +8,9 @@ import mlflow
 import pytest
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt import AnyOf, BestN, EveryN, LatestN, MlflowCheckpoint, RetentionPolicy
 from mlflow_ckpt.errors import InvalidArgumentError
-from tests.support.stores import Store
 from tests.support.training import BATCHES, Metrics, fit, names, small_model
 from tests.test_callback import tags
 

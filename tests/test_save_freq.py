@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt.errors import CheckpointExistsError, InvalidArgumentError
-from tests.support.stores import Store
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 

@@ -22,8 +22,8 @@ import yaml
 from mlflow.exceptions import MlflowException
 
 import mlflow_ckpt
+from devtools.stores import Store, current, free_port
 from mlflow_ckpt import MlflowCheckpoint
-from tests.support.stores import Store, current, free_port
 from tests.support.training import Metrics, X, fit, small_model, trained
 from tests.support.without import environment_without_package, variables_of
 

@@ -17,6 +17,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store, free_port
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.publishing import upload_order
 from mlflow_ckpt._tracking.store import RunStore
@@ -26,7 +27,6 @@ from mlflow_ckpt.errors import (
     TrackingError,
     TrackingUnavailableError,
 )
-from tests.support.stores import Store, free_port
 from tests.support.training import fit, small_model
 
 ROOT = Path(__file__).parents[1]

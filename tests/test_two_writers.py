@@ -16,6 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking import index
 from mlflow_ckpt._tracking.spool import sending
@@ -27,7 +28,6 @@ from mlflow_ckpt._tracking.tags import BEST, LATEST
 from mlflow_ckpt.errors import CheckpointBusyError, CheckpointExistsError
 from tests.support import children, cli
 from tests.support.children import Child
-from tests.support.stores import Store
 from tests.support.training import names, small_model
 
 PUBLISHING = "mlflow_ckpt._tracking.publishing"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt import MlflowCheckpoint
 from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._model.capture.updates import Updates
@@ -23,7 +24,6 @@ from mlflow_ckpt._model.files.captured import Tensor
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui.weight_metrics import weight_metrics
 from mlflow_ckpt.errors import InvalidArgumentError
-from tests.support.stores import Store
 from tests.support.training import fit, small_model, trained
 
 DTYPES = ["float16", "float32", "float64", "int8", "int64", "bool", ml_dtypes.bfloat16]

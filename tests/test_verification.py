@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mlflow_ckpt
+from devtools.stores import Store, current
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.verification import read_manifest, verify_directory
 from mlflow_ckpt.errors import ManifestError, VerificationError
-from tests.support.stores import Store, current
 
 FILES = {
     "keras": [

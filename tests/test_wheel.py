@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.stores import Store
 from tests.support.checkpoints import save_run
-from tests.support.stores import Store
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tensorflow.python.framework import config
 
-from tests.support.stores import Store, current, open_sqlite
+from devtools.stores import Store, current, open_sqlite
 
 REPOSITORY = Path(__file__).parents[2]
 CLASS_NAMES = ["dark", "bright"]

@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import pytest
 
+from devtools.stores import free_port
 from projects.cifar10.data import Archive, digest, load_dataset
 from projects.cifar10.errors import UserError
 from tests.projects import servers
 from tests.projects.conftest import write_npz
-from tests.support.stores import free_port
 
 
 @pytest.fixture

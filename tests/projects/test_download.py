@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from devtools.stores import free_port
 from projects.cifar10.download import download
 from projects.cifar10.errors import DownloadError
 from tests.projects import servers
-from tests.support.stores import free_port
 
 HELLO = hashlib.sha256(b"hello").hexdigest()
 

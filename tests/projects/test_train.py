@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from mlflow.entities import Run
 
 import mlflow_ckpt
+from devtools.stores import Store
 from projects.cifar10.data import digest, load_dataset
 from projects.cifar10.train import main
 from tests.projects.conftest import CLASS_NAMES, ProjectRun, run_command, write_npz
-from tests.support.stores import Store
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from typing import Any
 import keras
 import mlflow
 
+from devtools.stores import Store
 from mlflow_ckpt._callback import MlflowCheckpoint
 from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._format.retention import LatestN
@@ -31,7 +32,6 @@ from mlflow_ckpt._tracking.spool import spool_directory
 from mlflow_ckpt._tracking.spool.entries import CHECKPOINT
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
-from tests.support.stores import Store
 from tests.support.training import X, Y, small_model
 
 SPOOL = spool_directory.ENVIRONMENT_VARIABLE

@@ -23,7 +23,7 @@ _START_TIMEOUT_SECONDS = 120
 
 
 class ServerError(Exception):
-    """A server did not start."""
+    """A server did not start, or does not run."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Server:
         environment.pop("MLFLOW_TRACKING_URI", None)
         log = self._directory / "server.log"
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - mlflow itself
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -112,7 +112,8 @@ class Server:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Keep it from doing anything, so that it takes connections and answers none."""
-        assert self._process is not None
+        if self._process is None:
+            raise ServerError("The server does not run.")
         os.killpg(self._process.pid, signal.SIGSTOP)
         try:
             yield
@@ -171,7 +172,7 @@ def _wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -
     deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=5):
+            with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310 - http, as above
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Makes the pictures in docs/images: `python -m docs.make_images`.
+"""Makes the pictures in docs/images: `python -m devtools.make_images`.
 
 Trains the project on the digits that scikit-learn brings, on a server of its own, and looks at its
 pages in Debian's chromium. Takes two minutes, and needs what the tests need.
@@ -17,10 +17,10 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 
 import mlflow_ckpt
-from tests.support.browser import Browser, browser
-from tests.support.stores import create_database, serve
+from devtools.browser import Browser, browser
+from devtools.stores import create_database, serve
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 NAME = "mlflow_ckpt"
 EPOCHS = 4
 TRAIN = (

@@ -10,12 +10,12 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
+from devtools.stores import Store
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.manifest import FileEntry, Manifest
 from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._tracking.store import RunStore
-from tests.support.stores import Store
 
 DIGEST = Digest.of_bytes(b"")
 READERS: dict[str, Callable[[str], Any]] = {

@@ -85,6 +85,7 @@ class Run:
 
 
 def run_of(store: Store, count: int) -> Run:
+    """Make a run with checkpoints of the epochs 1 to `count`, all in its index."""
     run = Run(store)
     manifests = [manifest_of(run.id, epoch) for epoch in range(1, count + 1)]
     for manifest in manifests:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-
-_GAP = "   "
+from io import StringIO
+from typing import Literal
 
 
 def to_text(
@@ -17,18 +17,31 @@ def to_text(
         rows: A cell for each column.
         right: Positions of right-aligned columns.
     """
-    # Not rich's Table, which takes seconds for the tensors of a large model.
     from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
 
     lines = [columns, *rows]
-    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = []
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-            padding = " " * (width - cell_len(cell))
-            padded.append(padding + cell if index in right else cell + padding)
-        return _GAP.join(padded).rstrip()
-
-    titles, *body = map(line, lines)
-    return "".join(f"{text}\n" for text in (titles, "─" * len(titles), *body))
+    # Without edges: the titles go in as a row, and cells are three blanks apart.
+    table = Table(
+        box=None, show_header=False, show_edge=False, pad_edge=False, padding=(0, 3, 0, 0)
+    )
+    widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+    for index, width in enumerate(widths):
+        # With the width given, rich need not measure each cell again.
+        justify: Literal["left", "right"] = "right" if index in right else "left"
+        table.add_column(justify=justify, no_wrap=True, overflow="ignore", width=width)
+    for cells in lines:
+        table.add_row(*cells)
+    target = StringIO()
+    plain = Console(
+        file=target,
+        width=sum(widths) + 3 * len(widths),
+        color_system=None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+    plain.print(table)
+    titles, *body = (line.rstrip() for line in target.getvalue().splitlines())
+    return "".join(f"{line}\n" for line in (titles, "─" * len(titles), *body))

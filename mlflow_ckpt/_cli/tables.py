@@ -21,7 +21,7 @@ def to_text(
     from rich.console import Console
     from rich.table import Table
 
-    lines = [columns, *rows]
+    lines = [[cell.expandtabs() for cell in cells] for cells in (columns, *rows)]
     # Without edges: the titles go in as a row, and cells are three blanks apart.
     table = Table(
         box=None, show_header=False, show_edge=False, pad_edge=False, padding=(0, 3, 0, 0)
@@ -30,7 +30,7 @@ def to_text(
     for index, width in enumerate(widths):
         # With the width given, rich need not measure each cell again.
         justify: Literal["left", "right"] = "right" if index in right else "left"
-        table.add_column(justify=justify, no_wrap=True, overflow="ignore", width=width)
+        table.add_column(justify=justify, no_wrap=True, overflow="crop", width=width)
     for cells in lines:
         table.add_row(*cells)
     target = StringIO()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlflow_ckpt import _report
 from mlflow_ckpt._cli.output import staging
-from mlflow_ckpt._report.gathering import Progress
+from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.references import resolve
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import OutputError

@@ -1,4 +1,4 @@
-"""The page of a run, as one HTML file: what it shows is written down in docs/report.md."""
+"""The report of a run as one HTML file (docs/report.md)."""
 
 from __future__ import annotations
 

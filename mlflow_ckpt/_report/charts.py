@@ -1,4 +1,4 @@
-"""Charts as inline SVG, whose colours are the page's CSS variables."""
+"""Draws charts as inline SVG, coloured by the page's CSS variables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-# Placeholders that nothing else uses, and what stands in their place in the page.
+# Placeholder colours, which the SVG's text replaces by the page's CSS variables.
 SERIES = ("#010fa1", "#010fa2", "#010fa3", "#010fa4")
 _VARIABLES = {
     "#010fb1": "var(--ink)",
@@ -51,9 +51,9 @@ class Curve:
     Attributes:
         x: Positions, ascending.
         y: Values; NaN leaves a gap.
-        series: Which colour, from 0.
-        band: Lower and upper edge of a band around it; None without.
-        dashed: Whether it is drawn dashed.
+        series: Index of the colour.
+        band: Lower and upper edge of a shaded band; None for no band.
+        dashed: Whether the line is dashed.
     """
 
     x: Sequence[float]
@@ -70,13 +70,13 @@ def lines(
     xlabel: str = "epoch",
     log: bool = False,
 ) -> str:
-    """Draw curves over the epochs.
+    """Draw a line chart.
 
     Args:
         curves: The lines.
-        marks: Where checkpoints are: ticks along the bottom.
-        xlabel: What the x axis counts.
-        log: Whether the y axis may be logarithmic: it is where values differ by more than tenfold.
+        marks: Positions of checkpoints, drawn as ticks along the bottom.
+        xlabel: Label of the x axis.
+        log: Whether to use a logarithmic y axis if the values span more than a factor of ten.
 
     Returns:
         An `<svg>` element.
@@ -102,7 +102,7 @@ def lines(
         if log and _spans_decades(curves):
             axes.set_yscale("log", nonpositive="mask")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            # Others write powers in mathematical notation, which is not drawn here.
+            # The default formatters write powers in math text, which is turned off.
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(xlabel)
@@ -116,7 +116,7 @@ def _spans_decades(curves: Sequence[Curve]) -> bool:
 
 
 def bars(histograms: Sequence[tuple[Sequence[float], Sequence[float], int]]) -> str:
-    """Draw histograms over each other: counts, edges and series of each."""
+    """Draw overlaid histograms, given as tuples of counts, edges and series."""
     with mpl.rc_context(_SETTINGS):
         figure, axes = _axes()
         for counts, edges, series in histograms:
@@ -140,7 +140,7 @@ def _svg(figure: Figure) -> str:
     text = target.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
-    # Hundredths of a point are finer than any screen, and half of the bytes.
+    # Rounding to hundredths of a point is invisible and halves the size.
     text = _GEOMETRY.sub(lambda match: _DECIMALS.sub(r"\1", match[0]), text)
     text = _SPACE.sub(" ", text)
     for color, variable in _VARIABLES.items():

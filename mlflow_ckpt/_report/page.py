@@ -1,9 +1,11 @@
-"""The page: charts and tables put into the template."""
+"""Renders the report: charts and tables in the page's template."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,20 +13,21 @@ from markupsafe import Markup
 
 from mlflow_ckpt._format.architecture_diff import diff_architectures
 from mlflow_ckpt._format.fingerprint import TensorFingerprint
+from mlflow_ckpt._format.text import shape_text
 from mlflow_ckpt._report import charts
 from mlflow_ckpt._report.charts import Curve
-from mlflow_ckpt._report.gathering import MOST_DRAWN, Gathered, drawn, finite, shape, warnings
+from mlflow_ckpt._report.gathering import MOST_DRAWN, RunData, drawn, finite, warnings
 
 MOST_ROWS = 600
 MOST_BYTES_OF_CHARTS = 1_200_000
 MOST_LISTED = 100
 _LETTERS = "AB"
-# A value longer than this is cut.
+# Longer values are cut.
 _LONGEST = 80
 
 
-def render(runs: Sequence[Gathered]) -> str:
-    """Return the page of one run, or of two side by side."""
+def render(runs: Sequence[RunData]) -> str:
+    """Return the report of one run, or of two side by side, as HTML."""
     template = Environment(
         loader=PackageLoader("mlflow_ckpt._report", "."),
         autoescape=True,
@@ -43,13 +46,13 @@ def render(runs: Sequence[Gathered]) -> str:
     )
 
 
-def _run(letter: str, run: Gathered, shown: int) -> dict[str, Any]:
-    found = warnings(run)
+def _run(letter: str, run: RunData, shown: int) -> dict[str, Any]:
+    lines = warnings(run)
     latest = run.checkpoints[-1].manifest if run.checkpoints else None
-    rows = list(run.moments[-1].tensors.values()) if run.moments else []
+    rows = list(run.weights[-1].tensors.values()) if run.weights else []
     notes = list(run.notes)
-    if len(found) > MOST_LISTED:
-        notes.append(f"{len(found) - MOST_LISTED} more tensors to look at are left out.")
+    if len(lines) > MOST_LISTED:
+        notes.append(f"{len(lines) - MOST_LISTED} more tensors to look at are left out.")
     if len(rows) > MOST_ROWS:
         notes.append(f"The table has {MOST_ROWS} of {len(rows)} tensors.")
     if len(run.layers) > MOST_ROWS:
@@ -58,9 +61,9 @@ def _run(letter: str, run: Gathered, shown: int) -> dict[str, Any]:
         notes.append(f"Charts of weights are of the {shown} largest of {len(rows)} tensors.")
     return {
         "letter": letter,
-        "run": run,
+        "data": run,
         "latest": latest,
-        "warnings": found[:MOST_LISTED],
+        "warnings": lines[:MOST_LISTED],
         "notes": notes,
         "layers": run.layers[:MOST_ROWS],
         "parameters": f"{sum(layer['parameters'] for layer in run.layers):,}",
@@ -69,44 +72,50 @@ def _run(letter: str, run: Gathered, shown: int) -> dict[str, Any]:
 
 
 def _row(tensor: TensorFingerprint) -> dict[str, Any]:
-    told = tensor.statistics
-    numbers = (told.mean, told.std, told.min, told.max, told.norm, tensor.update_norm)
+    stats = tensor.statistics
+    numbers = (stats.mean, stats.std, stats.min, stats.max, stats.norm, tensor.update_norm)
     return {
         "label": tensor.label,
-        "shape": shape(tensor),
+        "shape": shape_text(tensor.shape),
         "dtype": tensor.dtype,
         "numbers": ["-" if value is None else f"{value:.4g}" for value in numbers],
-        "nonfinite": told.nan_count + told.inf_count,
+        "nonfinite": stats.nan_count + stats.inf_count,
     }
 
 
-def _curves(runs: Sequence[Gathered]) -> list[dict[str, Any]]:
-    """Draw each metric, its validation twin in the same chart."""
-    names = sorted({name for run in runs for name in run.metrics})
-    groups = [n for n in names if not (n.startswith("val_") and n.removeprefix("val_") in names)]
-    saved = [float(each.manifest.chart_step) for run in runs for each in run.checkpoints]
-    found = []
-    for name in groups:
-        twin = f"val_{name}"
-        curves, legend = [], []
-        for number, run in enumerate(runs):
-            for which, each in enumerate(n for n in (name, twin) if n in run.metrics):
-                x, y = run.metrics[each]
-                series = number if len(runs) > 1 else which
-                curves.append(Curve(x, y, series, dashed=each == twin))
-                prefix = f"{_LETTERS[number]}: " if len(runs) > 1 else ""
-                legend.append((series + 1, f"{prefix}{each}", each == twin))
-        # Whoever logs each batch counts batches, where no epoch has a place.
-        alike = bool(saved) and max(max(c.x, default=0.0) for c in curves) <= max(saved) + 1
-        drawing = charts.lines(curves, marks=saved if alike else (), xlabel="step")
-        found.append({"title": name, "legend": legend, "svg": _drawing(drawing)})
-    return found
+def _curves(runs: Sequence[RunData]) -> list[dict[str, Any]]:
+    """Draw one chart per metric, which includes its validation metric."""
+    names = {name for run in runs for name in run.metrics}
+    return [
+        _metric_chart(runs, name)
+        for name in sorted(names)
+        if not (name.startswith("val_") and name.removeprefix("val_") in names)
+    ]
 
 
-def _weights(runs: Sequence[Gathered]) -> list[dict[str, Any]]:
-    """Draw the largest tensors over the epochs, which runs share by their paths."""
+def _metric_chart(runs: Sequence[RunData], name: str) -> dict[str, Any]:
+    validation = f"val_{name}"
+    curves, legend = [], []
+    for number, run in enumerate(runs):
+        logged = [metric for metric in (name, validation) if metric in run.metrics]
+        for position, metric in enumerate(logged):
+            series = number if len(runs) > 1 else position
+            dashed = metric == validation
+            curves.append(Curve(*run.metrics[metric], series, dashed=dashed))
+            prefix = f"{_LETTERS[number]}: " if len(runs) > 1 else ""
+            legend.append((series + 1, f"{prefix}{metric}", dashed))
+    saved = [float(saved.manifest.chart_step) for run in runs for saved in run.checkpoints]
+    last = max(max(curve.x, default=0.0) for curve in curves)
+    # A metric that was logged per batch counts batches, not epochs, so checkpoints have no place.
+    marks = saved if saved and last <= max(saved) + 1 else ()
+    drawing = charts.lines(curves, marks=marks, xlabel="step")
+    return {"title": name, "legend": legend, "svg": _drawing(drawing)}
+
+
+def _weights(runs: Sequence[RunData]) -> list[dict[str, Any]]:
+    """Draw the largest tensors over the epochs; runs share a tensor's charts by its path."""
     tensors = {tensor.name: tensor for run in reversed(runs) for tensor in drawn(run)}
-    found: list[dict[str, Any]] = []
+    sections: list[dict[str, Any]] = []
     size = 0
     for name, tensor in list(tensors.items())[:MOST_DRAWN]:
         pictures = [(title, svg) for title, svg in _pictures(runs, name) if svg]
@@ -114,41 +123,64 @@ def _weights(runs: Sequence[Gathered]) -> list[dict[str, Any]]:
         if size > MOST_BYTES_OF_CHARTS:
             break
         drawings = [(title, _drawing(svg)) for title, svg in pictures]
-        found.append({"title": tensor.label, "shape": shape(tensor), "pictures": drawings})
-    return found
+        shape = shape_text(tensor.shape)
+        sections.append({"title": tensor.label, "shape": shape, "pictures": drawings})
+    return sections
 
 
-def _pictures(runs: Sequence[Gathered], name: str) -> Iterator[tuple[str, str]]:
-    """Draw one tensor: its norm, its updates, its spread, and its values."""
-    norms, updates, spreads, histograms = [], [], [], []
-    inside = False
-    for number, run in enumerate(runs):
-        moments = [moment for moment in run.moments if name in moment.tensors]
-        inside = inside or any(m.checkpoint.name.startswith("step") for m in moments)
-        x = [moment.position for moment in moments]
-        told = [moment.tensors[name].statistics for moment in moments]
-        norms.append(Curve(x, finite(each.norm for each in told), number))
-        changes = finite(_relative_update(moment.tensors[name]) for moment in moments)
-        if any(change == change for change in changes):
-            updates.append(Curve(x, changes, number))
-        mean, std = finite(t.mean for t in told), finite(t.std for t in told)
-        band = (
-            [m - s for m, s in zip(mean, std, strict=True)],
-            [m + s for m, s in zip(mean, std, strict=True)],
+@dataclass(frozen=True)
+class _History:
+    """A tensor in the checkpoints of one run, at their positions on the x axis."""
+
+    series: int
+    x: list[float]
+    tensors: list[TensorFingerprint]
+    by_step: bool
+
+    @classmethod
+    def of(cls, run: RunData, name: str, series: int) -> _History:
+        saved = [weights for weights in run.weights if name in weights.tensors]
+        return cls(
+            series,
+            [weights.position for weights in saved],
+            [weights.tensors[name] for weights in saved],
+            any(weights.checkpoint.name.startswith("step") for weights in saved),
         )
-        spreads.append(Curve(x, mean, number, band=band))
-        for edge in (finite(t.min for t in told), finite(t.max for t in told)):
-            spreads.append(Curve(x, edge, number, dashed=True))
-        if name in run.histograms:
-            histograms.append((*run.histograms[name], number))
-    xlabel = "step" if inside else "epoch"
+
+    def curve(
+        self, value: Callable[[TensorFingerprint], float | None], *, dashed: bool = False
+    ) -> Curve:
+        return Curve(self.x, finite(map(value, self.tensors)), self.series, dashed=dashed)
+
+    def spread(self) -> list[Curve]:
+        """Return the mean in a band of one standard deviation, the minimum and the maximum."""
+        mean = self.curve(lambda tensor: tensor.statistics.mean)
+        std = finite(tensor.statistics.std for tensor in self.tensors)
+        low = [m - s for m, s in zip(mean.y, std, strict=True)]
+        high = [m + s for m, s in zip(mean.y, std, strict=True)]
+        return [
+            replace(mean, band=(low, high)),
+            self.curve(lambda tensor: tensor.statistics.min, dashed=True),
+            self.curve(lambda tensor: tensor.statistics.max, dashed=True),
+        ]
+
+
+def _pictures(runs: Sequence[RunData], name: str) -> Iterator[tuple[str, str]]:
+    """Draw one tensor: its norm, updates, spread and values."""
+    histories = [_History.of(run, name, number) for number, run in enumerate(runs)]
+    xlabel = "step" if any(history.by_step for history in histories) else "epoch"
+    norms = [history.curve(lambda tensor: tensor.statistics.norm) for history in histories]
     yield "norm", charts.lines(norms, xlabel=xlabel)
+    updates = [history.curve(_relative_update) for history in histories]
+    updates = [curve for curve in updates if not all(map(math.isnan, curve.y))]
     if updates:
-        yield (
-            "update since the last one, over the norm",
-            charts.lines(updates, xlabel=xlabel, log=True),
-        )
+        drawing = charts.lines(updates, xlabel=xlabel, log=True)
+        yield "update since the last one, over the norm", drawing
+    spreads = [curve for history in histories for curve in history.spread()]
     yield "mean ± std, min and max dashed", charts.lines(spreads, xlabel=xlabel)
+    histograms = [
+        (*run.histograms[name], number) for number, run in enumerate(runs) if name in run.histograms
+    ]
     if histograms:
         yield "histogram, latest checkpoint", charts.bars(histograms)
 
@@ -160,23 +192,23 @@ def _relative_update(tensor: TensorFingerprint) -> float | None:
 
 
 def _drawing(svg: str) -> Markup:
-    return Markup(svg)  # noqa: S704 - drawn by us, without the user's text
+    return Markup(svg)  # noqa: S704 - contains no user's text
 
 
-def _differences(runs: Sequence[Gathered]) -> list[tuple[str, str, str, str]]:
-    """Return how the architectures of two runs differ: layer, what, and the two values."""
+def _differences(runs: Sequence[RunData]) -> list[tuple[str, str, str, str]]:
+    """Return the differences of two architectures: layer, kind and key, and the two values."""
     if len(runs) < 2 or not all(run.architecture for run in runs):
         return []
-    found = diff_architectures(runs[0].architecture, runs[1].architecture)
+    differences = diff_architectures(runs[0].architecture, runs[1].architecture)
     return [
         (
-            each.layer or "(the model)",
-            f"{each.kind} {each.key}".strip(),
-            "-" if each.kind in ("added", "layer added") else _short(each.old),
-            "-" if each.kind in ("removed", "layer removed") else _short(each.new),
+            change.layer or "(the model)",
+            f"{change.kind} {change.key}".strip(),
+            "-" if change.kind in ("added", "layer added") else _short(change.old),
+            "-" if change.kind in ("removed", "layer removed") else _short(change.new),
         )
-        for each in found
-    ][:MOST_LISTED]
+        for change in differences[:MOST_LISTED]
+    ]
 
 
 def _short(value: Any) -> str:

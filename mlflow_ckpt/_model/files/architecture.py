@@ -1,4 +1,4 @@
-"""A model's architecture as JSON and YAML, and back."""
+"""Converts a model's architecture to JSON and YAML, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 import keras
 import yaml
 
-from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError, UnsupportedModelError
+from mlflow_ckpt._format.architecture import parse_architecture
+from mlflow_ckpt._format.text import first_line
+from mlflow_ckpt.errors import (
+    IntegrityError,
+    ModelLoadError,
+    UnknownObjectError,
+    UnsupportedModelError,
+)
 
 T = TypeVar("T")
 
@@ -22,12 +29,12 @@ _UNKNOWN = (
 
 
 def describe(model: keras.Model) -> dict[str, Any]:
-    """Return the architecture that `keras.models.model_from_json` rebuilds the model from.
+    """Return a model's architecture, as `keras.models.model_from_json` takes it.
 
-    Compile settings are left out: the split form is architecture and weights, nothing else.
+    Compile settings are left out, as the split form consists of architecture and weights only.
 
     Raises:
-        UnsupportedModelError: If the model or one of its layers cannot say its configuration.
+        UnsupportedModelError: If the model or one of its layers has no usable `get_config`.
     """
     try:
         architecture: dict[str, Any] = json.loads(model.to_json())
@@ -41,10 +48,10 @@ def describe(model: keras.Model) -> dict[str, Any]:
 
 
 def require_format(architecture: Mapping[str, Any], full_format: str | None) -> None:
-    """Raise if Keras could not rebuild a model from this format, known before it has weights.
+    """Check that Keras can rebuild the model from a format. The model need not have weights.
 
     Raises:
-        UnsupportedModelError: For a subclassed model in HDF5.
+        UnsupportedModelError: If the model is subclassed and the format is HDF5.
     """
     class_name = architecture["class_name"]
     if full_format == "h5" and class_name not in ("Functional", "Sequential"):
@@ -55,7 +62,7 @@ def require_format(architecture: Mapping[str, Any], full_format: str | None) -> 
 
 
 def _drop_compile_settings(value: Any) -> None:
-    """Remove compile settings in place: the model's own, and those of compiled submodels."""
+    """Remove the compile settings of the model and its submodels, in place."""
     if isinstance(value, dict):
         value.pop("compile_config", None)
     for item in value.values() if isinstance(value, dict) else value:
@@ -69,59 +76,56 @@ def to_json(architecture: Mapping[str, Any]) -> str:
 
 
 def to_yaml(architecture: Mapping[str, Any]) -> str:
-    """Return the text of `architecture.yaml`: the same mapping, for a safe loader."""
+    """Return the text of `architecture.yaml`, for `yaml.safe_load`."""
     text: str = yaml.safe_dump(dict(architecture), sort_keys=False)
     return text
 
 
 def from_json(text: bytes) -> dict[str, Any]:
-    """Read `architecture.json`.
+    """Parse the text of `architecture.json`, to build a model from it.
 
     Raises:
         ModelLoadError: If it is not a JSON object.
     """
     try:
-        content = json.loads(text)
-    except (RecursionError, ValueError) as error:
-        raise ModelLoadError(f"architecture.json is not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ModelLoadError("architecture.json holds no architecture. Expected an object.")
-    return content
+        return parse_architecture(text)
+    except IntegrityError as error:
+        raise ModelLoadError(str(error)) from error
 
 
 def build(
     architecture: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
 ) -> keras.Model:
-    """Build a model with fresh weights, uncompiled, under Keras's safe mode.
+    """Build an uncompiled model with fresh weights, in Keras's safe mode.
 
     Raises:
-        UnknownObjectError: If it names a class or function that this process does not know.
-        ModelLoadError: If Keras cannot build it for another reason.
+        UnknownObjectError: If a class or function is neither registered nor in `custom_objects`.
+        ModelLoadError: If Keras cannot build the model for another reason.
     """
-    known = known_objects(architecture, custom_objects)
+    objects = known_objects(architecture, custom_objects)
     return guarded(
-        lambda: keras.models.model_from_json(json.dumps(architecture), custom_objects=known)
+        lambda: keras.models.model_from_json(json.dumps(architecture), custom_objects=objects)
     )
 
 
 def known_objects(
     architecture: Mapping[str, Any], custom_objects: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return custom objects under the names by which Keras looks for them.
+    """Return custom objects by the names under which Keras looks them up.
 
-    An object that was registered is looked for as `package>name`; people pass it by its name.
+    Keras looks up registered objects as `package>name`; users pass them by their plain name.
 
     Args:
-        architecture: Says which registered names there are.
-        custom_objects: Objects by name, as people pass them.
+        architecture: The architecture, which contains the registered names.
+        custom_objects: Objects by plain name.
     """
-    known = dict(custom_objects or {})
-    if known:
+    objects = dict(custom_objects or {})
+    if objects:
         for registered in _registered_names(architecture):
             name = registered.rpartition(">")[2]
-            if name in known:
-                known.setdefault(registered, known[name])
-    return known
+            if name in objects:
+                objects.setdefault(registered, objects[name])
+    return objects
 
 
 def _registered_names(value: Any) -> Iterator[str]:
@@ -136,9 +140,9 @@ def _registered_names(value: Any) -> Iterator[str]:
 
 
 def load_error(error: Exception) -> ModelLoadError:
-    """Turn what Keras raised while it rebuilt a model into one clear sentence.
+    """Convert an error that Keras raised while it rebuilt a model to one with a clear message.
 
-    Keras deserializes by calling constructors, its own and users', so any exception may come.
+    Keras calls constructors, its own and the user's, so the error may be of any class.
     """
     text = str(error)
     for pattern in _UNKNOWN:
@@ -157,14 +161,14 @@ def load_error(error: Exception) -> ModelLoadError:
             "safe mode refuses. Replace it by a registered layer, or, if you trust the run, call "
             "keras.config.enable_unsafe_deserialization() first."
         )
-    # Keras puts what a constructor said behind pages of configuration.
-    _, wrapped, said = text.rpartition("Exception encountered: ")
-    problem = first_line(said) if wrapped else f"{type(error).__name__}: {first_line(error)}"
+    # Keras appends a constructor's message to pages of configuration.
+    _, wrapped, message = text.rpartition("Exception encountered: ")
+    problem = first_line(message) if wrapped else f"{type(error).__name__}: {first_line(error)}"
     return ModelLoadError(f"Keras cannot rebuild the model: {problem}")
 
 
 def guarded(action: Callable[[], T]) -> T:
-    """Run what calls constructors (Keras's, users'), which may raise anything."""
+    """Call a function that calls constructors, and convert its errors to `ModelLoadError`."""
     try:
         return action()
     except (MemoryError, ModelLoadError):
@@ -173,10 +177,3 @@ def guarded(action: Callable[[], T]) -> T:
         raise ModelLoadError(f"The archive cannot be read: {error}.") from error
     except Exception as error:
         raise load_error(error) from error
-
-
-def first_line(error: Exception | str) -> str:
-    """Return the first sentence-like line of an exception's text, ending in a full stop."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else type(error).__name__
-    return line if line.endswith((".", "!", "?")) else f"{line.rstrip(':')}."

@@ -18,7 +18,7 @@ from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.retention import RetentionPolicy
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
-from mlflow_ckpt._model.training.fit_context import Training
+from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._saving import mlflow_callbacks
 from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt._saving.batch_counter import BatchCounter
@@ -141,7 +141,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._signals = SignalHandler(self)
         self._batches = BatchCounter()
         self._training = False
-        self._surroundings: Training | None = None
+        self._fit: FitContext | None = None
         self._due = False
         self._origin: Origin | None = None
         self._in_place = False
@@ -199,10 +199,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._training:
             # An exception left the last training, and whoever caught it went on.
             self._end_training("FAILED", quietly=True)
-        self._surroundings = Training(self, self._arguments.recorded())
-        self._surroundings.move_last(self)
+        self._fit = FitContext(self, self._arguments.recorded())
+        self._fit.move_last(self)
         self._session.begin(self.model, self.run_id, self._origin, in_place=self._in_place)
-        self._check_mlflow_callbacks(self._surroundings.callbacks)
+        self._check_mlflow_callbacks(self._fit.callbacks)
         self._first_epoch_checked = self._due = False
         self._process, self._thread = os.getpid(), threading.current_thread()
         self._began = time.monotonic()
@@ -221,7 +221,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the epoch; before the first, make sure that nothing would be overwritten."""
         done, self._begun_batches = self._begun_batches, 0
-        if self._surroundings is None or self._surroundings.data is None:
+        if self._fit is None or self._fit.data is None:
             done = 0  # the epoch begins anew
         self._batches.begin_epoch(epoch, done)
         if not self._first_epoch_checked:
@@ -233,8 +233,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 self._end_training("FAILED", limit=0.0, quietly=True)
                 raise
             self._first_epoch_checked = True
-        if self._surroundings is not None:
-            self._surroundings.begin_epoch(epoch, done)
+        if self._fit is not None:
+            self._fit.begin_epoch(epoch, done)
         self._pause()
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -284,9 +284,9 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _capture(self) -> TrainingState:
         """Capture what the training keeps besides its model."""
-        if self._surroundings is None:
+        if self._fit is None:
             return TrainingState()
-        return self._surroundings.capture(batch=self._batches.batch, params=self.params)
+        return self._fit.capture(batch=self._batches.batch, params=self.params)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait until everything is sent, and end the run that this callback started."""
@@ -370,9 +370,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 )
             return
         position.batches_since_save = 0
-        if self._surroundings is not None and position.batch == self._surroundings.steps(
-            self.params
-        ):
+        if self._fit is not None and position.batch == self._fit.steps(self.params):
             # With what validation and the other callbacks are yet to do, once they did it.
             self._due = True
             return

@@ -1,4 +1,4 @@
-"""Host memory that snapshots are taken into, again and again."""
+"""Host memory that snapshots reuse."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import keras
 import numpy as np
 
-# Shape and type of each tensor by its name.
+# Shape and dtype of tensors by name.
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class Buffers:
-    """Host copies of a model's tensors, whose memory the next snapshot uses again.
+    """Copies a model's tensors to host memory that the next snapshot reuses.
 
-    Fresh memory costs several times what the copy itself does: the operating system hands it out
-    page by page. One snapshot at a time may use a set of buffers.
+    Allocating fresh memory, page by page, takes several times as long as the copy. Only one
+    snapshot at a time may use a set of buffers.
     """
 
     def __init__(self) -> None:
         self._arrays: dict[str, np.ndarray[Any, Any]] = {}
 
     def reserve(self, shapes: Shapes) -> None:
-        """Have the operating system hand out the memory for such tensors, before it is needed."""
+        """Allocate the memory for tensors before it is needed."""
         for name, (shape, dtype) in shapes.items():
             if dtype.hasobject:
-                continue  # text, of a layer with values of its own
+                continue  # text, which some layers save
             array = np.empty(shape, dtype)
             array.reshape(-1).view(np.uint8).fill(0)
             self._arrays[name] = array
@@ -35,11 +35,11 @@ class Buffers:
         """Copy a tensor to the host.
 
         Args:
-            name: The same for the same tensor of each snapshot.
-            value: A Keras variable, a tensor of the backend or an array: any shape, any dtype.
+            name: Name of the tensor, which is the same in every snapshot.
+            value: A Keras variable, a backend tensor or an array: any shape, any dtype.
 
         Returns:
-            The copy, C-contiguous and in the machine's byte order.
+            The copy, C-contiguous and in native byte order.
         """
         view = host_view(value)
         buffer = self._arrays.get(name)
@@ -51,10 +51,10 @@ class Buffers:
 
 
 class Views(Buffers):
-    """Shows tensors in place of copying them, to try a snapshot out.
+    """Returns views of tensors instead of copies, for a trial snapshot.
 
     Attributes:
-        shapes: What was shown.
+        shapes: Shapes and dtypes of the tensors seen so far.
     """
 
     def __init__(self) -> None:
@@ -62,24 +62,24 @@ class Views(Buffers):
         self.shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
 
     def copy(self, name: str, value: Any) -> np.ndarray[Any, Any]:
-        """Return the tensor's values, which may change with the next training step."""
+        """Return a view of the tensor, whose values may change with the next training step."""
         view = host_view(value)
         self.shapes[name] = (view.shape, view.dtype.newbyteorder("="))
         return view
 
 
 def host_view(value: Any) -> np.ndarray[Any, Any]:
-    """Return a tensor's values without a copy where the backend lends its memory.
+    """Return a tensor's values, as a view if the backend shares its memory.
 
-    It is to be copied at once: what it shows may change with the next training step.
+    Copy it at once: its values may change with the next training step.
     """
     tensor = value.value if isinstance(value, keras.Variable) else value
     if hasattr(tensor, "read_value"):
-        # TensorFlow's variables lend their memory in this way, and give copies in all others.
+        # TensorFlow's variables share their memory only this way.
         tensor = tensor.value()
     try:
         view = np.asarray(memoryview(tensor))
     except (BufferError, TypeError, ValueError):
-        # No buffer protocol, or a type it does not know, such as bfloat16.
+        # No buffer protocol, or a dtype that it does not support, such as bfloat16.
         return np.asarray(keras.ops.convert_to_numpy(value))
     return view

@@ -1,4 +1,4 @@
-"""What a live model tells of itself: its step, its seed generators, its tensors' fingerprint."""
+"""Inspects a live model: step, seed generators, layers, fingerprint."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mlflow_ckpt._model.files import architecture
 from mlflow_ckpt._model.files.captured import mark_optimizers, tensors_of
 from mlflow_ckpt.errors import UnsupportedModelError
 
-# How the arrays of training_state.npz that hold seed generators are called.
+# Prefix of the seed generators' arrays in training_state.npz.
 SEEDS = "seed_generators/"
 
 
 def fingerprint(model: keras.Model) -> Fingerprint:
-    """Fingerprint a live model's tensors, and its architecture if it can describe it.
+    """Fingerprint a live model's tensors, and its architecture if that can be described.
 
     Raises:
         UnsupportedModelError: If the model is not built.
@@ -57,10 +57,10 @@ def fingerprint_tensors(model: keras.Model) -> Fingerprint:
 
 
 def require_built(model: keras.Model) -> None:
-    """Raise unless the model has its weights.
+    """Check that the model has weights.
 
     Raises:
-        UnsupportedModelError: If it has never seen an input's shape.
+        UnsupportedModelError: If the model is not built.
     """
     if not model.built:
         raise UnsupportedModelError(
@@ -81,9 +81,9 @@ def step_of(model: keras.Model) -> int:
 
 
 def seed_variables(model: keras.Model) -> dict[str, Any]:
-    """Return the variables that are neither weights nor the optimizer's: seed generators.
+    """Return the states of seed generators: variables that are neither weights nor optimizer state.
 
-    They are named by position, which a reloaded twin shares; their own names it does not.
+    They are named by position, because their own names change when a model is reloaded.
     """
     weights = {id(weight) for weight in model.weights}
     others = [variable for variable in model.variables if id(variable) not in weights]
@@ -99,18 +99,17 @@ def seed_states(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def layers_of(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the layers of a model and of the models in it, each once."""
-    found: dict[int, keras.layers.Layer] = {}
+    """Return the distinct layers of a model and its submodels."""
+    layers: dict[int, keras.layers.Layer] = {}
     for layer in getattr(model, "layers", []):
         inside = layers_of(layer) if isinstance(layer, keras.Model) else []
-        for each in (layer, *inside):
-            found.setdefault(id(each), each)
-    return list(found.values())
+        layers |= {id(item): item for item in (layer, *inside)}
+    return list(layers.values())
 
 
 def readable_names(model: keras.Model) -> dict[str, str]:
-    """Map paths in the weights file to what people call variables that have no name there."""
-    # The optimizer puts the model's own name before each variable's, but only until a reload.
+    """Return readable names of variables without a name in the weights file, by their path."""
+    # The optimizer prefixes variables with the model's name, but not in a reloaded model.
     return {
         path: name.removeprefix(f"{model.name}_")
         for path, name in keras_private.variable_names(model).items()

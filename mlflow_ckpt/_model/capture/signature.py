@@ -1,4 +1,4 @@
-"""Reads off a model what it takes and gives."""
+"""Derives the input and output schema from a model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mlflow_ckpt._format.schema import ModelSchema, TensorSchema
 
 
 def schema_of(model: keras.Model) -> ModelSchema | None:
-    """Return names, shapes and types of a model's inputs and outputs.
+    """Return names, shapes and dtypes of a model's inputs and outputs.
 
     Returns:
-        None for a subclassed model, which has no symbolic inputs to read them off.
+        The schema; None for a subclassed model, which has no symbolic inputs.
     """
     inputs = getattr(model, "inputs", None)
     outputs = getattr(model, "outputs", None)
@@ -26,13 +26,13 @@ def schema_of(model: keras.Model) -> ModelSchema | None:
 
 
 def _tensors(tensors: list[Any], names: list[str]) -> tuple[TensorSchema, ...]:
-    # MLflow wants names for all tensors of a model, or for none.
+    # MLflow requires names for all tensors or for none.
     named = len(tensors) > 1 and len(names) == len(tensors)
     return tuple(
         TensorSchema(
             names[index] if named else None,
             tuple(tensor.shape),
-            # What Keras calls string, NumPy calls str.
+            # NumPy's name of Keras's string is str.
             keras.backend.standardize_dtype(tensor.dtype).replace("string", "str"),
         )
         for index, tensor in enumerate(tensors)

@@ -1,4 +1,4 @@
-"""The snapshot: host copies of all state, so that nothing after it touches the live model."""
+"""Takes snapshots: host copies of all state, after which the live model is not needed."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ from mlflow_ckpt._model.files.captured import (
 )
 from mlflow_ckpt._model.files.hdf5 import LaidOutFile
 
-# Files of a checkpoint that only the live model could give, by their path in it.
+# Files that had to be made from the live model, by their path in the checkpoint.
 Prepared = dict[str, Path | LaidOutFile]
 
 
 @dataclass
 class Snapshot:
-    """A model's state at one moment. A context manager: leaving it removes its temporary files.
+    """A model's state at one moment. As a context manager, it removes its temporary files.
 
     Attributes:
         architecture: The architecture, without compile settings.
-        groups: Everything in Keras's weights file, object by object; without the compiled
-            optimizer if the full form is not wanted.
+        groups: The content of Keras's weights file, object by object; without the compiled
+            optimizer if there is no full form.
         step: `optimizer.iterations`; 0 for an uncompiled model.
-        seeds: States of the seed generators by name, which Keras's files do not hold.
-        compile_config: What `model.compile_from_config` takes; None for an uncompiled model.
-        captured: The content of the `.keras` archive; None if `prepared` holds that file itself.
-        prepared: Files that only the live model could give, by their path in the checkpoint: on
-            disk, or laid out in memory.
-        workspace: Gives the directory of the temporary files, and makes it the first time.
-        schema: What the model takes and gives; None if it cannot tell.
-        created: When the snapshot was taken.
-        dtype_policy: Name of the model's own policy.
-        variable_names: What people call the tensors that the model stores without a name.
+        seeds: States of the seed generators by name, which Keras's files do not contain.
+        compile_config: Argument of `model.compile_from_config`; None for an uncompiled model.
+        captured: The content of the `.keras` archive; None if `prepared` has that file.
+        prepared: Files that had to be made from the live model, by their path in the checkpoint:
+            on disk, or laid out in memory.
+        workspace: Directory of the temporary files, created on first use.
+        schema: Inputs and outputs of the model; None if unknown.
+        created: Time of the snapshot.
+        dtype_policy: Name of the model's dtype policy.
+        variable_names: Readable names of tensors that are stored without a name.
     """
 
     architecture: dict[str, Any]
@@ -76,7 +76,7 @@ class Snapshot:
     variable_names: Mapping[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Snapshot:
-        """Return the snapshot itself."""
+        """Return the snapshot."""
         return self
 
     def __exit__(
@@ -89,7 +89,7 @@ class Snapshot:
         self.close()
 
     def close(self) -> None:
-        """Remove the temporary files. May be called twice."""
+        """Remove the temporary files. May be called more than once."""
         self.workspace.remove()
 
     @cached_property
@@ -97,15 +97,15 @@ class Snapshot:
         """All tensors, in the order of Keras's weights file."""
         return list(tensors_of(self.groups, self.variable_names))
 
-    def fingerprint(self, known: Mapping[str, TensorFingerprint] | None = None) -> Fingerprint:
-        """Fingerprint every tensor and the architecture.
+    def fingerprint(self, computed: Mapping[str, TensorFingerprint] | None = None) -> Fingerprint:
+        """Fingerprint all tensors and the architecture.
 
         Args:
-            known: Fingerprints by the tensor's name that need not be computed again.
+            computed: Fingerprints that were computed already, by the tensor's name.
         """
-        given = known or {}
+        computed = computed or {}
         return Fingerprint(
-            tuple(given.get(tensor.name) or tensor.fingerprint() for tensor in self.tensors),
+            tuple(computed.get(tensor.name) or tensor.fingerprint() for tensor in self.tensors),
             architecture_digest(self.architecture),
         )
 
@@ -115,25 +115,25 @@ class Snapshot:
 
 
 class Workspace:
-    """A temporary directory that exists only if something needs it."""
+    """A temporary directory that is created on first use."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
 
     def __call__(self) -> Path:
-        """Return the directory, made the first time."""
+        """Return the directory; create it on the first call."""
         if self._path is None:
             self._path = Path(tempfile.mkdtemp(prefix="mlflow_ckpt_"))
         return self._path
 
     def remove(self) -> None:
-        """Remove the directory, if there is one."""
+        """Remove the directory, if it was created."""
         if self._path is not None:
             shutil.rmtree(self._path, ignore_errors=True)
 
 
 class Descriptions:
-    """What a model last said of itself: worked out anew only if it says something else."""
+    """Caches a model's architecture and compile settings until its configuration changes."""
 
     def __init__(self) -> None:
         self._config_json: str | None = None
@@ -147,7 +147,7 @@ class Descriptions:
 
         Args:
             model: The model.
-            captured: What was just captured of it; None if nothing could be.
+            captured: The state that was captured from it; None if it could not be captured.
         """
         if captured is None or captured.config_json != self._config_json:
             self._architecture = architecture.describe(model)
@@ -174,19 +174,19 @@ def take(
 
     Args:
         model: A built model.
-        full_format: `"keras"` or `"h5"`; None if the full form is not wanted.
-        buffers: Memory that the snapshot may use as long as it lives; fresh memory if None.
-        descriptions: What an earlier snapshot of the model found out; nothing if None.
+        full_format: `"keras"` or `"h5"`; None to leave out the full form.
+        buffers: Memory that the snapshot uses during its lifetime; fresh memory if None.
+        descriptions: Cache from earlier snapshots of the model.
 
     Raises:
-        UnsupportedModelError: If Keras cannot save this model, or not in this format.
+        UnsupportedModelError: If the model is not built, or Keras cannot save it in this format.
     """
     introspection.require_built(model)
     keras_private.repair_compile_settings(model)
     workspace = Workspace()
-    known = descriptions or Descriptions()
+    descriptions = descriptions or Descriptions()
     try:
-        if known.is_empty:
+        if descriptions.is_empty:
             architecture.require_format(architecture.describe(model), full_format)
         prepared: Prepared = {}
         optimizer = full_format is not None
@@ -198,7 +198,7 @@ def take(
             prepared[layout.FULL_KERAS] = stock_file
             groups = stock_save.read_groups(stock_file)
         mark_optimizers(model, groups)
-        described, compile_config = known.of(model, captured)
+        described, compile_config = descriptions.of(model, captured)
         architecture.require_format(described, full_format)
         if full_format == "h5":
             prepared[layout.FULL_H5] = stock_save.save_h5(model, workspace)
@@ -224,7 +224,7 @@ def take(
 def _capture(
     model: keras.Model, workspace: Workspace, buffers: Buffers, *, optimizer: bool
 ) -> CapturedState | None:
-    """Capture a model's state; None, with a warning, where only Keras's own `save` can."""
+    """Capture a model's state; None, with a warning, if only Keras's `save` can."""
     try:
         return keras_private.capture(model, workspace, buffers.copy, optimizer=optimizer)
     except keras_private.PrivateApiError as error:

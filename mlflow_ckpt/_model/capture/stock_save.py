@@ -1,4 +1,4 @@
-"""Keras's own `save`: the legacy format, and the way round where Keras's private code changed."""
+"""Saves with Keras's own `save`: legacy HDF5, and the fallback if Keras's private API changed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import h5py
 import keras
 
+from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._format.weights_file import open_weights
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.files import architecture
 from mlflow_ckpt._model.files.captured import Group
 from mlflow_ckpt._model.files.hdf5 import LaidOutFile, laid_out, native
 from mlflow_ckpt.errors import UnsupportedModelError
 
 
 def warn_of_fallback(error: Exception) -> None:
-    """Say, once, why a save goes the slow way."""
+    """Warn that saving falls back to Keras's public API, which is slower."""
     tested = " and ".join(keras_private.TESTED_WITH)
     warnings.warn(
         f"Keras {keras.__version__} saves models in another way than Keras {tested}, which "
@@ -30,11 +30,11 @@ def warn_of_fallback(error: Exception) -> None:
 
 
 def save_h5(model: keras.Model, workspace: Callable[[], Path]) -> Path | LaidOutFile:
-    """Save a live model in the legacy HDF5 format, laid out in memory if that can be done.
+    """Save a live model in the legacy HDF5 format, laid out in memory if possible.
 
     Args:
         model: A built model.
-        workspace: Gives an existing directory for the file, if it must be one.
+        workspace: Returns a directory for the file, which is used if memory cannot be.
 
     Raises:
         UnsupportedModelError: If Keras cannot save this model in that format.
@@ -53,7 +53,7 @@ def save_h5(model: keras.Model, workspace: Callable[[], Path]) -> Path | LaidOut
 
 
 def save_stock(model: keras.Model, path: Path) -> Path:
-    """Save a live model by Keras's own `save`, in the format that the suffix of `path` names.
+    """Save a live model with Keras's `save`, in the format of the suffix of `path`.
 
     Raises:
         UnsupportedModelError: If Keras cannot save this model in that format.
@@ -70,12 +70,12 @@ def save_stock(model: keras.Model, path: Path) -> Path:
 
 def _unsupported(model: keras.Model, suffix: str, error: Exception) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"Keras cannot save the model {model.name!r} as {suffix}: {architecture.first_line(error)}"
+        f"Keras cannot save the model {model.name!r} as {suffix}: {first_line(error)}"
     )
 
 
 def read_groups(archive: Path) -> list[Group]:
-    """Read back what Keras wrote, where the live model could not be walked."""
+    """Read the groups from a file that Keras wrote, if they cannot be captured from the model."""
     groups: list[Group] = []
 
     def visit(path: str, item: Any) -> None:

@@ -1,4 +1,4 @@
-"""How far the weights moved since the last checkpoint of a training."""
+"""Measures how far the weights moved since a training's previous checkpoint."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE
 from mlflow_ckpt._format.statistics import is_real
 from mlflow_ckpt._model.files.captured import Tensor
 
-# Elements looked at together: what is subtracted stays in the processor's cache.
+# Elements processed together, so that they stay in the processor's cache.
 _CHUNK = 1 << 15
 
 
 @dataclass(frozen=True)
 class Update:
-    """What training did to the weights between two checkpoints.
+    """The change of the weights between two checkpoints.
 
     Attributes:
-        since: Name of the checkpoint before.
-        norms: Euclidean norm of each weight's change, by tensor name; those that are not finite,
-            or have no predecessor of their shape, are missing.
+        since: Name of the previous checkpoint.
+        norms: Euclidean norms of the changes, by tensor name; without tensors whose norm is not
+            finite, or whose shape or dtype changed.
     """
 
     since: str
@@ -32,18 +32,18 @@ class Update:
 
 
 class Updates:
-    """Measures updates, one checkpoint after another; keeps a copy of the last one's weights."""
+    """Measures updates between successive checkpoints; keeps a copy of the last one's weights."""
 
     def __init__(self) -> None:
         self._since: str | None = None
         self._weights: dict[str, np.ndarray[Any, Any]] = {}
 
     def measure(self, tensors: Iterable[Tensor], name: str) -> Update | None:
-        """Measure how far the weights moved, and remember them.
+        """Measure how far the weights moved, and keep a copy of them.
 
         Args:
             tensors: All tensors of a checkpoint.
-            name: Its name.
+            name: Name of the checkpoint.
 
         Returns:
             The update; None for a training's first checkpoint.
@@ -65,12 +65,12 @@ class Updates:
         return None if since is None else Update(since, norms)
 
     def forget(self) -> None:
-        """Give back the memory; the next checkpoint counts as a first one."""
+        """Free the memory; the next checkpoint counts as the first."""
         self._since, self._weights = None, {}
 
 
 def _move(old: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> float:
-    """Copy `new` over `old`, and return the norm of the difference, computed in float64."""
+    """Copy `new` over `old`; return the norm of the difference, computed in float64."""
     a, b = old.reshape(-1), np.ascontiguousarray(new).reshape(-1)
     scratch = np.empty(min(_CHUNK, a.size))
     total = 0.0
@@ -80,7 +80,7 @@ def _move(old: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> float:
             change = scratch[: piece.size]
             np.copyto(change, piece, casting="unsafe")
             change -= before.astype(np.float64, copy=False)
-            # Not np.dot, which wakes a thread on every core, where training runs.
+            # np.dot would start a thread on every core, where training runs.
             total += float(np.einsum("i,i->", change, change))
             before[...] = piece
     return math.sqrt(total) if total >= 0 else math.nan

@@ -1,4 +1,4 @@
-"""Writes a snapshot into a checkpoint's directory, in Keras's own file formats."""
+"""Writes a snapshot to a checkpoint's directory, in Keras's file formats."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(
     training: TrainingState | None = None,
     update: Update | None = None,
 ) -> Fingerprint:
-    """Write everything of a checkpoint that comes from the model.
+    """Write the files of a checkpoint that come from the model.
 
     Args:
         snapshot: The state to write.
@@ -49,8 +49,8 @@ def write(
         epoch: Number of completed epochs.
         forms: `"full"`, `"split"` or both.
         full_format: `"keras"` or `"h5"`.
-        training: The state of what trained the model, if it is known.
-        update: How far the weights moved since the last checkpoint, if that is known.
+        training: State of the training, if known.
+        update: Change of the weights since the previous checkpoint, if known.
 
     Returns:
         The fingerprint, which is also written.
@@ -61,13 +61,13 @@ def write(
     described = architecture.to_json(snapshot.architecture)
     _write_text(directory / layout.ARCHITECTURE_JSON, described)
     _write_text(directory / layout.ARCHITECTURE_YAML, _yaml(described))
-    known: dict[str, TensorFingerprint] = {}
+    computed: dict[str, TensorFingerprint] = {}
     if "full" in forms:
-        known |= _write_full(snapshot, directory, full_format)
+        computed |= _write_full(snapshot, directory, full_format)
     if "split" in forms:
-        known |= _write_weights(snapshot, directory / layout.WEIGHTS, wanted=not known)
+        computed |= _write_weights(snapshot, directory / layout.WEIGHTS, fingerprint=not computed)
     _write_training_state(snapshot, directory, epoch, training or TrainingState())
-    fingerprint = snapshot.fingerprint(known)
+    fingerprint = snapshot.fingerprint(computed)
     if update is not None:
         fingerprint = fingerprint.with_updates(update.since, update.norms)
     _write_text(directory / layout.FINGERPRINT, fingerprint.to_json())
@@ -75,10 +75,10 @@ def write(
 
 
 def require_complete(snapshot: Snapshot, forms: Collection[str], full_format: str) -> None:
-    """Raise if a form that is asked for would lose part of the model.
+    """Check that the requested forms can hold the whole model.
 
     Raises:
-        UnsupportedModelError: Then; it says which and what to do.
+        UnsupportedModelError: If a form would lose part of the model.
     """
     lossy = "split form" if "split" in forms else "HDF5 format" if full_format == "h5" else None
     if lossy and snapshot.captured is not None and snapshot.captured.assets is not None:
@@ -111,7 +111,7 @@ def _require_legacy_format_to_hold(snapshot: Snapshot) -> None:
 
 
 def write_groups(file: h5py.File, groups: Iterable[Group]) -> None:
-    """Write tensors as Keras lays them out in its weights files, version 3 of Keras."""
+    """Write tensors in the layout of Keras 3's weights files."""
     for group in groups:
         parent = file.create_group(group.path) if group.path else file
         variables = parent.create_group("vars")
@@ -120,13 +120,13 @@ def write_groups(file: h5py.File, groups: Iterable[Group]) -> None:
         for key, array in group.arrays.items():
             dataset = variables.create_dataset(key, data=array)
             if array.dtype.name == "bfloat16":
-                # HDF5 has no such type: Keras stores the bytes and notes what they are.
+                # HDF5 has no such dtype: Keras stores the bytes and the name of the dtype.
                 dataset.attrs["dtype"] = "bfloat16"
 
 
 @lru_cache(maxsize=4)
 def _yaml(described: str) -> str:
-    """Return an architecture's JSON as YAML: slow to write, and the same at every save."""
+    """Convert an architecture from JSON to YAML; cached, as it is slow and rarely changes."""
     return architecture.to_yaml(json.loads(described))
 
 
@@ -158,26 +158,26 @@ def _write_archive(
         archive.writestr("config.json", captured.config_json)
         member = zipfile.ZipInfo(layout.WEIGHTS_IN_ARCHIVE, time.localtime()[:6])
         member.external_attr = 0o600 << 16
-        # Told beforehand, the size decides on the 64-bit form of the archive's records.
+        # The size, set in advance, decides whether the archive uses 64-bit records.
         member.file_size = laid.size
         with archive.open(member, "w") as stream:
-            known = _fingerprinted(snapshot.tensors, laid, stream.write)
+            fingerprints = _fingerprinted(snapshot.tensors, laid, stream.write)
         if captured.assets is not None:
             for file_path in sorted(captured.assets.rglob("*")):
                 if file_path.is_file():
                     inside = file_path.relative_to(captured.assets.parent).as_posix()
                     archive.write(file_path, inside)
-    return known
+    return fingerprints
 
 
 def _write_weights(
-    snapshot: Snapshot, target: Path, *, wanted: bool
+    snapshot: Snapshot, target: Path, *, fingerprint: bool
 ) -> dict[str, TensorFingerprint]:
     tensors = [tensor for tensor in snapshot.tensors if tensor.role == WEIGHTS_ROLE]
     with laid_out([tensor.array for tensor in tensors]) as (file, laid):
         write_groups(file, snapshot.weights_only())
     with target.open("wb") as stream:
-        if wanted:
+        if fingerprint:
             return _fingerprinted(tensors, laid, stream.write)
         emit(laid, stream.write)
         return {}
@@ -186,10 +186,10 @@ def _write_weights(
 def _fingerprinted(
     tensors: Sequence[Tensor], laid: LaidOutFile, write: Callable[[memoryview], Any]
 ) -> dict[str, TensorFingerprint]:
-    """Write a file, and return the fingerprints of the tensors that it holds in one piece."""
+    """Write a file; return the fingerprints of the tensors that are contiguous in it."""
     fingerprinters = {i: tensor.fingerprinter() for i, tensor in enumerate(tensors)}
-    done = emit(laid, write, [tensor.array for tensor in tensors], fingerprinters)
-    return {tensors[index].name: fingerprint for index, fingerprint in done.items()}
+    by_index = emit(laid, write, [tensor.array for tensor in tensors], fingerprinters)
+    return {tensors[index].name: fingerprint for index, fingerprint in by_index.items()}
 
 
 def _write_training_state(

@@ -1,1 +1,1 @@
-"""Host copies to Keras's file formats: .keras, .weights.h5, legacy .h5."""
+"""Writes host copies in Keras's file formats: .keras, .weights.h5, legacy .h5."""

@@ -9,16 +9,18 @@ from typing import Any
 import keras
 import yaml
 
-from mlflow_ckpt.errors import ModelLoadError, UnsupportedModelError
+from mlflow_ckpt._format.architecture import parse_architecture
+from mlflow_ckpt._format.text import first_line
+from mlflow_ckpt.errors import IntegrityError, ModelLoadError, UnsupportedModelError
 
 
 def describe(model: keras.Model) -> dict[str, Any]:
-    """Return the architecture that `keras.models.model_from_json` rebuilds the model from.
+    """Return a model's architecture, as `keras.models.model_from_json` takes it.
 
-    Compile settings are left out: the split form is architecture and weights, nothing else.
+    Compile settings are left out, as the split form consists of architecture and weights only.
 
     Raises:
-        UnsupportedModelError: If the model or one of its layers cannot say its configuration.
+        UnsupportedModelError: If the model or one of its layers has no usable `get_config`.
     """
     try:
         architecture: dict[str, Any] = json.loads(model.to_json())
@@ -32,10 +34,10 @@ def describe(model: keras.Model) -> dict[str, Any]:
 
 
 def require_format(architecture: Mapping[str, Any], full_format: str | None) -> None:
-    """Raise if Keras could not rebuild a model from this format, known before it has weights.
+    """Check that Keras can rebuild the model from a format. The model need not have weights.
 
     Raises:
-        UnsupportedModelError: For a subclassed model in HDF5.
+        UnsupportedModelError: If the model is subclassed and the format is HDF5.
     """
     class_name = architecture["class_name"]
     if full_format == "h5" and class_name not in ("Functional", "Sequential"):
@@ -46,7 +48,7 @@ def require_format(architecture: Mapping[str, Any], full_format: str | None) -> 
 
 
 def _drop_compile_settings(value: Any) -> None:
-    """Remove compile settings in place: the model's own, and those of compiled submodels."""
+    """Remove the compile settings of the model and its submodels, in place."""
     if isinstance(value, dict):
         value.pop("compile_config", None)
     for item in value.values() if isinstance(value, dict) else value:
@@ -60,28 +62,18 @@ def to_json(architecture: Mapping[str, Any]) -> str:
 
 
 def to_yaml(architecture: Mapping[str, Any]) -> str:
-    """Return the text of `architecture.yaml`: the same mapping, for a safe loader."""
+    """Return the text of `architecture.yaml`, for `yaml.safe_load`."""
     text: str = yaml.safe_dump(dict(architecture), sort_keys=False)
     return text
 
 
 def from_json(text: bytes) -> dict[str, Any]:
-    """Read `architecture.json`.
+    """Parse the text of `architecture.json`, to build a model from it.
 
     Raises:
         ModelLoadError: If it is not a JSON object.
     """
     try:
-        content = json.loads(text)
-    except (RecursionError, ValueError) as error:
-        raise ModelLoadError(f"architecture.json is not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ModelLoadError("architecture.json holds no architecture. Expected an object.")
-    return content
-
-
-def first_line(error: Exception | str) -> str:
-    """Return the first sentence-like line of an exception's text, ending in a full stop."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else type(error).__name__
-    return line if line.endswith((".", "!", "?")) else f"{line.rstrip(':')}."
+        return parse_architecture(text)
+    except IntegrityError as error:
+        raise ModelLoadError(str(error)) from error

@@ -1,4 +1,4 @@
-"""What a model holds, as host copies: the objects of Keras's weights file, and their tensors."""
+"""Host copies of a model's state: the objects of Keras's weights file and their tensors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mlflow_ckpt._format.fingerprint import (
 
 @dataclass
 class Group:
-    """What one object of the model (a layer, the optimizer) saves of itself.
+    """The saved state of one object of the model: a layer, the optimizer.
 
     Attributes:
         path: Path of the object in Keras's weights file, such as `layers/conv2d`; "" for the model.
-        owner: The object's name, which Keras notes in the file; None if it has none.
-        arrays: Host copies of its values by key, in the order in which the object stored them.
-        variables: Names of the variables they come from, where known.
+        owner: The object's name, which Keras stores in the file; None if it has none.
+        arrays: Host copies of its values by key, in the order in which the object saves them.
+        variables: Names of the variables, by the same keys, if known.
         role: `"weights"`, or `"optimizer"` for the state of an optimizer.
     """
 
@@ -40,14 +40,14 @@ class Group:
 
 @dataclass
 class CapturedState:
-    """Everything that `model.save` would write, as host copies.
+    """Host copies of everything that `model.save` would write.
 
     Attributes:
         groups: The content of the weights file, in Keras's order.
         config_json: The archive's `config.json`.
         metadata_json: The archive's `metadata.json`.
-        assets: Directory of files that layers save beside their weights (vocabularies); None if
-            there are none.
+        assets: Directory of the files that layers save in addition to weights, such as
+            vocabularies; None if there are none.
     """
 
     groups: list[Group]
@@ -64,7 +64,7 @@ class Tensor:
         name: Path of the tensor in Keras's weights file.
         array: Its values.
         layer: Name of the object that owns it; None if it has none.
-        variable: The variable's own name; None if it has none.
+        variable: Name of the variable; None if it has none.
         role: `"weights"` or `"optimizer"`.
     """
 
@@ -75,7 +75,7 @@ class Tensor:
     role: str
 
     def fingerprinter(self) -> TensorFingerprinter:
-        """Return what fingerprints this tensor piece by piece."""
+        """Return a fingerprinter for this tensor, which takes it piece by piece."""
         return TensorFingerprinter(
             self.name,
             self.array.shape,
@@ -97,7 +97,7 @@ def tensors_of(groups: Iterable[Group], variable_names: Mapping[str, str]) -> It
 
     Args:
         groups: The groups, in the order of Keras's weights file.
-        variable_names: What people call tensors that are stored without a name.
+        variable_names: Readable names of tensors that are stored without a name.
     """
     for group in groups:
         prefix = f"{group.path}/vars" if group.path else "vars"
@@ -108,15 +108,15 @@ def tensors_of(groups: Iterable[Group], variable_names: Mapping[str, str]) -> It
 
 
 def mark_optimizers(model: keras.Model, groups: Iterable[Group]) -> None:
-    """Tell the state of optimizers from weights: the compiled one, and others a model may own."""
-    owned = ["optimizer"]
+    """Set the role of groups that belong to an optimizer: the compiled one, or another."""
+    optimizers = ["optimizer"]
     for attribute, value in vars(model).items():
         members = list(value.values()) if isinstance(value, dict) else value
         for member in members if isinstance(members, (list, tuple)) else [members]:
             if isinstance(member, keras.optimizers.Optimizer):
-                owned.append(attribute)
+                optimizers.append(attribute)
     for group in groups:
         parts = group.path.split("/")
-        # Deeper down, a part called so is the optimizer of a compiled submodel.
-        if parts[0] in owned or "optimizer" in parts[1:]:
+        # Deeper in the path, "optimizer" is that of a compiled submodel.
+        if parts[0] in optimizers or "optimizer" in parts[1:]:
             group.role = OPTIMIZER_ROLE

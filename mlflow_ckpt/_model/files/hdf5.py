@@ -1,8 +1,8 @@
-"""HDF5 files: written so that a full disk is an error and not a crash, and read as Keras does.
+"""Writes HDF5 files so that a full disk raises an error, and reads them as Keras does.
 
-The HDF5 library ends the process where a write to disk fails while it closes a file. So it never
-writes to disk here: it lays a file out in memory, where large tensors are kept as references to the
-arrays that hold them, and the finished layout is then copied to its goal from front to back.
+The HDF5 library aborts the process if a write fails while it closes a file. So it lays files out in
+memory, where large tensors are references to their arrays, and the finished layout is then copied
+to disk sequentially.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import numpy as np
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
-# What is smaller is copied: HDF5 gathers small writes in a buffer of its own, of 64 KiB.
+# Smaller tensors are copied: HDF5 collects small writes in a buffer of 64 KiB.
 _REFERENCED = 1 << 16
 _PAGE = 1 << 16
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a file.
+    """A contiguous part of a file.
 
     Attributes:
         data: Its bytes.
-        array: Position of the tensor that they are, among those given; None for the rest.
+        array: Index of the array whose bytes these are; None for other content.
     """
 
     data: Bytes
@@ -41,7 +41,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class _Extent:
-    """Where in the file a tensor's bytes lie."""
+    """The position of a tensor's bytes in the file."""
 
     start: int
     data: Bytes
@@ -53,39 +53,39 @@ class _Extent:
 
 
 class LaidOutFile:
-    """A file object for h5py that remembers what is written, without copying the tensors.
+    """A file object for h5py that keeps the content in memory, without copying the tensors.
 
     Args:
-        arrays: The tensors that will be written, C-contiguous. They must stay as they are until the
-            layout has been copied to its goal.
+        arrays: The C-contiguous tensors that will be written. They must not change until the layout
+            has been copied to disk.
     """
 
     def __init__(self, arrays: Iterable[np.ndarray[Any, Any]] = ()) -> None:
-        places = [
+        references = [
             (array.ctypes.data, array.reshape(-1).view(np.uint8), index)
             for index, array in enumerate(arrays)
             if array.nbytes >= _REFERENCED and array.flags.c_contiguous
         ]
-        self._arrays = sorted(places, key=lambda place: place[0])
-        self._addresses = [place[0] for place in self._arrays]
+        self._arrays = sorted(references, key=lambda reference: reference[0])
+        self._addresses = [address for address, _, _ in self._arrays]
         self._extents: dict[int, _Extent] = {}
-        # Everything else, page by page: HDF5 leaves room for tensors between its own structures.
+        # The rest, in pages, as HDF5 writes its structures and tensors in any order.
         self._pages: dict[int, bytearray] = {}
         self._position = 0
         self.size = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place, as in any file."""
+        """Set the position, as for any file."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
         self._position = base + offset
         return self._position
 
     def tell(self) -> int:
-        """Return the current place."""
+        """Return the current position."""
         return self._position
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: writes are not buffered."""
 
     def truncate(self, size: int | None = None) -> int:
         """Set the file's size."""
@@ -93,39 +93,39 @@ class LaidOutFile:
         return self.size
 
     def write(self, data: memoryview) -> int:
-        """Remember bytes: by reference if they are one of the tensors, else by value."""
-        given = np.asarray(data)
-        if not self._refer(given):
-            self._copy(given)
-        self._position += len(given)
+        """Store bytes: by reference if they are one of the tensors, else by value."""
+        content = np.asarray(data)
+        if not self._refer(content):
+            self._copy(content)
+        self._position += len(content)
         self.size = max(self.size, self._position)
-        return len(given)
+        return len(content)
 
     def readinto(self, target: memoryview) -> int:
-        """Read back what was written; what never was reads as zeros."""
-        wanted = np.asarray(target)
-        start, end = self._position, self._position + len(wanted)
+        """Read into a buffer; parts that were never written are zeros."""
+        buffer = np.asarray(target)
+        start, end = self._position, self._position + len(buffer)
         for offset, page, inside in self._split(start, end):
             stored = self._pages.get(page)
-            piece = wanted[offset : offset + len(inside)]
+            piece = buffer[offset : offset + len(inside)]
             piece[:] = 0 if stored is None else np.frombuffer(stored, np.uint8)[_slice(inside)]
         for extent in self._extents.values():
             low, high = max(start, extent.start), min(end, extent.end)
             if low < high:
-                wanted[low - start : high - start] = extent.data[
+                buffer[low - start : high - start] = extent.data[
                     low - extent.start : high - extent.start
                 ]
         self._position = end
-        return len(wanted)
+        return len(buffer)
 
     def read(self, size: int) -> bytes:
-        """Read back as bytes; h5py takes what has this method for a file."""
+        """Read bytes; h5py recognizes a file by this method."""
         content = bytearray(max(0, min(size, self.size - self._position)))
         self.readinto(memoryview(content))
         return bytes(content)
 
     def segments(self) -> Iterator[Segment]:
-        """Give the file's content from front to back."""
+        """Yield the file's content from start to end."""
         position = 0
         for extent in sorted(self._extents.values(), key=lambda extent: extent.start):
             yield from self._between(position, extent.start)
@@ -139,37 +139,37 @@ class LaidOutFile:
             content = bytes(len(inside)) if stored is None else stored[_slice(inside)]
             yield Segment(np.frombuffer(content, np.uint8))
 
-    def _refer(self, given: Bytes) -> bool:
-        if len(given) < _REFERENCED:
+    def _refer(self, content: Bytes) -> bool:
+        if len(content) < _REFERENCED:
             return False
-        address = given.ctypes.data
+        address = content.ctypes.data
         index = bisect_right(self._addresses, address) - 1
         if index < 0:
             return False
         first, data, array = self._arrays[index]
-        # A tensor in one piece; one that HDF5 converts or splits comes from a buffer of its own.
-        if address != first or len(given) != len(data):
+        # Only whole tensors: what HDF5 converts or splits is in a buffer of its own.
+        if address != first or len(content) != len(data):
             return False
         self._extents[self._position] = _Extent(self._position, data, array)
         return True
 
-    def _copy(self, given: Bytes) -> None:
-        # The same place may have held a tensor before, if HDF5 moved it.
-        end = self._position + len(given)
+    def _copy(self, content: Bytes) -> None:
+        # This may overwrite a tensor that HDF5 has moved.
+        end = self._position + len(content)
         for extent in list(self._extents.values()):
             if extent.start < end and self._position < extent.end:
                 del self._extents[extent.start]
                 self._copy_at(extent.start, extent.data)
-        self._copy_at(self._position, given)
+        self._copy_at(self._position, content)
 
-    def _copy_at(self, start: int, given: Bytes) -> None:
-        for offset, page, inside in self._split(start, start + len(given)):
+    def _copy_at(self, start: int, content: Bytes) -> None:
+        for offset, page, inside in self._split(start, start + len(content)):
             stored = self._pages.setdefault(page, bytearray(_PAGE))
-            stored[_slice(inside)] = given[offset : offset + len(inside)].tobytes()
+            stored[_slice(inside)] = content[offset : offset + len(inside)].tobytes()
 
     @staticmethod
     def _split(start: int, end: int) -> Iterator[tuple[int, int, range]]:
-        """Split a stretch at the pages' ends: offset in it, page, and the range within the page."""
+        """Split a range by pages: yield offset in the range, page, and range within the page."""
         position = start
         while position < end:
             page, first = divmod(position, _PAGE)
@@ -182,7 +182,7 @@ class LaidOutFile:
 def laid_out(
     arrays: Iterable[np.ndarray[Any, Any]] = (),
 ) -> Iterator[tuple[h5py.File, LaidOutFile]]:
-    """Give an HDF5 file to write to, and its layout, complete once the context is left."""
+    """Yield an HDF5 file to write to and its layout, which is complete when the context exits."""
     layout = LaidOutFile(arrays)
     with h5py.File(layout, "w") as file:
         yield file, layout
@@ -190,10 +190,10 @@ def laid_out(
 
 @contextmanager
 def written_to(path: Path) -> Iterator[h5py.File]:
-    """Give an HDF5 file that is written to `path` once it is complete.
+    """Yield an HDF5 file, which is written to `path` when the context exits.
 
     Raises:
-        OSError: If the disk is full or the place cannot be written.
+        OSError: If the disk is full or the path cannot be written.
     """
     with laid_out() as (file, layout):
         yield file
@@ -203,7 +203,7 @@ def written_to(path: Path) -> Iterator[h5py.File]:
 
 
 def native(dataset: h5py.Dataset) -> np.ndarray[Any, Any]:
-    """Return a dataset's values in their own type; Keras stores bfloat16 as plain bytes."""
+    """Return a dataset's values in their dtype; Keras stores bfloat16 as plain bytes."""
     array = np.asarray(dataset)
     if dataset.attrs.get("dtype") == "bfloat16":
         return array.view(ml_dtypes.bfloat16)

@@ -1,4 +1,4 @@
-"""Copies a laid-out file to its goal, and fingerprints the tensors in it on the way."""
+"""Writes a laid-out file, and fingerprints its tensors in the same pass."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ def emit(
     arrays: Sequence[np.ndarray[Any, Any]] = (),
     fingerprinters: Mapping[int, TensorFingerprinter] | None = None,
 ) -> dict[int, TensorFingerprint]:
-    """Write a file from front to back, piece by piece.
+    """Write a file sequentially.
 
-    Each piece is written, hashed and summed up while it is in the processor's cache.
+    Each piece is written, hashed and summarized while it is in the processor's cache.
 
     Args:
         layout: The file.
-        write: Takes the next bytes.
+        write: Writes the next bytes.
         arrays: The tensors that the file was laid out with.
-        fingerprinters: Those of tensors, by their position in `arrays`.
+        fingerprinters: Fingerprinters by the tensor's index in `arrays`.
 
     Returns:
-        The fingerprints of those tensors that lie in the file in one piece, by position.
+        The fingerprints of the tensors that are contiguous in the file, by index.
     """
-    wanted = fingerprinters or {}
-    done: dict[int, TensorFingerprint] = {}
+    fingerprinters = fingerprinters or {}
+    fingerprints: dict[int, TensorFingerprint] = {}
     for segment in layout.segments():
-        fingerprinter = None if segment.array is None else wanted.get(segment.array)
+        fingerprinter = None if segment.array is None else fingerprinters.get(segment.array)
         if segment.array is None or fingerprinter is None:
             write(segment.data.data)
             continue
@@ -42,5 +42,5 @@ def emit(
             piece = flat[start : start + PIECE]
             write(piece.view(np.uint8).data)
             fingerprinter.update(piece)
-        done[segment.array] = fingerprinter.result()
-    return done
+        fingerprints[segment.array] = fingerprinter.result()
+    return fingerprints

@@ -1,4 +1,4 @@
-"""What a training keeps besides its model, and Keras's files do not hold: `training_state.json`."""
+"""The state of a training that Keras's files do not contain: `training_state.json`."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ VERSION = 1
 
 @dataclass
 class TrainingState:
-    """What a training needs to go on, besides the model.
+    """The state that a training needs to resume, apart from the model.
 
     Attributes:
         epoch: Number of completed epochs.
         step: `optimizer.iterations`.
-        batch: Batches done of the epoch under way; 0 between two epochs.
-        steps: Batches of a whole epoch; None if unknown.
-        epochs: Epochs in all that `fit` was told; None if unknown.
-        dtype_policy: Name of the model's own policy; None if unknown.
-        compile_config: What `model.compile_from_config` takes; None for an uncompiled model.
-        arrays: By name: the states of seed generators, and what the rest refers to.
-        random: States of the global random generators, by whose they are; None if unknown.
-        metrics: Values of the metrics' variables inside an epoch, in their order.
-        callbacks: States of the callbacks by key, packed; None if unknown.
-        unsaved: What of the training is in no file, one phrase each.
-        stopped: Whether a callback had asked to stop the training.
-        data: What tells the data set from another; None if unknown.
-        code: Digests of the source of classes and functions that are the user's own, by name.
-        settings: Arguments of the `MlflowCheckpoint` that saved it.
+        batch: Number of completed batches of the current epoch; 0 between epochs.
+        steps: Number of batches per epoch; None if unknown.
+        epochs: The argument `epochs` of `fit`; None if unknown.
+        dtype_policy: Name of the model's dtype policy; None if unknown.
+        compile_config: Argument of `model.compile_from_config`; None for an uncompiled model.
+        arrays: States of the seed generators, and arrays that other fields refer to, by name.
+        random: States of the global random generators, by library; None if unknown.
+        metrics: Values of the metrics' variables, in order; empty between epochs.
+        callbacks: Packed states of the callbacks by key; None if unknown.
+        unsaved: Phrases that describe state which could not be saved.
+        stopped: Whether a callback had requested to stop the training.
+        data: Description that identifies the data set; None if unknown.
+        code: Digests of the source of the user's classes and functions, by name.
+        settings: Arguments of the `MlflowCheckpoint` that saved the state.
     """
 
     epoch: int = 0
@@ -88,11 +88,11 @@ def write(state: TrainingState, directory: Path) -> None:
 
 
 def read(directory: Path) -> TrainingState:
-    """Read the training state of a checkpoint's directory; older ones hold less.
+    """Read the training state in a checkpoint's directory; fields that are absent get defaults.
 
     Raises:
         NewerSchemaError: If a newer mlflow_ckpt wrote it.
-        IntegrityError: If it cannot be read.
+        IntegrityError: If a file is missing or malformed.
     """
     try:
         content = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8"))

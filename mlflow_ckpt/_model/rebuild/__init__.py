@@ -1,1 +1,1 @@
-"""Files to a model, whose tensors are proven by hash."""
+"""Rebuilds models from files, and verifies their tensors by hash."""

@@ -13,7 +13,12 @@ import keras
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
-from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, TensorFingerprint
+from mlflow_ckpt._format.fingerprint import (
+    OPTIMIZER_ROLE,
+    WEIGHTS_ROLE,
+    Fingerprint,
+    TensorFingerprint,
+)
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
@@ -21,7 +26,7 @@ from mlflow_ckpt._model.files.hdf5 import native
 from mlflow_ckpt._model.rebuild import model_loader
 from mlflow_ckpt._model.rebuild.guarded import guarded
 from mlflow_ckpt._model.rebuild.model_loader import weights_path
-from mlflow_ckpt._model.rebuild.proof import check_fingerprint, read_fingerprint
+from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt.errors import WeightsMismatchError
 
 Tensors = Mapping[str, TensorFingerprint]
@@ -29,15 +34,15 @@ Tensors = Mapping[str, TensorFingerprint]
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did, tensor by tensor.
+    """The result of `load_weights`, tensor by tensor.
 
     Attributes:
-        loaded: Names of the model's tensors that now hold the checkpoint's values (converted, where
-            the types differ).
-        skipped: Names of tensors that both have and that were not loaded, because their shape, or
-            that of another tensor of the same layer, differs.
-        missing: Names of the model's tensors that the checkpoint lacks.
-        unused: Names of the checkpoint's tensors that the model has no place for.
+        loaded: Names of the model's tensors that now hold the checkpoint's values, converted if the
+            dtypes differ.
+        skipped: Names of tensors of both that were not loaded, because their shape, or that of
+            another tensor of the same layer, differs.
+        missing: Names of the model's tensors that are not in the checkpoint.
+        unused: Names of the checkpoint's tensors that are not in the model.
     """
 
     loaded: tuple[str, ...]
@@ -47,11 +52,11 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor of model and checkpoint found its twin."""
+        """Whether all tensors of the checkpoint were loaded, and all of the model were filled."""
         return not (self.skipped or self.missing or self.unused)
 
     def __str__(self) -> str:
-        """Return one line for people."""
+        """Return a one-line summary."""
         parts = [f"{len(self.loaded)} tensors loaded"]
         for what, names in (
             ("skipped for their layer's shapes", self.skipped),
@@ -73,22 +78,23 @@ def fill(
 ) -> LoadReport:
     """Copy a checkpoint's weights into a model that the user built.
 
-    Tensors meet by name, that is by position in the model's structure, as in `Model.load_weights`.
+    Tensors are matched by name, which is their position in the model, as in `Model.load_weights`.
 
     Args:
         model: A built model.
         directory: The checkpoint's files.
-        manifest: Its manifest.
-        skip_mismatch: Load what fits and leave the rest; otherwise nothing is touched unless
-            everything fits.
-        custom_objects: Needed where the checkpoint has nothing but legacy HDF5.
+        manifest: The checkpoint's manifest.
+        skip_mismatch: Whether to load the tensors that fit. If False, the model is not changed
+            unless all tensors fit.
+        custom_objects: Classes and functions by name; needed if the checkpoint has legacy HDF5
+            only.
 
     Raises:
         WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.
     """
-    theirs = {t.name: t for t in read_fingerprint(directory).of_role(WEIGHTS_ROLE)}
-    mine = {t.name: t for t in introspection.fingerprint_tensors(model).of_role(WEIGHTS_ROLE)}
-    problems = list(_problems(mine, theirs))
+    saved = {t.name: t for t in Fingerprint.read(directory).of_role(WEIGHTS_ROLE)}
+    own = {t.name: t for t in introspection.fingerprint_tensors(model).of_role(WEIGHTS_ROLE)}
+    problems = list(_problems(own, saved))
     if problems and not skip_mismatch:
         raise _mismatch(manifest, problems, " Pass skip_mismatch=True to load what fits.")
     with (
@@ -99,9 +105,9 @@ def fill(
         if not problems:
             guarded(lambda: model.load_weights(path))
             check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,))
-            return LoadReport(loaded=tuple(mine), skipped=(), missing=(), unused=())
+            return LoadReport(loaded=tuple(own), skipped=(), missing=(), unused=())
         guarded(lambda: model.load_weights(path, skip_mismatch=True))
-        return _report(model, path, mine, theirs)
+        return _load_report(model, path, own, saved)
 
 
 def fill_all(
@@ -110,33 +116,36 @@ def fill_all(
     manifest: Manifest,
     custom_objects: Mapping[str, Any] | None = None,
 ) -> None:
-    """Copy everything that the full form holds into a model that the user built and compiled.
+    """Copy the state in the full form into a model that the user built and compiled.
 
     Raises:
-        FormNotFoundError: If the checkpoint was saved without the full form.
-        WeightsMismatchError: If a tensor does not fit. Nothing was touched then.
-        ModelLoadError: If the model has other seed generators than were saved.
+        FormNotFoundError: If the checkpoint has no full form.
+        WeightsMismatchError: If a tensor does not fit; the model is unchanged.
+        ModelLoadError: If the model's seed generators differ from the saved ones.
     """
     roles = (WEIGHTS_ROLE, OPTIMIZER_ROLE)
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
-    saved = read_fingerprint(directory)
+    saved = Fingerprint.read(directory)
     rebuilt = introspection.fingerprint_tensors(model)
     fresh = manifest.step == 0 and not saved.of_role(OPTIMIZER_ROLE)
     compared = (WEIGHTS_ROLE,) if fresh else roles
-    theirs = {t.name: t for t in saved.tensors if t.role in compared}
-    mine = {t.name: t for t in rebuilt.tensors if t.role in compared}
-    problems = list(_problems(mine, theirs))
+    problems = list(
+        _problems(
+            {t.name: t for t in rebuilt.tensors if t.role in compared},
+            {t.name: t for t in saved.tensors if t.role in compared},
+        )
+    )
     if problems:
         raise _mismatch(manifest, problems, "")
     if manifest.full_format == "keras":
         guarded(lambda: model.load_weights(directory / layout.FULL_KERAS))
     else:
-        twin = model_loader.load_full(directory, manifest, custom_objects)
+        loaded = model_loader.load_full(directory, manifest, custom_objects)
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             path = Path(temporary) / layout.WEIGHTS
-            twin.save_weights(path)
+            loaded.save_weights(path)
             guarded(lambda: model.load_weights(path))
     model_loader.restore_seeds(model, directory)
     check_fingerprint(model, directory, roles=compared, fresh_optimizer=manifest.step == 0)
@@ -154,45 +163,46 @@ def _mismatch(
     )
 
 
-def _problems(mine: Tensors, theirs: Tensors) -> Iterator[tuple[str, str]]:
-    """Yield each tensor that does not fit, and why."""
-    for name, tensor in mine.items():
-        if name not in theirs:
+def _problems(own: Tensors, saved: Tensors) -> Iterator[tuple[str, str]]:
+    """Yield the names of the tensors that do not fit, and descriptions of the problem."""
+    for name, tensor in own.items():
+        if name not in saved:
             yield name, f"the checkpoint lacks {name}"
-        elif (tensor.shape, tensor.dtype) != (theirs[name].shape, theirs[name].dtype):
-            yield name, f"{name} is {_kind(tensor)} in the model and {_kind(theirs[name])} in it"
-    for name in theirs:
-        if name not in mine:
+        elif (tensor.shape, tensor.dtype) != (saved[name].shape, saved[name].dtype):
+            model_type, saved_type = _type_text(tensor), _type_text(saved[name])
+            yield name, f"{name} is {model_type} in the model and {saved_type} in it"
+    for name in saved:
+        if name not in own:
             yield name, f"the model has no {name}"
 
 
-def _report(model: keras.Model, path: Path, mine: Tensors, theirs: Tensors) -> LoadReport:
-    """Tell by hash what was loaded, rather than what should have been."""
-    now = introspection.fingerprint_tensors(model)
-    expected = _expected_digests(path, mine, theirs)
-    loaded = {name for name in mine if expected.get(name) == now[name].digest}
+def _load_report(model: keras.Model, path: Path, own: Tensors, saved: Tensors) -> LoadReport:
+    """Determine by digest which tensors were loaded."""
+    filled = introspection.fingerprint_tensors(model)
+    expected = _expected_digests(path, own, saved)
+    loaded = [name for name in own if expected.get(name) == filled[name].digest]
     return LoadReport(
-        loaded=tuple(name for name in mine if name in loaded),
-        skipped=tuple(name for name in mine if name in theirs and name not in loaded),
-        missing=tuple(name for name in mine if name not in theirs),
-        unused=tuple(name for name in theirs if name not in mine),
+        loaded=tuple(loaded),
+        skipped=tuple(name for name in own if name in saved and name not in loaded),
+        missing=tuple(name for name in own if name not in saved),
+        unused=tuple(name for name in saved if name not in own),
     )
 
 
-def _expected_digests(path: Path, mine: Tensors, theirs: Tensors) -> dict[str, Digest]:
-    """Return what the model's tensors should hold now; Keras converts where types differ."""
+def _expected_digests(path: Path, own: Tensors, saved: Tensors) -> dict[str, Digest]:
+    """Return the digests that loaded tensors have in the model, where Keras converts dtypes."""
     expected = {}
     with h5py.File(path, "r") as file:
-        for name, tensor in mine.items():
-            if name not in theirs or tensor.shape != theirs[name].shape:
+        for name, tensor in own.items():
+            if name not in saved or tensor.shape != saved[name].shape:
                 continue
-            expected[name] = theirs[name].digest
-            if tensor.dtype != theirs[name].dtype:
+            expected[name] = saved[name].digest
+            if tensor.dtype != saved[name].dtype:
                 array = keras.ops.convert_to_tensor(native(file[name]))
                 converted = keras.ops.convert_to_numpy(keras.ops.cast(array, tensor.dtype))
                 expected[name] = Digest.of_array(converted)
     return expected
 
 
-def _kind(tensor: TensorFingerprint) -> str:
+def _type_text(tensor: TensorFingerprint) -> str:
     return f"{tensor.dtype} {list(tensor.shape)}"

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import keras
 
+from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.files.architecture import first_line
 from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError
 
 T = TypeVar("T")

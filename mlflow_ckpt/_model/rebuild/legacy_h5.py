@@ -1,4 +1,4 @@
-"""Loads legacy `.h5` models whole, which Keras 3.15 itself does not manage."""
+"""Loads complete legacy `.h5` models, which Keras 3.15 does not."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mlflow_ckpt.errors import ModelLoadError
 
 
 def fill(model: keras.Model, path: Path, directory: Path) -> None:
-    """Fill a model with the weights of a legacy `.h5` file, compile it, and fill its optimizer.
+    """Load a legacy `.h5` file into a model: weights, compile settings and optimizer.
 
-    Keras brings the optimizer back without variables and does not find metrics given by name. So
-    the compile settings come from a file that the checkpoint keeps, and the optimizer's variables
-    are put back in the order in which they were saved.
+    Keras restores the optimizer without variables and does not find metrics given by name. So the
+    compile settings come from `training_state.json`, and the optimizer's variables are assigned in
+    the order in which they were saved.
 
     Args:
-        model: The architecture with fresh weights.
+        model: The uncompiled model with fresh weights.
         path: The `.h5` file.
         directory: The checkpoint's files.
 
     Raises:
-        ModelLoadError: If the file does not fit the model, or the settings cannot be rebuilt.
+        ModelLoadError: If the file does not fit the model, or Keras cannot compile the model.
     """
     guarded(lambda: model.load_weights(path))
     state = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8"))
@@ -40,21 +40,21 @@ def fill(model: keras.Model, path: Path, directory: Path) -> None:
 
 
 def fill_optimizer(model: keras.Model, file: h5py.File, *, fresh: bool = False) -> None:
-    """Fill a compiled model's optimizer with the variables of an open legacy `.h5` file.
+    """Load the optimizer's variables from an open legacy `.h5` file into a compiled model.
 
     Args:
-        model: The model; its optimizer has its variables.
+        model: The model, whose optimizer is built.
         file: The file.
-        fresh: Whether the optimizer may have been saved before it had its variables.
+        fresh: Whether the optimizer may have been saved before it was built.
 
     Raises:
-        ModelLoadError: If the file holds another number of variables.
+        ModelLoadError: If the number of variables differs.
     """
     group = file.get("optimizer_weights")
     variables = model.optimizer.variables
     names = [] if group is None else _attribute_list(group, "weight_names")
     if fresh and len(names) < len(variables):
-        return  # saved before it had its variables
+        return  # saved before it was built
     if len(names) != len(variables):
         raise ModelLoadError(
             f"The optimizer's state does not fit: the file holds {len(names)} variables, "
@@ -65,7 +65,7 @@ def fill_optimizer(model: keras.Model, file: h5py.File, *, fresh: bool = False) 
 
 
 def _attribute_list(group: h5py.Group, name: str) -> list[str]:
-    """Read a list of names that Keras splits over several attributes where it is long."""
+    """Read a list of names, which Keras splits over several attributes if it is long."""
     if name in group.attrs:
         parts = [group.attrs[name]]
     else:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._format import layout
-from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
+from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.weights_file import open_weights
 from mlflow_ckpt._model import keras_private
@@ -23,7 +23,7 @@ from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files import architecture
 from mlflow_ckpt._model.rebuild import legacy_h5
 from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects
-from mlflow_ckpt._model.rebuild.proof import check_fingerprint, read_fingerprint
+from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
 
 CustomObjects = Mapping[str, Any] | None
@@ -33,9 +33,9 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
     """Rebuild architecture, weights, optimizer and compile settings.
 
     Raises:
-        FormNotFoundError: If the checkpoint was saved without the full form.
+        FormNotFoundError: If the checkpoint has no full form.
         ModelLoadError: If Keras cannot rebuild the model.
-        FingerprintMismatchError: If a tensor is not the one that was saved.
+        FingerprintMismatchError: If a tensor differs from the saved one.
     """
     if manifest.full_file is None:
         raise FormNotFoundError(
@@ -43,8 +43,8 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
             "Load it with form='split', or save with forms=('full', 'split').",
             available=manifest.forms,
         )
-    with _own_policy(directory):
-        model = _loaded(directory, manifest, custom_objects)
+    with _saved_policy(directory):
+        model = _load_compiled(directory, manifest, custom_objects)
     restore_seeds(model, directory)
     check_fingerprint(
         model,
@@ -56,16 +56,16 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
 
 
 @contextmanager
-def _own_policy(directory: Path) -> Iterator[None]:
-    """Have Keras's global policy be the one that the model itself had.
+def _saved_policy(directory: Path) -> Iterator[None]:
+    """Set Keras's global dtype policy to that of the saved model, within the context.
 
-    Keras does not save it, and `compile` goes by it: without it, a model of mixed precision that is
-    loaded loses the state of its loss scale, with all of its optimizer's.
+    Keras does not save it, but `compile` uses it: otherwise a mixed-precision model would lose the
+    state of its optimizer, including the loss scale.
     """
     before = keras.config.dtype_policy()
     policy = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8")).get("dtype_policy")
     if policy is None:
-        scaled = any(t.variable == "dynamic_scale" for t in read_fingerprint(directory).tensors)
+        scaled = any(t.variable == "dynamic_scale" for t in Fingerprint.read(directory).tensors)
         policy = "mixed_float16" if scaled else before.name
     if policy == before.name:
         yield
@@ -77,7 +77,9 @@ def _own_policy(directory: Path) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _loaded(directory: Path, manifest: Manifest, custom_objects: CustomObjects) -> keras.Model:
+def _load_compiled(
+    directory: Path, manifest: Manifest, custom_objects: CustomObjects
+) -> keras.Model:
     path = directory / str(manifest.full_file)
     if manifest.full_format == "h5":
         model = load_architecture(directory, custom_objects)
@@ -91,14 +93,14 @@ def _loaded(directory: Path, manifest: Manifest, custom_objects: CustomObjects) 
 
 
 def load_split(directory: Path, manifest: Manifest, custom_objects: CustomObjects) -> keras.Model:
-    """Rebuild the architecture and fill in the weights; the model is not compiled.
+    """Rebuild an uncompiled model from architecture and weights.
 
     Raises:
         ModelLoadError: If Keras cannot rebuild the model.
-        FingerprintMismatchError: If a weight is not the one that was saved.
+        FingerprintMismatchError: If a weight differs from the saved one.
     """
     if "split" not in manifest.forms and manifest.full_format == "keras":
-        # The archive also holds what layers keep in files, such as an adapted vocabulary.
+        # The archive also contains files of layers, such as an adapted vocabulary.
         path = directory / layout.FULL_KERAS
         model = _load_archive(path, directory, custom_objects, compiled=False)
     else:
@@ -110,7 +112,7 @@ def load_split(directory: Path, manifest: Manifest, custom_objects: CustomObject
 
 
 def load_architecture(directory: Path, custom_objects: CustomObjects) -> keras.Model:
-    """Build the model with fresh weights, uncompiled.
+    """Build an uncompiled model with fresh weights.
 
     Raises:
         ModelLoadError: If Keras cannot build it.
@@ -122,10 +124,10 @@ def load_architecture(directory: Path, custom_objects: CustomObjects) -> keras.M
 def weights_path(
     directory: Path, manifest: Manifest, custom_objects: CustomObjects
 ) -> Iterator[Path]:
-    """Give a `.weights.h5` file, made from the full form if need be, while the context lasts.
+    """Yield the path of a `.weights.h5` file, converted from the full form if necessary.
 
     Raises:
-        ModelLoadError: If it must be made from legacy HDF5 and Keras cannot build the model.
+        ModelLoadError: If the full form is legacy HDF5 and Keras cannot build the model.
     """
     if "split" in manifest.forms:
         yield directory / layout.WEIGHTS
@@ -135,10 +137,10 @@ def weights_path(
         if manifest.full_format == "keras":
             _extract_weights(directory / layout.FULL_KERAS, target)
         else:
-            # Legacy HDF5 knows tensors by position only; a twin puts names to them.
-            twin = load_architecture(directory, custom_objects)
-            guarded(lambda: twin.load_weights(directory / layout.FULL_H5))
-            twin.save_weights(target)
+            # Legacy HDF5 identifies tensors by position only; the model has their names.
+            model = load_architecture(directory, custom_objects)
+            guarded(lambda: model.load_weights(directory / layout.FULL_H5))
+            model.save_weights(target)
         yield target
 
 
@@ -161,10 +163,11 @@ def _extract_weights(archive: Path, target: Path) -> None:
 
 
 def restore_seeds(model: keras.Model, directory: Path) -> None:
-    """Put back the states of seed generators, which Keras's own files leave out.
+    """Restore the states of seed generators, which are not in Keras's files.
 
     Raises:
-        ModelLoadError: If the model has others than were saved.
+        ModelLoadError: If the model's seed generators differ from the saved ones, or the file
+            cannot be read.
     """
     path = directory / layout.TRAINING_ARRAYS
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Proves by hash that a rebuilt model is the one that was saved."""
+"""Verifies by hash that a rebuilt model is the saved one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import keras
 
-from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, Fingerprint
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt.errors import FingerprintMismatchError, ModelLoadError
@@ -15,19 +14,21 @@ from mlflow_ckpt.errors import FingerprintMismatchError, ModelLoadError
 def check_fingerprint(
     model: keras.Model, directory: Path, *, roles: tuple[str, ...], fresh_optimizer: bool = False
 ) -> None:
-    """Prove by hash that the model's tensors are those that were saved.
+    """Verify by hash that the model's tensors equal the saved ones.
 
     Args:
         model: The rebuilt model.
         directory: The checkpoint's files.
-        roles: Only tensors of these roles count.
-        fresh_optimizer: The compiled optimizer had not made a step: it may have been saved without
-            its variables, and Keras builds it with fresh ones.
+        roles: Roles of the tensors to verify.
+        fresh_optimizer: Whether the optimizer was saved before its first step. It may have had no
+            variables then, and Keras creates them when it loads the model.
 
     Raises:
-        FingerprintMismatchError: Otherwise; it names the tensors.
+        FingerprintMismatchError: If a tensor differs, is missing or is new.
+        ModelLoadError: If only optimizer variables are missing, because the model overrides
+            `compile`.
     """
-    saved = read_fingerprint(directory)
+    saved = Fingerprint.read(directory)
     rebuilt = introspection.fingerprint_tensors(model)
     differing = saved.differing(rebuilt, roles)
     lost = {tensor.name for tensor in saved.of_role(OPTIMIZER_ROLE)}
@@ -49,8 +50,3 @@ def check_fingerprint(
             "it saves: check its save_own_variables and load_own_variables.",
             tensors=differing,
         )
-
-
-def read_fingerprint(directory: Path) -> Fingerprint:
-    """Read `fingerprint.json` of a checkpoint's directory."""
-    return Fingerprint.from_json((directory / layout.FINGERPRINT).read_bytes())

@@ -1,4 +1,4 @@
-"""Loads what Keras's own `ModelCheckpoint` saved: `.keras`, `.h5`, weights with an architecture."""
+"""Loads files of Keras's `ModelCheckpoint`: `.keras`, `.h5`, weights with an architecture."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import h5py
 import keras
 import yaml
 
+from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.files import architecture
 from mlflow_ckpt._model.rebuild import legacy_h5
@@ -24,18 +25,19 @@ CustomObjects = Mapping[str, Any] | None
 def load(
     path: Path, custom_objects: CustomObjects, blueprint: Mapping[str, Any] | None = None
 ) -> tuple[keras.Model, str | None]:
-    """Load a file whole, or what can be loaded of it. Code inside of the file does not run.
+    """Load as much of a file as possible, without running code that is stored in it.
 
     Args:
         path: A `.keras`, `.h5` or `.weights.h5` file.
         custom_objects: Classes and functions by name.
-        blueprint: For weights: the architecture.
+        blueprint: The architecture, for a `.weights.h5` file.
 
     Returns:
-        The model, and what of the file was not loaded, as a phrase; None if nothing.
+        The model, and a phrase that says what could not be loaded; None if nothing is missing.
 
     Raises:
-        ModelLoadError: If Keras cannot rebuild the model.
+        ModelLoadError: If Keras cannot rebuild the model, or the architecture of weights is
+            missing.
     """
     _refuse_other_formats(path)
     if path.name.endswith(".weights.h5"):
@@ -49,7 +51,7 @@ def load(
         return model, None
     if path.suffix == ".h5":
         return _load_h5(path, custom_objects)
-    lost = _lost_of_archive(path)
+    lost = _lost_from_archive(path)
     with keras_private.ignoring_skipped_optimizer():
         model = guarded(
             lambda: keras.saving.load_model(
@@ -60,10 +62,12 @@ def load(
 
 
 def _refuse_other_formats(path: Path) -> None:
-    """Raise where a file is not what its name says: Keras would say that it is not there."""
+    """Raise ModelLoadError if the file's format is not that of its name.
+
+    Keras would report that the file does not exist.
+    """
     is_archive = path.suffix == ".keras"
-    fits = zipfile.is_zipfile(path) if is_archive else h5py.is_hdf5(path)
-    if not fits:
+    if not (zipfile.is_zipfile(path) if is_archive else h5py.is_hdf5(path)):
         expected = "a zip archive" if is_archive else "an HDF5 file"
         raise ModelLoadError(
             f"{path.name} is not {expected}, as Keras writes it. Is it cut off, or empty? "
@@ -72,10 +76,10 @@ def _refuse_other_formats(path: Path) -> None:
 
 
 def read_blueprint(path: Path) -> dict[str, Any]:
-    """Read an architecture from `.json` or `.yaml`, or out of a `.keras` archive.
+    """Read an architecture from a `.json` or `.yaml` file or a `.keras` archive.
 
     Raises:
-        ModelLoadError: If the file is none.
+        ModelLoadError: If the file cannot be read or contains no architecture.
     """
     try:
         if path.suffix == ".keras":
@@ -87,29 +91,29 @@ def read_blueprint(path: Path) -> dict[str, Any]:
             text = json.dumps(yaml.safe_load(text)).encode()
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile, yaml.YAMLError) as error:
         raise ModelLoadError(f"{path} is no architecture: {error}") from error
-    found = architecture.from_json(text)
-    found.pop("compile_config", None)
-    return found
+    blueprint = architecture.from_json(text)
+    blueprint.pop("compile_config", None)
+    return blueprint
 
 
-def _lost_of_archive(path: Path) -> str | None:
-    """Say what a `.keras` file does not tell, though the model had it.
+def _lost_from_archive(path: Path) -> str | None:
+    """Return a phrase that says which settings a `.keras` file lacks; None if it has all.
 
-    After a model was saved as HDF5, as MLflow's callback does, Keras 3.15 writes archives that name
-    no optimizer, and loads them with RMSprop.
+    After a model was saved as HDF5, as MLflow's callback does, Keras 3.15 writes archives without
+    an optimizer, and loads them with RMSprop.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             settings = json.loads(archive.read("config.json")).get("compile_config")
     except (OSError, AttributeError, KeyError, ValueError, zipfile.BadZipFile):
-        return None  # Keras will say what is wrong with it
+        return None  # Keras will report what is wrong
     if not isinstance(settings, dict) or "optimizer" in settings or "loss" not in settings:
         return None
     return "its compile settings and optimizer (the file does not say which optimizer it was)"
 
 
 def _load_h5(path: Path, custom_objects: CustomObjects) -> tuple[keras.Model, str | None]:
-    """Load legacy HDF5, whose optimizer Keras 3.15 brings back without its variables."""
+    """Load legacy HDF5, whose optimizer Keras 3.15 restores without its variables."""
     model = guarded(
         lambda: keras.saving.load_model(path, custom_objects=custom_objects, compile=False)
     )
@@ -123,24 +127,24 @@ def _load_h5(path: Path, custom_objects: CustomObjects) -> tuple[keras.Model, st
             legacy_h5.fill_optimizer(model, file)
         except ModelLoadError as error:
             plain = keras.saving.load_model(path, custom_objects=custom_objects, compile=False)
-            return plain, f"its compile settings and optimizer ({architecture.first_line(error)})"
+            return plain, f"its compile settings and optimizer ({first_line(error)})"
     return model, None
 
 
 def _compile(model: keras.Model, config: dict[str, Any]) -> None:
     loss, metrics = config.get("loss"), config.get("metrics")
     optimizer = keras.optimizers.deserialize(config["optimizer_config"])
-    model.compile(optimizer=optimizer, loss=_known(loss), metrics=_known(metrics))
+    model.compile(optimizer=optimizer, loss=_deserialized(loss), metrics=_deserialized(metrics))
     model.optimizer.build(model.trainable_variables)
 
 
-def _known(value: Any) -> Any:
-    """Return losses and metrics as `compile` takes them: by name, or rebuilt."""
+def _deserialized(value: Any) -> Any:
+    """Return losses and metrics as `compile` takes them: names, or deserialized objects."""
     if isinstance(value, dict) and "class_name" in value:
         return keras.saving.deserialize_keras_object(value)
     if isinstance(value, dict):
-        return {key: _known(each) for key, each in value.items()}
+        return {key: _deserialized(item) for key, item in value.items()}
     if isinstance(value, list):
         flat = value[0] if len(value) == 1 and isinstance(value[0], list) else value
-        return [_known(each) for each in flat]
+        return [_deserialized(item) for item in flat]
     return value

@@ -1,1 +1,1 @@
-"""The state of a training besides its model: data, callbacks, random generators."""
+"""The state of a training apart from its model: data, callbacks, random generators."""

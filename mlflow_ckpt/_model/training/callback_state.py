@@ -1,4 +1,4 @@
-"""The states of other callbacks, which Keras keeps nowhere."""
+"""Saves and restores the states of other callbacks, which Keras does not save."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlflow_ckpt.errors import InvalidArgumentError
 GetState = Callable[[Any], Any]
 SetState = Callable[[Any, Any], None]
 
-# These have nothing that a training depends on, or nothing that outlives an epoch.
+# Callbacks without a state, or with one that a training does not depend on after an epoch.
 _STATELESS = (
     keras.callbacks.CSVLogger,
     keras.callbacks.History,
@@ -31,17 +31,19 @@ _registered: dict[type, tuple[GetState, SetState]] = {}
 
 
 def register_callback_state(callback_class: type, get_state: GetState, set_state: SetState) -> None:
-    """Tell how to save and restore the state of callbacks that offer no `get_state`/`set_state`.
+    """Register functions that save and restore the state of a class of callbacks.
+
+    Callbacks with methods `get_state` and `set_state` need not be registered.
 
     Args:
-        callback_class: A class of callbacks; its subclasses are meant too.
+        callback_class: A class of callbacks; the functions apply to its subclasses too.
         get_state: Called with a callback; returns its state: None, numbers, text, NumPy arrays, and
             lists, tuples and dictionaries of them.
-        set_state: Called with a callback and what `get_state` returned, before the first epoch of
-            the resumed training.
+        set_state: Called with a callback and the value that `get_state` returned, before the first
+            epoch of the resumed training.
 
     Raises:
-        InvalidArgumentError: If `callback_class` is not a class of Keras callbacks.
+        InvalidArgumentError: If `callback_class` is not a subclass of `keras.callbacks.Callback`.
     """
     if not (
         isinstance(callback_class, type) and issubclass(callback_class, keras.callbacks.Callback)
@@ -57,9 +59,9 @@ class CapturedCallbacks:
     """The states of a training's callbacks.
 
     Attributes:
-        states: By key, such as `EarlyStopping/0`: packed, see `format.values`.
+        states: States by key, such as `EarlyStopping/0`, packed as by `_format.values.pack`.
         arrays: The arrays of all states, by name.
-        unsaved: What is not in there, one phrase each.
+        unsaved: Phrases that describe the states that could not be captured.
     """
 
     states: dict[str, Any] = field(default_factory=dict)
@@ -67,8 +69,8 @@ class CapturedCallbacks:
     unsaved: list[str] = field(default_factory=list)
 
 
-class Watch:
-    """Notices callbacks that keep a state which nobody can ask them for.
+class CallbackMonitor:
+    """Captures the states of callbacks, and detects callbacks whose state it cannot capture.
 
     Args:
         callbacks: All callbacks of a training, before its first epoch.
@@ -79,11 +81,11 @@ class Watch:
         self._before = {
             id(callback): _outline(callback)
             for callback in self._callbacks
-            if _offers_nothing(callback) and type(callback) not in CALLBACK_STATE
+            if _lacks_accessors(callback) and type(callback) not in CALLBACK_STATE
         }
 
     def capture(self) -> CapturedCallbacks:
-        """Capture the states as they are now."""
+        """Capture the current states."""
         captured = CapturedCallbacks()
         for key, callback in keyed(self._callbacks):
             accessors = _accessors(callback)
@@ -104,8 +106,8 @@ def _capture(
     captured: CapturedCallbacks, key: str, callback: keras.callbacks.Callback, get_state: GetState
 ) -> None:
     arrays: Arrays = {}
-    # Keras's own replace their arrays, and never write to them.
-    copy = not _offers_nothing(callback)
+    # Keras's own callbacks replace their arrays and never modify them.
+    copy = not _lacks_accessors(callback)
     try:
         captured.states[key] = pack(get_state(callback), f"callbacks/{key}", arrays, copy=copy)
     except UnpackableError as error:
@@ -119,7 +121,7 @@ def restore(
     states: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray[Any, Any]],
 ) -> None:
-    """Give callbacks their states back: those of the same class, in the same order."""
+    """Restore the states of callbacks, matched by class and order."""
     for key, callback in keyed(callbacks):
         accessors = _accessors(callback)
         if accessors is not None and key in states:
@@ -129,34 +131,34 @@ def restore(
 def compare(
     callbacks: Iterable[keras.callbacks.Callback], states: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Tell which callbacks a resumed training has more or fewer of, one phrase each."""
-    now = {key for key, callback in keyed(callbacks) if _accessors(callback) is not None}
+    """Describe the callbacks that a resumed training lacks, and those without a saved state."""
+    stateful = {key for key, callback in keyed(callbacks) if _accessors(callback) is not None}
     for key in states:
-        if key not in now:
+        if key not in stateful:
             yield f"{key.partition('/')[0]} took part before and is not among the callbacks now"
-    for key in sorted(now - states.keys()):
+    for key in sorted(stateful - states.keys()):
         yield f"{key.partition('/')[0]} has no saved state, so it starts afresh"
 
 
 def keyed(
     callbacks: Iterable[keras.callbacks.Callback],
 ) -> Iterator[tuple[str, keras.callbacks.Callback]]:
-    """Yield callbacks with what they are called in a checkpoint: `EarlyStopping/0`."""
-    seen: dict[str, int] = {}
+    """Yield callbacks with their keys in a checkpoint, such as `EarlyStopping/0`."""
+    counts: dict[str, int] = {}
     for callback in callbacks:
         name = type(callback).__name__
-        yield f"{name}/{seen.setdefault(name, 0)}", callback
-        seen[name] += 1
+        yield f"{name}/{counts.setdefault(name, 0)}", callback
+        counts[name] += 1
 
 
 def _accessors(callback: keras.callbacks.Callback) -> tuple[GetState, SetState] | None:
-    """Return what gets and sets a callback's state; None if nothing does."""
-    for each in type(callback).__mro__:
-        if each in _registered:
-            return _registered[each]
+    """Return the functions that get and set a callback's state; None if there are none."""
+    for base in type(callback).__mro__:
+        if base in _registered:
+            return _registered[base]
     if hasattr(callback, "get_state") and hasattr(callback, "set_state"):
         return type(callback).get_state, type(callback).set_state
-    names = _known_attributes(callback)
+    names = _state_attributes(callback)
     if not names:
         return None
     return (
@@ -165,16 +167,16 @@ def _accessors(callback: keras.callbacks.Callback) -> tuple[GetState, SetState] 
     )
 
 
-def _offers_nothing(callback: keras.callbacks.Callback) -> bool:
-    """Whether nobody but this module knows what a callback's state is."""
-    offers = hasattr(callback, "get_state") and hasattr(callback, "set_state")
-    registered = any(each in _registered for each in type(callback).__mro__)
-    return not (offers or registered or isinstance(callback, _STATELESS))
+def _lacks_accessors(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback that may have a state has no functions of its own to get and set it."""
+    own = hasattr(callback, "get_state") and hasattr(callback, "set_state")
+    registered = any(base in _registered for base in type(callback).__mro__)
+    return not (own or registered or isinstance(callback, _STATELESS))
 
 
-def _known_attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:
-    kinds = (names for kind, names in CALLBACK_STATE.items() if isinstance(callback, kind))
-    return next(kinds, ())
+def _state_attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:
+    matches = (names for base, names in CALLBACK_STATE.items() if isinstance(callback, base))
+    return next(matches, ())
 
 
 def _set_attributes(
@@ -186,11 +188,11 @@ def _set_attributes(
 
 
 def _outline(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """Return what is quickly told of a callback's attributes: numbers, and lengths of the rest."""
+    """Summarize a callback's attributes, to detect changes: values, or lengths of containers."""
     outline: dict[str, Any] = {}
-    known = {*_KERAS_OWN, *_known_attributes(callback)}
+    ignored = {*_KERAS_OWN, *_state_attributes(callback)}
     for name, value in vars(callback).items():
-        if name in known:
+        if name in ignored:
             continue
         if value is None or isinstance(value, (bool, int, float, str, np.generic)):
             outline[name] = repr(value)

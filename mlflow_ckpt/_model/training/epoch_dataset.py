@@ -1,4 +1,4 @@
-"""Batches in an order that depends on nothing but a seed and the epoch."""
+"""A data set whose order of batches depends only on a seed and the epoch."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ import numpy as np
 
 from mlflow_ckpt.errors import InvalidArgumentError
 
-# So many rows, spread evenly, tell one data set from another.
+# Number of evenly spread rows that identify a data set.
 _SAMPLED_ROWS = 1024
 
 
 class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """Gives `fit` the same batches in epoch 3, whether or not the process was restarted.
+    """A data set that gives `fit` the same batches in an epoch after a restart of the process.
 
         data = mlflow_ckpt.EpochDataset(x, y, batch_size=64, seed=0)
         model.fit(data, epochs=5, callbacks=[mlflow_ckpt.MlflowCheckpoint()])
 
-    Each epoch's order comes from (seed, epoch) alone. `MlflowCheckpoint` tells the data set which
-    epoch begins, and, in a training that was resumed inside an epoch, with which batch.
+    The order of an epoch is a function of seed and epoch. `MlflowCheckpoint` sets the epoch when it
+    begins, and the first batch if the training is resumed within an epoch.
 
     Args:
-        x: Samples along the first axis: an array, or a dictionary, list or tuple of them.
-        y: Targets, likewise; None for none.
-        sample_weight: One weight a sample; None for none.
-        batch_size: Samples a batch; the last one of an epoch may have fewer.
-        seed: Which of the orders.
-        shuffle: Whether to shuffle, or to give the samples in their own order.
+        x: Samples along the first axis: an array, or a dictionary, list or tuple of arrays.
+        y: Targets, likewise; None for no targets.
+        sample_weight: One weight per sample; None for no weights.
+        batch_size: Samples per batch; the last batch of an epoch may have fewer.
+        seed: Seed of the order, at least 0.
+        shuffle: Whether to shuffle the samples.
 
     Raises:
-        InvalidArgumentError: If the arrays have no samples or different numbers of them.
+        InvalidArgumentError: If the arrays have no samples or different numbers of samples, or if
+            `batch_size` or `seed` is too small or not an int.
     """
 
     def __init__(
@@ -48,8 +49,8 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
         shuffle: bool = True,
     ) -> None:
         super().__init__()
-        given = (x,) if y is None else (x, y)
-        self._arrays = given if sample_weight is None else (x, y, sample_weight)
+        pair = (x,) if y is None else (x, y)
+        self._arrays = pair if sample_weight is None else (x, y, sample_weight)
         self._leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(self._arrays)]
         self._arrays = keras.tree.pack_sequence_as(self._arrays, self._leaves)
         counts = sorted({leaf.shape[0] if leaf.ndim else 0 for leaf in self._leaves})
@@ -58,12 +59,8 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
                 "Expected arrays with the same number of samples, at least 1, along the first "
                 f"axis. Received: {', '.join(str(count) for count in counts) or 'none'}"
             )
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InvalidArgumentError(
-                f"Expected batch_size to be at least 1. Received: {batch_size!r}"
-            )
-        if not isinstance(seed, int) or seed < 0:
-            raise InvalidArgumentError(f"Expected seed to be at least 0. Received: {seed!r}")
+        _require_at_least(1, "batch_size", batch_size)
+        _require_at_least(0, "seed", seed)
         self._samples = counts[0]
         self.batch_size = batch_size
         self.seed = seed
@@ -77,48 +74,47 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
     def from_function(
         cls, dataset_fn: Callable[[int], Iterable[Any]], *, batches: int | None = None
     ) -> EpochDataset:
-        """Make a data set of a function that gives the batches of an epoch.
+        """Create a data set from a function that returns the batches of an epoch.
 
         Args:
-            dataset_fn: Called with the number of completed epochs (0, 1, …); returns a
-                `tf.data.Dataset`, or anything that can be iterated, of batches: always the same
-                ones for the same epoch. Shuffle with a seed made of the epoch:
-                `dataset.shuffle(n, seed=epoch)`.
-            batches: Batches an epoch; needed where `len()` of what it returns does not tell.
+            dataset_fn: Called with the number of completed epochs (0, 1, …); returns an iterable of
+                batches, such as a `tf.data.Dataset`, which must be the same for the same epoch.
+                Derive the seed for shuffling from the epoch: `dataset.shuffle(n, seed=epoch)`.
+            batches: Batches per epoch; required if the iterable has no `len()`.
 
         Raises:
-            InvalidArgumentError: If the number of batches cannot be told.
+            InvalidArgumentError: If the number of batches is unknown or less than 1.
         """
         return _FunctionDataset(dataset_fn, batches)
 
     @property
     def epoch(self) -> int | None:
-        """The epoch whose batches it gives: completed epochs; None if nobody told it."""
+        """Number of completed epochs; None before `begin` is called."""
         return self._epoch
 
     @property
     def batches(self) -> int:
-        """Batches of a whole epoch."""
+        """Number of batches in a whole epoch."""
         return -(-self._samples // self.batch_size)
 
     @property
     def num_batches(self) -> int:
-        """Batches of the epoch at hand: fewer where it begins inside."""
+        """Number of batches in the current epoch, without those that are skipped."""
         return self.batches - self._skipped
 
     def __len__(self) -> int:
-        """Return the same."""
+        """Return `num_batches`."""
         return self.num_batches
 
     def begin(self, epoch: int, batch: int = 0) -> None:
-        """Go to an epoch.
+        """Begin an epoch.
 
         Args:
             epoch: Number of completed epochs.
-            batch: Number of batches of that epoch to leave out.
+            batch: Number of batches to skip.
 
         Raises:
-            InvalidArgumentError: If the epoch has no batch after these.
+            InvalidArgumentError: If `batch` is negative or leaves no batch.
         """
         if not 0 <= batch < self.batches:
             raise InvalidArgumentError(
@@ -127,7 +123,7 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._epoch, self._skipped = epoch, batch
 
     def describe(self) -> dict[str, Any]:
-        """Return what tells this data set from another, plain values by name."""
+        """Return plain values by name that identify the data set."""
         return {
             "samples": self._samples,
             "batch_size": self.batch_size,
@@ -138,7 +134,7 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
         }
 
     def __getitem__(self, index: int) -> Any:
-        """Return a batch of the epoch at hand: (x,), (x, y) or (x, y, sample_weight)."""
+        """Return a batch of the current epoch: (x,), (x, y) or (x, y, sample_weight)."""
         if not 0 <= index < self.num_batches:
             raise IndexError(index)
         self._notice_end(index)
@@ -151,12 +147,13 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
     def _permutation(self) -> np.ndarray[Any, Any]:
         epoch = self._epoch or 0
         if self._order is None or self._order[0] != epoch:
-            # Philox: NumPy promises its streams, and a key of its own for every epoch.
+            # NumPy guarantees the stream of Philox, which takes seed and epoch as its key.
             bits = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64))
             self._order = epoch, np.random.Generator(bits).permutation(self._samples)
         return self._order[1]
 
     def _notice_end(self, index: int) -> None:
+        """Warn at the start of a second pass if `begin` was never called."""
         if self._epoch is None and self.shuffle:
             if self._passed and index == 0:
                 self._passed = False
@@ -169,7 +166,7 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
 
 
 class _FunctionDataset(EpochDataset):
-    """Batches that a function gives, epoch by epoch."""
+    """Batches from a function, epoch by epoch."""
 
     def __init__(self, dataset_fn: Callable[[int], Iterable[Any]], batches: int | None) -> None:
         keras.utils.PyDataset.__init__(self)
@@ -206,9 +203,9 @@ class _FunctionDataset(EpochDataset):
     def __getitem__(self, index: int) -> Any:
         if not 0 <= index < self.num_batches:
             raise IndexError(index)
-        wanted = self._skipped + index
-        if self._iterator is None or wanted < self._next:
-            self._iterator = self._started()
+        position = self._skipped + index
+        if self._iterator is None or position < self._next:
+            self._iterator = self._restart()
             self._next = 0
         while True:
             batch = next(self._iterator, None)
@@ -218,21 +215,27 @@ class _FunctionDataset(EpochDataset):
                     f"Expected {self._batches}."
                 )
             self._next += 1
-            if self._next > wanted:
+            if self._next > position:
                 return keras.tree.map_structure(np.asarray, batch)
 
-    def _started(self) -> Iterator[Any]:
-        given = self._function(self._epoch or 0)
-        # A tf.data pipeline does not compute what it skips at its end.
-        skip = getattr(given, "skip", None)
+    def _restart(self) -> Iterator[Any]:
+        dataset = self._function(self._epoch or 0)
+        # A tf.data pipeline need not compute the batches that it skips.
+        skip = getattr(dataset, "skip", None)
         if self._skipped and callable(skip):
-            return self._counting(iter(skip(self._skipped)))
-        return iter(given)
+            return self._padded(iter(skip(self._skipped)))
+        return iter(dataset)
 
-    def _counting(self, rest: Iterator[Any]) -> Iterator[Any]:
+    def _padded(self, rest: Iterator[Any]) -> Iterator[Any]:
+        """Yield an empty batch for each one that was skipped, then the rest."""
         for _ in range(self._skipped):
             yield ()
         yield from rest
+
+
+def _require_at_least(least: int, name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < least:
+        raise InvalidArgumentError(f"Expected {name} to be at least {least}. Received: {value!r}")
 
 
 def _sampled_digest(leaves: list[np.ndarray[Any, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""The training that a callback serves: its other callbacks, its data, and the state of both."""
+"""The `fit` that a callback belongs to: its other callbacks, its data, and their state."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mlflow_ckpt._model.training.epoch_dataset import EpochDataset
 from mlflow_ckpt.errors import InvalidArgumentError
 
 
-class Training:
-    """One call of `fit`.
+class FitContext:
+    """The callbacks and data of a running `fit`.
 
     Args:
-        callback: The callback that makes it, in its `on_train_begin`.
-        settings: Arguments of that callback, to be kept with the state.
+        callback: The callback that creates it, in its `on_train_begin`.
+        settings: Arguments of that callback, to be saved with the state.
 
     Attributes:
-        problem: Why nothing is known of the other callbacks and the data; None if it is.
+        problem: Why the other callbacks and the data are unknown; None if they are known.
         data: The data set, if it is an `EpochDataset`.
-        kind: What else gives the batches, such as `"shuffled arrays"`; "" if unknown.
+        kind: Kind of the data, such as `"shuffled arrays"`; "" if unknown.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class Training:
         self.kind = ""
         self._settings = dict(settings or {})
         self._model = callback.model
-        self._watch: callback_state.Watch | None = None
+        self._monitor: callback_state.CallbackMonitor | None = None
         self._code: dict[str, str] | None = None
         self._described: dict[str, Any] | None = None
         try:
-            found = keras_private.find_fit_frame()
+            frame = keras_private.find_fit_frame()
         except keras_private.PrivateApiError as error:
             self.problem = str(error)
-            found = keras_private.FitFrame(None, None)
-        self._list, self._iterator = found.callbacks, found.iterator
+            frame = keras_private.FitFrame(None, None)
+        self._list, self._iterator = frame.callbacks, frame.iterator
         if self._iterator is not None:
             self.kind, data = keras_private.data_of(self._iterator)
             if isinstance(data, EpochDataset):
@@ -65,52 +65,52 @@ class Training:
 
     @property
     def callbacks(self) -> list[keras.callbacks.Callback]:
-        """All callbacks of the training; none where they are unknown."""
+        """All callbacks of the training; empty if they are unknown."""
         return [] if self._list is None else list(self._list.callbacks)
 
     def move_last(self, callback: keras.callbacks.Callback) -> None:
-        """Have a callback called after all others, so that it sees what they have done.
+        """Move a callback to the end of the list, so that it is called after all others.
 
-        What is saved at the end of an epoch is then the state with which the next one begins.
+        At the end of an epoch, it then saves the state with which the next epoch begins.
         """
         if self._list is not None:
-            # A new list: Keras is going through the old one.
-            others = [each for each in self._list.callbacks if each is not callback]
+            # A new list, as Keras is iterating over the old one.
+            others = [other for other in self._list.callbacks if other is not callback]
             self._list.callbacks = [*others, callback]
 
     def begin_epoch(self, epoch: int, batch: int = 0) -> None:
-        """Have the data give an epoch's batches.
+        """Begin an epoch of the data; on the first call, record callbacks, code and data.
 
         Args:
             epoch: Number of completed epochs.
-            batch: Batches of it that are done already.
+            batch: Number of completed batches of the epoch.
         """
         if self.data is not None:
             self.data.begin(epoch, batch)
             keras_private.expect_batches(self._iterator, self.data.num_batches)
-        if self._watch is None:
-            self._watch = callback_state.Watch(self.callbacks)
+        if self._monitor is None:
+            self._monitor = callback_state.CallbackMonitor(self.callbacks)
             self._code = code_digests(self._model)
             self._described = None if self.data is None else self.data.describe()
 
     def steps(self, params: Mapping[str, Any] | None) -> int | None:
-        """Return how many batches a whole epoch has, if it is known."""
+        """Return the number of batches in a whole epoch; None if unknown."""
         if self.data is not None:
             return self.data.batches
         steps = (params or {}).get("steps")
         return None if steps is None else int(steps)
 
     def capture(self, *, batch: int, params: Mapping[str, Any] | None) -> TrainingState:
-        """Capture the state as it is now.
+        """Capture the current state.
 
         Args:
-            batch: Batches done of the epoch under way; 0 between two epochs.
-            params: What Keras says of the training.
+            batch: Number of completed batches of the current epoch; 0 between epochs.
+            params: The callback's `params`, which Keras sets.
         """
         steps = self.steps(params)
         model = self._model
-        watch = self._watch or callback_state.Watch(self.callbacks)
-        captured = watch.capture()
+        monitor = self._monitor or callback_state.CallbackMonitor(self.callbacks)
+        captured = monitor.capture()
         metrics = []
         if batch:
             metrics = [
@@ -133,20 +133,20 @@ class Training:
         )
 
     def build_metrics(self) -> None:
-        """Make the variables of the model's metrics, if they are not there yet.
+        """Create the variables of the model's metrics, unless they exist.
 
         Raises:
-            PrivateApiError: If Keras has changed.
+            PrivateApiError: If Keras's private API has changed.
         """
         if self.data is not None:
             keras_private.build_metrics(self._model, self.data[0])
 
     def inexact_data(self, epoch: int, batch: int) -> str | None:
-        """Tell what of the order of the data is not what it was, as a phrase; None if nothing.
+        """Return a phrase that says why the order of the data may differ; None if it does not.
 
         Args:
             epoch: Number of completed epochs.
-            batch: Batches of the epoch under way that are done already.
+            batch: Number of completed batches of the current epoch.
         """
         if self.data is not None:
             return None
@@ -167,8 +167,8 @@ class Training:
 
 
 def code_digests(model: keras.Model) -> dict[str, str]:
-    """Return digests of the source of a model's classes and functions that are the user's own."""
-    found: dict[str, str] = {}
+    """Return digests of the source of the user's classes and functions in a model, by name."""
+    digests: dict[str, str] = {}
     for item in _code_of(model):
         module = getattr(item, "__module__", "") or ""
         if module.split(".")[0] in ("keras", "builtins", "tensorflow", "jax", "torch", "functools"):
@@ -178,11 +178,12 @@ def code_digests(model: keras.Model) -> dict[str, str]:
         except (OSError, TypeError):
             continue
         name = f"{module}.{getattr(item, '__qualname__', '?')}"
-        found[name] = f"sha256:{hashlib.sha256(source.encode()).hexdigest()}"
-    return found
+        digests[name] = f"sha256:{hashlib.sha256(source.encode()).hexdigest()}"
+    return digests
 
 
 def _code_of(model: keras.Model) -> Iterator[Any]:
+    """Yield the classes and functions that a model consists of."""
     items = [model, *introspection.layers_of(model), getattr(model, "optimizer", None)]
     items += keras.tree.flatten(getattr(model, "loss", None))
     items += list(getattr(model, "metrics", []))

@@ -1,4 +1,4 @@
-"""The states of the random generators that a training may draw from, besides the model's own."""
+"""Captures and restores the global random generators that a training may use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PYTHON, _NUMPY, _KERAS = "python", "numpy", "keras"
 def capture() -> dict[str, Any]:
     """Return the states of the global generators of Python, NumPy, Keras, TensorFlow and PyTorch.
 
-    The last two where they are loaded, whatever the backend: data may come through them.
+    TensorFlow and PyTorch only if they are loaded; with any backend, data may come from them.
     """
     version, words, gauss = random.getstate()
     state: dict[str, Any] = {
@@ -39,13 +39,13 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: Mapping[str, Any]) -> list[str]:
-    """Put the states back.
+    """Restore the states.
 
     Returns:
-        What could not be put back, and why.
+        Phrases that describe the states that could not be restored.
     """
     problems = []
-    # Keras's first: if it must be made anew, it draws its seed from Python's.
+    # Keras's first: if it has to be created, it draws its seed from Python's.
     for key, value in sorted(state.items(), key=lambda item: item[0] != _KERAS):
         try:
             if key == _PYTHON:
@@ -56,7 +56,7 @@ def restore(state: Mapping[str, Any]) -> list[str]:
             elif key == _KERAS:
                 keras_private.set_global_seed_state(value)
             elif key in _LIBRARIES and value is not None:
-                # If it is not loaded yet, the training may load it later.
+                # The training may use a library that is not loaded yet.
                 import_module(_LIBRARIES[key][0])
                 _LIBRARIES[key][2](value)
             else:
@@ -77,7 +77,7 @@ def _capture_torch() -> dict[str, Any]:
     torch = sys.modules["torch"]
     state: dict[str, Any] = {"cpu": np.array(torch.get_rng_state())}
     if torch.cuda.is_available():
-        state["cuda"] = [np.array(each) for each in torch.cuda.get_rng_state_all()]
+        state["cuda"] = [np.array(gpu) for gpu in torch.cuda.get_rng_state_all()]
     return state
 
 
@@ -85,11 +85,11 @@ def _restore_torch(state: Mapping[str, Any]) -> None:
     torch = sys.modules["torch"]
     torch.set_rng_state(torch.from_numpy(np.array(state["cpu"])))
     if "cuda" in state:
-        torch.cuda.set_rng_state_all([torch.from_numpy(np.array(each)) for each in state["cuda"]])
+        torch.cuda.set_rng_state_all([torch.from_numpy(np.array(gpu)) for gpu in state["cuda"]])
 
 
-# JAX has no global generator. This package itself is neutral to the backend: nothing here is
-# imported for a training that does not use it.
+# JAX has no global generator. The libraries are accessed by name, as the package does not depend on
+# any backend.
 _LIBRARIES = {
     "tensorflow": (
         "tensorflow",

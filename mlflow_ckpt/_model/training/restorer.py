@@ -1,4 +1,4 @@
-"""Puts a training's state back, once `fit` has begun and before its first batch."""
+"""Restores a training's state after `fit` began and before its first batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow_ckpt._format.changes import changed_values
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.training import callback_state, random_state
-from mlflow_ckpt._model.training.fit_context import Training
+from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import InvalidArgumentError
 
@@ -20,16 +20,16 @@ ADVICE = "A resumed training cannot be the same as one that never stopped: "
 
 
 class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
-    """The first of a resumed training's callbacks: restores the others, and the random generators.
+    """The first callback of a resumed `fit`: restores the others and the random generators.
 
-    EarlyStopping and others forget their state when training begins, so it is put back after that,
+    EarlyStopping and others reset their state when training begins, so it is restored after that,
     when the first epoch begins.
 
     Args:
-        state: What was saved.
+        state: The saved state.
         callbacks: The other callbacks.
         name: The checkpoint's name, for messages.
-        told: What was said already of how the training differs.
+        reported: Differences of the training that were reported already.
     """
 
     def __init__(
@@ -37,53 +37,53 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         state: TrainingState,
         callbacks: Sequence[keras.callbacks.Callback],
         name: str,
-        told: Sequence[str],
+        reported: Sequence[str],
     ) -> None:
         super().__init__()
         self._state = state
         self._callbacks = list(callbacks)
         self._name = name
-        self._told = set(told)
-        self._training: Training | None = None
+        self._reported = set(reported)
+        self._fit: FitContext | None = None
         self._done = self._inside = False
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Look at the data that `fit` was given."""
+        """Find the data of `fit`."""
         if not self._done:
-            self._training = Training(self)
+            self._fit = FitContext(self)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Restore everything, once."""
         if self._done:
             return
         self._done = True
-        self._require_place(epoch)
+        self._require_position(epoch)
         self._warn()
         self._inside = self._state.batch > 0
-        if self._inside and self._training is not None and self._training.data is not None:
-            # Other data begin the epoch anew, and the metrics with it.
-            self._restore_metrics(self._training)
+        if self._inside and self._fit is not None and self._fit.data is not None:
+            # With other data, the epoch starts over, and so do the metrics.
+            self._restore_metrics(self._fit)
         for problem in self._restore():
             warn(f"{ADVICE}{problem}.")
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Restore the same again inside an epoch, before its next batch.
+        """Restore everything again before the first batch, if it is within an epoch.
 
-        Since the epoch began, other callbacks took it for a new one, and PyTorch's loader of data
-        drew a number.
+        When the epoch began, other callbacks reset their state, and PyTorch's data loader drew a
+        random number.
         """
         if self._inside:
             self._inside = False
             self._restore()
 
     def _restore(self) -> list[str]:
-        """Restore callbacks and random generators; return what could not be."""
+        """Restore callbacks and random generators; return descriptions of failures."""
         state = self._state
         callback_state.restore(self._callbacks, state.callbacks or {}, state.arrays)
         return random_state.restore(state.random or {})
 
-    def _require_place(self, epoch: int) -> None:
-        """Refuse to train what is not the restored model, or from another place."""
+    def _require_position(self, epoch: int) -> None:
+        """Raise InvalidArgumentError if `fit` is called with another model or initial epoch."""
         state = self._state
         if epoch != state.epoch:
             raise InvalidArgumentError(
@@ -98,8 +98,8 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
                 "(point.model), and do not compile it again."
             )
 
-    def _restore_metrics(self, training: Training) -> None:
-        training.build_metrics()
+    def _restore_metrics(self, fit: FitContext) -> None:
+        fit.build_metrics()
         variables = list(getattr(self.model, "metrics_variables", []))
         if [tuple(v.shape) for v in variables] == [v.shape for v in self._state.metrics]:
             for variable, value in zip(variables, self._state.metrics, strict=True):
@@ -111,28 +111,30 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
     def _warn(self) -> None:
-        """Warn of what is known only now: the data, and how the model is compiled."""
-        state, training = self._state, self._training
-        found: list[str] = []
-        if training is not None:
-            described = None if training.data is None else training.data.describe()
-            if state.data is not None and described is not None:
-                found += changed_values("data", state.data, described)
-            elif state.data is not None:
-                found.append("the data came from an EpochDataset, and fit was given something else")
-            inexact = training.inexact_data(state.epoch, state.batch)
-            found += [] if inexact is None else [inexact]
-        found += changed_settings(self.model, state)
-        new = [phrase for phrase in found if phrase not in self._told]
+        """Warn of differences that show only in `fit`: data and compile settings."""
+        state = self._state
+        changes = [] if self._fit is None else self._changed_data(self._fit)
+        changes += changed_settings(self.model, state)
+        new = [phrase for phrase in changes if phrase not in self._reported]
         if new:
             warn(f"{ADVICE}{'; '.join(new)}.")
 
+    def _changed_data(self, fit: FitContext) -> list[str]:
+        state = self._state
+        changes: list[str] = []
+        if state.data is not None and fit.data is not None:
+            changes += changed_values("data", state.data, fit.data.describe())
+        elif state.data is not None:
+            changes.append("the data came from an EpochDataset, and fit was given something else")
+        inexact = fit.inexact_data(state.epoch, state.batch)
+        return changes if inexact is None else [*changes, inexact]
+
 
 def changed_settings(model: keras.Model, state: TrainingState) -> list[str]:
-    """Tell how a model's compile settings differ from those that were saved."""
+    """Describe how a model's compile settings differ from the saved ones."""
     if state.compile_config is None or not introspection.is_compiled(model):
         return []
     now = json.loads(json.dumps(model.get_compile_config()))
     changes = changed_values("compile", state.compile_config, now)
-    # Keras counts objects of the same kind in a process.
+    # Keras numbers objects of the same class within a process.
     return [phrase for phrase in changes if not phrase.startswith("compile.optimizer.name was")]

@@ -262,9 +262,10 @@ def test_a_signal_to_end_leaves_nothing_behind(local_store: Store, tmp_path: Pat
     run_id = save_run()
     script = (
         "import os, signal, sys\n"
-        "from mlflow_ckpt._cli import main, restoring\n"
+        "from mlflow_ckpt._cli import main\n"
+        "from mlflow_ckpt._cli.commands import cmd_restore\n"
         # The moment of the signal is fixed: between the staging and the move.
-        "restoring.move = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "cmd_restore.move = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         f"main(['restore', {run_id!r}, '--output', 'out'])\n"
     )
     (tmp_path / "temporary").mkdir()

@@ -1,8 +1,9 @@
-"""What to predict on: arrays and tables, matched with what the model takes."""
+"""Inputs of `predict`: read from files, and matched with the inputs of a model."""
 
 from __future__ import annotations
 
 import csv
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 Array = np.ndarray[Any, Any]
-# What files that are not what their name says make their readers raise.
+# What readers raise for files that are not what their suffix says.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, MemoryError, OverflowError, RuntimeError),
     *(NotImplementedError, csv.Error, zipfile.BadZipFile, zlib.error),
@@ -24,7 +25,7 @@ _UNREADABLE = (
 
 
 def read_inputs(path: Path, array: str | None = None) -> Array | dict[str, Array]:
-    """Read what to predict on.
+    """Read the inputs of a model.
 
     Args:
         path: `.npy`: one array. `.npz`: the array called `array`, or the only one, or several to be
@@ -36,7 +37,8 @@ def read_inputs(path: Path, array: str | None = None) -> Array | dict[str, Array
         An array of shape (samples, ...), or several by name.
 
     Raises:
-        InputMismatchError: If the file is missing or holds no such thing.
+        InputMismatchError: If the file is missing or cannot be read.
+        InvalidArgumentError: If `array` is given for another type of file.
     """
     try:
         exists = path.is_file()
@@ -54,53 +56,56 @@ def read_inputs(path: Path, array: str | None = None) -> Array | dict[str, Array
     try:
         return readers[path.suffix](path)
     except _UNREADABLE as error:
-        told = str(error).rstrip(".") or type(error).__name__
+        reason = str(error).rstrip(".") or type(error).__name__
         raise InputMismatchError(
-            f"The input file {path} cannot be read as {path.suffix}: {told}."
+            f"The input file {path} cannot be read as {path.suffix}: {reason}."
         ) from error
 
 
 def match_inputs(model: keras.Model, inputs: Array | dict[str, Array]) -> Any:
-    """Check inputs against what the model takes, and give them as it takes them."""
-    wanted = getattr(model, "inputs", None)
+    """Return inputs in the structure that a model takes.
+
+    Raises:
+        InputMismatchError: If names, shapes or types are not what the model takes.
+    """
+    wanted = getattr(model, "inputs", None) or []
     if isinstance(inputs, dict):
-        if not wanted or len(wanted) < 2:
+        if len(wanted) < 2:
             raise InputMismatchError(
                 f"The input file holds {len(inputs)} arrays and the model takes one. "
                 f"Choose one with --array: {', '.join(inputs)}"
             )
-        by_key = _input_tensors(model)
-        if set(by_key) - set(inputs):
-            raise InputMismatchError(
-                f"The model takes the inputs {', '.join(by_key)}. "
-                f"Received: {', '.join(inputs)}. Name the arrays of the .npz file like them."
-            )
-        lengths = {len(inputs[key]) for key in by_key if inputs[key].ndim}
-        if len(lengths) > 1:
-            raise InputMismatchError(
-                f"The inputs have different numbers of samples: {sorted(lengths)}."
-            )
-        checked = {
-            key: _checked(inputs[key], tensor, f"the input {key!r}")
-            for key, tensor in by_key.items()
-        }
-        return checked if isinstance(model.input, dict) else list(checked.values())
-    if wanted and len(wanted) > 1:
+        return _match_by_name(model, inputs)
+    if len(wanted) > 1:
         raise InputMismatchError(
             f"The model takes {len(wanted)} inputs ({', '.join(t.name for t in wanted)}) and the "
             "file holds one array. Give an .npz file with an array of each name."
         )
-    return _checked(inputs, wanted[0] if wanted else None, "the input")
+    return _match(inputs, wanted[0] if wanted else None, "the input")
 
 
-def _input_tensors(model: keras.Model) -> dict[str, Any]:
-    """Return the model's symbolic inputs by the names that people call them."""
-    if isinstance(model.input, dict):
-        return dict(model.input)
-    return {tensor.name: tensor for tensor in model.inputs}
+def _match_by_name(model: keras.Model, arrays: dict[str, Array]) -> Any:
+    takes_dict = isinstance(model.input, dict)
+    tensors = dict(model.input) if takes_dict else {t.name: t for t in model.inputs}
+    if not tensors.keys() <= arrays.keys():
+        raise InputMismatchError(
+            f"The model takes the inputs {', '.join(tensors)}. "
+            f"Received: {', '.join(arrays)}. Name the arrays of the .npz file like them."
+        )
+    lengths = {len(arrays[name]) for name in tensors if arrays[name].ndim}
+    if len(lengths) > 1:
+        raise InputMismatchError(
+            f"The inputs have different numbers of samples: {sorted(lengths)}."
+        )
+    matched = {
+        name: _match(arrays[name], tensor, f"the input {name!r}")
+        for name, tensor in tensors.items()
+    }
+    return matched if takes_dict else list(matched.values())
 
 
-def _checked(array: Array, wanted: Any, what: str) -> Array:
+def _match(array: Array, wanted: Any, what: str) -> Array:
+    """Return an array in the shape of a symbolic input; None takes any shape."""
     if array.dtype.kind not in "biuf":
         raise InputMismatchError(
             f"Expected numbers for {what}. Received: an array of type {array.dtype}."
@@ -111,20 +116,8 @@ def _checked(array: Array, wanted: Any, what: str) -> Array:
         )
     if wanted is None:
         return array
-    shape = tuple(wanted.shape)
-    if array.ndim == 2 and len(shape) > 2 and array.shape[1] == np.prod(shape[1:], dtype=object):
-        # A table has one sample a line: give each its shape back.
-        array = array.reshape((-1, *shape[1:]))
-    fits = array.ndim == len(shape) and all(
-        size is None or size == given
-        for size, given in zip(shape[1:], array.shape[1:], strict=True)
-    )
-    if not fits:
-        expected = ", ".join("any" if size is None else str(size) for size in shape[1:])
-        hint = " Put a batch axis before it: x[None]." if array.ndim == len(shape) - 1 else ""
-        raise InputMismatchError(
-            f"Expected shape (samples, {expected}) for {what}. Received: {array.shape}.{hint}"
-        )
+    array = _unflatten(array, wanted.shape)
+    _require_shape(array, wanted.shape, what)
     whole = str(wanted.dtype).startswith(("int", "uint"))
     if whole and not np.array_equal(array, np.trunc(array)):
         raise InputMismatchError(
@@ -132,6 +125,26 @@ def _checked(array: Array, wanted: Any, what: str) -> Array:
             f"Received: numbers with fractions, of type {array.dtype}."
         )
     return array
+
+
+def _unflatten(array: Array, shape: tuple[int | None, ...]) -> Array:
+    """Return a table, one sample a line, in the shape (samples, ...) of a model's input."""
+    sizes = [size for size in shape[1:] if size is not None]
+    is_table = array.ndim == 2 < len(shape) == len(sizes) + 1
+    return array.reshape((-1, *sizes)) if is_table and array.shape[1] == math.prod(sizes) else array
+
+
+def _require_shape(array: Array, shape: tuple[int | None, ...], what: str) -> None:
+    """Raise unless an array has a shape; None is any size."""
+    if array.ndim == len(shape) and all(
+        size in (None, given) for size, given in zip(shape[1:], array.shape[1:], strict=True)
+    ):
+        return
+    expected = ", ".join("any" if size is None else str(size) for size in shape[1:])
+    hint = " Put a batch axis before it: x[None]." if array.ndim == len(shape) - 1 else ""
+    raise InputMismatchError(
+        f"Expected shape (samples, {expected}) for {what}. Received: {array.shape}.{hint}"
+    )
 
 
 def _read_npy(path: Path) -> Array:
@@ -160,28 +173,38 @@ def _read_csv(path: Path) -> Array:
     rows: list[list[float]] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
-        lines = ((reader.line_num, cells) for cells in reader if any(map(str.strip, cells)))
-        for index, (line, cells) in enumerate(lines):
+        lines = (cells for cells in reader if any(map(str.strip, cells)))
+        for index, cells in enumerate(lines):
             if len(cells) == 1 and ";" in cells[0]:
                 raise ValueError("its cells are separated by semicolons; expected commas")
-            if index == 0 and all(cell.strip() and not _is_number(cell) for cell in cells):
+            if index == 0 and all(map(_is_title, cells)):
                 continue
-            for column, cell in enumerate(cells, 1):
-                if not _is_number(cell):
-                    raise ValueError(
-                        f"line {line}, column {column} holds {cell!r}, which is not a number"
-                    )
-            rows.append([float(cell) for cell in cells])
+            rows.append(_numbers(cells, reader.line_num))
             if len(cells) != len(rows[0]):
-                raise ValueError(f"line {line} has {len(cells)} cells, the first {len(rows[0])}")
+                raise ValueError(
+                    f"line {reader.line_num} has {len(cells)} cells, the first {len(rows[0])}"
+                )
     if not rows:
         raise ValueError("it holds no numbers")
     return np.array(rows, np.float32)
 
 
-def _is_number(cell: str) -> bool:
+def _is_title(cell: str) -> bool:
+    return bool(cell.strip()) and _number(cell) is None
+
+
+def _numbers(cells: list[str], line: int) -> list[float]:
+    numbers = []
+    for column, cell in enumerate(cells, 1):
+        number = _number(cell)
+        if number is None:
+            raise ValueError(f"line {line}, column {column} holds {cell!r}, which is not a number")
+        numbers.append(number)
+    return numbers
+
+
+def _number(cell: str) -> float | None:
     try:
-        float(cell)
+        return float(cell)
     except ValueError:
-        return False
-    return True
+        return None

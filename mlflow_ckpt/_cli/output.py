@@ -1,4 +1,4 @@
-"""Writes a directory as a whole: everything is in its place, or nothing is."""
+"""Write a directory as a whole, or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def refuse_occupied(target: Path, *, overwrite: bool) -> None:
     """Raise unless a directory may be written to.
 
     Raises:
-        OutputError: If it is a file, or holds something and must not be overwritten.
+        OutputError: If it is a file, or is not empty and must not be overwritten.
     """
     try:
         is_file, occupied = target.is_file(), target.is_dir() and any(target.iterdir())
@@ -34,7 +34,11 @@ def refuse_occupied(target: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Give a directory on the target's disk; it is gone afterwards, whatever happened."""
+    """Yield a temporary directory on the target's file system.
+
+    Raises:
+        OutputError: If it cannot be made or written to.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -42,7 +46,7 @@ def staging(target: Path) -> Iterator[Path]:
         ) as staging:
             yield Path(staging)
     except MlflowCkptError:
-        # Some of ours are OSErrors too.
+        # Some of the package's errors are OSErrors too.
         raise
     except OSError as error:
         raise OutputError(
@@ -51,10 +55,10 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def move(staging: Path, target: Path) -> None:
-    """Move everything into place; only renames are left to do, so nothing is half written.
+    """Move everything into place by renames, so that no file is half written.
 
     Raises:
-        OutputError: If something else than what is replaced stands in the way.
+        OutputError: If a file is in the way that must not be replaced.
     """
     target.mkdir(exist_ok=True)
     for item in staging.iterdir():
@@ -66,7 +70,7 @@ def move(staging: Path, target: Path) -> None:
     for item in sorted(staging.iterdir()):
         place = target / item.name
         if place.is_dir():
-            # Aside first: at every moment the old directory or the new one is there.
+            # A rename cannot replace a directory: move the old one aside, and delete it last.
             place.rename(staging.with_name(f"{staging.name}.{place.name}.old"))
         item.replace(place)
         shutil.rmtree(staging.with_name(f"{staging.name}.{place.name}.old"), ignore_errors=True)
@@ -75,9 +79,9 @@ def move(staging: Path, target: Path) -> None:
 def _files_below(directory: Path) -> set[Path]:
     if not directory.is_dir():
         return set()
-    found = {item.relative_to(directory) for item in directory.rglob("*") if item.is_file()}
-    # A SavedModel's data comes in shards, numbered anew by each export.
-    return {path for path in found if not path.name.startswith("variables.data-")}
+    files = {item.relative_to(directory) for item in directory.rglob("*") if item.is_file()}
+    # Each export numbers the shards of a SavedModel's data anew.
+    return {path for path in files if not path.name.startswith("variables.data-")}
 
 
 def _in_the_way(place: Path, expected: str) -> OutputError:

@@ -1,4 +1,4 @@
-"""What a model predicted, and the files that hold it."""
+"""Predictions, and the files that they are written to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,11 +25,11 @@ _SUM_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model gave.
+    """Predictions of a model.
 
     Attributes:
         outputs: Arrays by output name, each of shape (samples, ...).
-        class_names: Names of the classes; None if the checkpoint keeps none.
+        class_names: Names of the classes; None if unknown.
     """
 
     outputs: Mapping[str, Array]
@@ -39,7 +40,7 @@ class Predictions:
         return len(next(iter(self.outputs.values())))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield a mapping a sample: class and probability of a classifier, else plain values."""
+        """Yield class and probability of each sample, or the values if it is no classifier."""
         single = len(self.outputs) == 1
         columns = {
             name: self._columns(array, "" if single else f"{name}_")
@@ -74,14 +75,14 @@ Writer = Callable[[Predictions], None]
 
 
 def is_probabilities(array: Array) -> bool:
-    """Whether each finite row is a distribution over classes, as a softmax output gives it.
+    """Whether each finite row is a distribution over classes, such as a softmax output.
 
     Args:
         array: Shape (samples, ...).
     """
     if array.ndim != 2 or array.shape[1] < 2:
         return False
-    # A sample that gave NaN must not change what the others are taken for.
+    # A sample with NaN must not change what the others are taken for.
     finite = array[np.isfinite(array).all(axis=1)]
     return bool(
         len(finite)
@@ -91,21 +92,18 @@ def is_probabilities(array: Array) -> bool:
 
 
 def writer_for(output: Path | None, *, as_json: bool, overwrite: bool) -> Writer:
-    """Return what writes predictions to a file or to standard output.
+    """Return a function that writes predictions to a file or to standard output.
 
     Raises:
         OutputError: If the file exists, or its directory does not.
-        InvalidArgumentError: If its type is unknown.
+        InvalidArgumentError: If its type is unknown, or not the one that `as_json` asks for.
     """
     if output is None:
-        return (
-            (lambda p: _write_json_lines(p, sys.stdout))
-            if as_json
-            else (lambda p: _write_csv(p, sys.stdout))
-        )
+        write_rows = _write_json_lines if as_json else _write_csv
+        return lambda predictions: write_rows(predictions, sys.stdout)
     writers: dict[str, Callable[[Predictions, Path], None]] = {
-        ".csv": lambda p, path: _write_text(p, path, _write_csv),
-        ".jsonl": lambda p, path: _write_text(p, path, _write_json_lines),
+        ".csv": partial(_write_text, _write_csv),
+        ".jsonl": partial(_write_text, _write_json_lines),
         ".npy": _write_npy,
         ".npz": _write_npz,
     }
@@ -135,7 +133,7 @@ def writer_for(output: Path | None, *, as_json: bool, overwrite: bool) -> Writer
 
 @contextmanager
 def _in_place(output: Path) -> Iterator[Path]:
-    """Give a temporary name beside the output; rename it if all went well."""
+    """Yield a temporary path beside the output, and rename it to that at the end."""
     temporary = output.with_name(f".{os.getpid()}.{output.name}")
     try:
         try:
@@ -162,7 +160,7 @@ def _write_json_lines(predictions: Predictions, file: TextIO) -> None:
 
 
 def _write_text(
-    predictions: Predictions, path: Path, write: Callable[[Predictions, TextIO], None]
+    write: Callable[[Predictions, TextIO], None], predictions: Predictions, path: Path
 ) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         write(predictions, file)
@@ -180,6 +178,6 @@ def _write_npy(predictions: Predictions, path: Path) -> None:
 def _write_npz(predictions: Predictions, path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in predictions.outputs.items():
-            # Not np.savez: an output may be called like one of its arguments.
+            # Not np.savez: an output may have the name of one of its arguments.
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Progress bars, on standard error and only where a person looks at it."""
+"""Progress bars, on standard error and only if that is a terminal."""
 
 from __future__ import annotations
 
@@ -10,35 +10,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 
 @contextmanager
-def download_bar() -> Iterator[Callable[[int, int], None]]:
-    """Give a function that takes bytes done and bytes in all, and draws them."""
-    with _bar("Downloading") as update:
-        yield update
-
-
-@contextmanager
-def upload_bar() -> Iterator[Callable[[int, int], None]]:
-    """Give the same for uploads."""
-    with _bar("Uploading") as update:
-        yield update
-
-
-@contextmanager
-def _bar(doing: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(action: str = "Downloading") -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that draws a bar, given bytes done and bytes in all."""
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
+    columns = TextColumn(action), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         # The bar appears with the first bytes: a store on local disk is read in place, without it.
-        task = progress.add_task(doing, total=None, visible=False)
-
-        def update(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total, visible=True)
-
-        yield update
+        task = progress.add_task(action, total=None, visible=False)
+        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)

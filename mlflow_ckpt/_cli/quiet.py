@@ -1,4 +1,4 @@
-"""Starts Keras's backend without its start-up messages."""
+"""Start Keras's backend without its start-up messages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from mlflow_ckpt.errors import ModelError
 
 
 def start_backend() -> None:
-    """Import Keras and let its backend find its devices, quietly.
+    """Import Keras and have its backend find its devices, quietly.
 
-    TensorFlow writes "could not find cuda drivers" and the like straight to the process's standard
-    error, before any setting of its own could stop it. They are not about the user's command.
+    TensorFlow writes messages such as "could not find cuda drivers" to the process's standard
+    error before any of its settings applies.
+
+    Raises:
+        ModelError: If the backend does not start.
     """
     try:
         with without_native_messages():
@@ -32,7 +35,7 @@ def start_backend() -> None:
 
 @contextmanager
 def without_native_messages() -> Iterator[None]:
-    """Hold back what native code writes to standard error, and show it if an exception comes."""
+    """Hold back what native code writes to standard error, and show it on an exception."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         before = os.dup(2)

@@ -41,7 +41,7 @@ def command(
     A and B are run ids (the latest checkpoint) or URIs such as ckpt:/RUN_ID/4. The exit code is 0
     if they are identical, and 1 if they differ.
     """
-    from mlflow_ckpt._cli.progress import download_bar
+    from mlflow_ckpt._cli.progress import progress_bar
     from mlflow_ckpt._loading.compare import compare
     from mlflow_ckpt._tracking.find import find
 
@@ -49,7 +49,7 @@ def command(
     of_a, of_b = (find(Query(run, tracking_uri=tracking_uri), convert) for run in (a, b))
     if not (of_a.verified and of_b.verified):
         start_backend()
-    with download_bar() as progress:
+    with progress_bar() as progress:
         difference = compare(of_a, of_b, progress)
     show(_Printed(difference, every))
     if not difference.identical:

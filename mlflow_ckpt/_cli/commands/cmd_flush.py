@@ -37,9 +37,9 @@ def command(run: str | None, tracking_uri: str | None, show: options.Show) -> No
 
     Safe to repeat, and while a training or another flush is sending.
     """
-    from mlflow_ckpt._cli.progress import upload_bar
+    from mlflow_ckpt._cli.progress import progress_bar
 
-    with upload_bar() as progress:
+    with progress_bar("Uploading") as progress:
         flushed = _flush(run, tracking_uri, progress)
     show(flushed)
     flushed.raise_if_left()
@@ -91,11 +91,6 @@ class Flushed:
     run_id: str | None
     results: tuple[Sent, ...]
 
-    @property
-    def left(self) -> list[Sent]:
-        """The entries that are still in the spool."""
-        return [result for result in self.results if result.error is not None]
-
     def to_dict(self) -> dict[str, Any]:
         """Return the results as plain values."""
         return {"entries": [result.to_dict() for result in self.results]}
@@ -114,10 +109,11 @@ class Flushed:
             IntegrityError: If an entry is damaged, which nothing can send.
             TrackingError: If entries are left for other reasons.
         """
-        if not self.left:
+        errors = [result.error for result in self.results if result.error is not None]
+        if not errors:
             return
-        many = f"{len(self.left)} of {len(self.results)} entries are still in the spool"
-        damaged = [sent.error for sent in self.left if isinstance(sent.error, IntegrityError)]
+        many = f"{len(errors)} of {len(self.results)} entries are still in the spool"
+        damaged = [error for error in errors if isinstance(error, IntegrityError)]
         if damaged:
             raise IntegrityError(
                 f"{many}, and {len(damaged)} of them damaged: nothing can send those, so delete "
@@ -125,7 +121,7 @@ class Flushed:
             ) from damaged[0]
         raise TrackingError(
             f"{many}. Nothing is lost: run the same command again once the cause is gone."
-        ) from self.left[0].error
+        ) from errors[0]
 
 
 def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flushed:

@@ -65,14 +65,14 @@ def command(
 
 def _load(query: Query, loading: Loading) -> tuple[keras.Model, Sequence[str] | None]:
     """Load a checkpoint's model for inference, and its class names if it keeps any."""
-    from mlflow_ckpt._cli.progress import download_bar
+    from mlflow_ckpt._cli.progress import progress_bar
     from mlflow_ckpt._tracking.find import find
 
     checkpoint = find(query, loading.converter())
     if not checkpoint.verified:
         click.echo(f"Unverified: mlflow_ckpt did not write {checkpoint.uri}.", err=True)
     start_backend()
-    with download_bar() as progress, checkpoint.open(progress) as opened:
+    with progress_bar() as progress, checkpoint.open(progress) as opened:
         from mlflow_ckpt._model.rebuild import model_loader
 
         model = model_loader.load_split(opened.directory, opened.manifest, loading.custom_objects)

@@ -29,13 +29,13 @@ def command(
 ) -> None:
     """Write a page of RUN, or of two runs side by side: curves, weights, architecture."""
     from mlflow_ckpt import _report
-    from mlflow_ckpt._cli.progress import download_bar
+    from mlflow_ckpt._cli.progress import progress_bar
     from mlflow_ckpt._tracking.references import resolve
     from mlflow_ckpt._tracking.store import RunStore
 
     _refuse_existing(output, overwrite=overwrite)
     runs = [run] if other is None else [run, other]
-    with download_bar() as progress:
+    with progress_bar() as progress:
         run_ids = [resolve(name, tracking_uri=tracking_uri).run_id for name in runs]
         stores = [RunStore(run_id, tracking_uri) for run_id in run_ids]
         page = _report.build(stores, always=True, progress=progress).encode()

@@ -55,7 +55,7 @@ def command(
 ) -> None:
     """Rebuild a checkpoint of RUN, verified, as files that stock Keras opens."""
     from mlflow_ckpt._cli import restoring
-    from mlflow_ckpt._cli.progress import download_bar
+    from mlflow_ckpt._cli.progress import progress_bar
     from mlflow_ckpt._tracking.find import find
 
     convert = loading.converter()
@@ -70,7 +70,7 @@ def command(
     refuse_occupied(target, overwrite=overwrite)
     # The backend takes seconds to start, so whatever is wrong with the request is told first.
     start_backend()
-    with download_bar() as progress, staging(target) as staged:
+    with progress_bar() as progress, staging(target) as staged:
         with checkpoint.open(progress) as opened:
             if form == "split":
                 tensors = restoring.write_split(opened, staged, loading.custom_objects)

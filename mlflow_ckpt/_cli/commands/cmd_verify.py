@@ -25,10 +25,10 @@ def command(query: Query, every: bool, show: options.Show) -> None:
     """Compare every file of a checkpoint of RUN with its manifest."""
     if every and query.checkpoint != "latest":
         raise click.UsageError("--all and --checkpoint contradict each other. Leave one out.")
-    from mlflow_ckpt._cli.progress import download_bar
+    from mlflow_ckpt._cli.progress import progress_bar
     from mlflow_ckpt._tracking.find import find
 
-    with download_bar() as progress:
+    with progress_bar() as progress:
         results = _verify_all(query, progress) if every else [find(query).verify(progress)]
     show(_Verified(results))
     if not all(result.ok for result in results):

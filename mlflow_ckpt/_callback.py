@@ -1,4 +1,4 @@
-"""Translates Keras's training events into checkpoints and metrics of an MLflow run."""
+"""The Keras callback that saves checkpoints and metrics of a training to an MLflow run."""
 
 from __future__ import annotations
 
@@ -29,59 +29,60 @@ from mlflow_ckpt._saving.session import Session
 from mlflow_ckpt._saving.signals import SignalHandler, is_whole
 from mlflow_ckpt.errors import MlflowCkptError
 
-# Batches in which even a patient optimizer, accumulating gradients, has made a step.
+# Batches within which an optimizer that accumulates gradients is expected to make a step.
 _LONGEST_ACCUMULATION = 64
-# What a training takes beside which drawing its report takes little.
+# Trainings of at least this length draw a report by default: its cost is negligible there.
 _LONG_SECONDS = 60
 
 
 class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     """Logs checkpoints, fingerprints and metrics of a training into an MLflow run.
 
-    Takes the place of `keras.callbacks.ModelCheckpoint`, with the same words:
+    Replaces `keras.callbacks.ModelCheckpoint` and takes the same arguments:
 
         with mlflow.start_run(), mlflow_ckpt.MlflowCheckpoint() as checkpoints:
             model.fit(x, y, epochs=5, callbacks=[checkpoints])
 
     Each checkpoint is a directory of run artifacts, `checkpoints/epoch_0003` at the end of an
-    epoch or `checkpoints/step_00001500` inside one, complete or invisible (docs/format.md).
+    epoch or `checkpoints/step_00001500` within one. A checkpoint becomes visible only when it is
+    complete (docs/format.md).
 
-    Training waits only while its state is copied in memory. Everything else happens in threads: a
-    checkpoint is written to disk, then sent, and what the server has not confirmed stays in a spool
-    on this machine (docs/saving.md). When `fit` returns, all is done; when training breaks off, the
-    last whole state is saved, at once where the callback is used as a context manager, else when
-    the process ends.
+    Training blocks only while its state is copied in memory. Background threads then write the
+    checkpoint to disk and upload it; whatever the server has not confirmed stays in a spool on this
+    machine (docs/saving.md). Everything has been uploaded when `fit` returns. If training is
+    interrupted, the last consistent state is saved: immediately if the callback is used as a
+    context manager, otherwise when the process exits.
 
     Args:
-        monitor: The metric that tells which checkpoint is best.
-        verbose: 1 prints one line a checkpoint, 0 nothing.
+        monitor: The metric that decides which checkpoint is best.
+        verbose: 1 prints one line per checkpoint, 0 prints nothing.
         save_best_only: Save only when the monitored metric improved.
-        mode: `"min"`, `"max"`, or `"auto"` to tell from the metric.
+        mode: `"min"`, `"max"`, or `"auto"` to infer it from the metric.
         save_freq: `"epoch"`, or a number of batches.
-        initial_value_threshold: Value that the metric must beat to be the best.
-        max_to_keep: How many checkpoints the run keeps, the newest and always the best: short for
-            `retention=LatestN(max_to_keep)`.
+        initial_value_threshold: Value that the metric must beat to count as the best.
+        max_to_keep: Number of newest checkpoints to keep, in addition to the best one: shorthand
+            for `retention=LatestN(max_to_keep)`.
         forms: `"full"` (architecture, weights, optimizer and compile settings in one file),
-            `"split"` (architecture and weights apart), or both.
+            `"split"` (architecture and weights in separate files), or both.
         full_format: `"keras"`, or `"h5"` for the legacy HDF5 format.
-        run_id: The run to log to; the active run if None. Where there is none, the callback starts
-            one, and ends it when training ends.
-        log_metrics: Log the epoch's metrics to the run, at step = completed epochs, unless a
-            callback of MLflow's own, such as autolog's, does it already.
-        metadata: Plain values to keep in every checkpoint, such as class names.
+        run_id: The run to log to; the active run if None. If no run is active, the callback starts
+            one and ends it when training ends.
+        log_metrics: Log the epoch's metrics to the run, at step = completed epochs, unless one of
+            MLflow's own callbacks, such as autolog's, already does.
+        metadata: JSON-serializable values to store in every checkpoint, such as class names.
         retention: Which checkpoints the run keeps: `LatestN`, `BestN`, `EveryN`, `AnyOf`.
-        on_error: What to do where a checkpoint cannot be saved or sent: `"warn"`, and go on
+        on_error: What to do if a checkpoint cannot be saved or uploaded: `"warn"` and continue
             training, or `"raise"` at the end of the batch or epoch.
-        drain_timeout: Seconds to wait, when training ends, for a server that does not answer; after
-            a signal, seconds to wait in all. What is left then stays in the spool.
+        drain_timeout: Seconds to wait at the end of training for a server that does not answer;
+            after a signal, the total seconds to wait. Unsent entries stay in the spool.
         weight_metrics: Log the norm of every weight, and of its change since the last checkpoint,
             as metrics of the run: `weights/<tensor>/norm` and `weights/<tensor>/update`.
         report: Whether to draw `checkpoints/report.html`, a page of curves and weights
-            (docs/report.md), when training has ended, which takes seconds. `"auto"` does it after
-            a training of a minute or longer.
+            (docs/report.md), at the end of training, which takes seconds. `"auto"` draws it if
+            training took a minute or longer.
 
     Raises:
-        InvalidArgumentError: If an argument is none of these.
+        InvalidArgumentError: If an argument has none of the values above.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.log_metrics = log_metrics
         self.drain_timeout = drain_timeout
         self.report = report
-        # Keras may call the end of a batch late, from another thread, where nothing is saved there.
+        # Keras may call `on_train_batch_end` late, on another thread, if nothing is saved there.
         self.async_safe = save_freq == "epoch"
         self._messages = Messages(verbose=bool(verbose), raising=on_error == "raise")
         self._best = BestTracker(self._arguments, self._messages.warn_once)
@@ -154,24 +155,24 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._others_log = False
 
     def resume_from(self, origin: Origin, *, in_place: bool, batch: int) -> None:
-        """Have the next training go on from a checkpoint; called by `resume`.
+        """Continue the next training from a checkpoint; called by `resume`.
 
         Args:
             origin: The checkpoint.
-            in_place: Whether to go on in the same run.
-            batch: Batches done of the epoch under way.
+            in_place: Whether to continue in the same run.
+            batch: Number of completed batches of the current epoch.
         """
         self._origin, self._in_place, self._begun_batches = origin, in_place, batch
 
     def get_state(self) -> dict[str, Any]:
-        """Return what a resumed training needs of this callback."""
+        """Return the state that a resumed training needs."""
         return {
             "best": self._best.best,
             "batches_since_save": self._batches.batches_since_save,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take up what `get_state` returned."""
+        """Restore the state that `get_state` returned."""
         self._best.best = state["best"]
         self._batches.batches_since_save = state["batches_since_save"]
 
@@ -190,14 +191,14 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Save and send what is left of a training that broke off."""
+        """Save and upload the last state of an interrupted training."""
         if self._training:
             self._break_off(exc)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Find or start the run, and refuse what could not be saved, before any training."""
+        """Find or start the run, and check that the model can be saved before it is trained."""
         if self._training:
-            # An exception left the last training, and whoever caught it went on.
+            # The previous training ended in an exception that the caller caught.
             self._end_training("FAILED", quietly=True)
         self._fit = FitContext(self, self._arguments.recorded())
         self._fit.move_last(self)
@@ -212,24 +213,24 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         atexit.register(self._at_exit)
 
     def _check_mlflow_callbacks(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        """Leave metrics to MLflow's own callback where one logs them to the same run."""
+        """Leave metrics to MLflow's own callback if it logs them to the same run."""
         others_log = mlflow_callbacks.logs_epochs(callbacks)
         self._others_log = self._session.defer_metrics(others_log=others_log)
         if mlflow_callbacks.saves(callbacks):
             self._messages.warn_once(mlflow_callbacks.DUPLICATE)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Note the epoch; before the first, make sure that nothing would be overwritten."""
+        """Start an epoch; before the first one, check that no checkpoint would be overwritten."""
         done, self._begun_batches = self._begun_batches, 0
         if self._fit is None or self._fit.data is None:
-            done = 0  # the epoch begins anew
+            done = 0  # the epoch is repeated from its start
         self._batches.begin_epoch(epoch, done)
         if not self._first_epoch_checked:
             named_by_step = self.save_freq != "epoch"
             try:
                 self._session.check_run(self.model, epoch, named_by_step=named_by_step)
             except BaseException:
-                # Refused before its first step: there is nothing to save when the process ends.
+                # Rejected before its first step: there is nothing to save at exit.
                 self._end_training("FAILED", limit=0.0, quietly=True)
                 raise
             self._first_epoch_checked = True
@@ -238,24 +239,24 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._pause()
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Between two batches the model is whole: end here if a signal asked for it."""
-        # Keras may tell late that a batch ended; that the next one begins is sure.
+        """Stop if a signal was received: between two batches the model is consistent."""
+        # Keras may report the end of a batch late, but never the start of the next one.
         self._batches.end_batch(batch - 1)
         self._pause()
         self._batches.begin_batch(batch)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Save inside an epoch, if that is asked for."""
+        """Save within an epoch if `save_freq` is a number of batches."""
         self._batches.end_batch(batch)
         if self.save_freq != "epoch":
             self._save_inside_epoch(batch, logs)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Note that no step is under way."""
+        """Record that no training step is in progress."""
         self._batches.rest()
 
     def on_test_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """End here if a signal asked for it."""
+        """Stop if a signal was received."""
         if self._training:
             self._pause()
 
@@ -271,7 +272,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         elif self._due:
             self._due = False
             self._save(CheckpointName("step", introspection.step_of(self.model)), metrics)
-        self._session.tell(self.params)
+        self._session.notify(self.params)
 
     def _save(self, name: CheckpointName, metrics: Mapping[str, float]) -> None:
         self._session.save(
@@ -283,22 +284,22 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
     def _capture(self) -> TrainingState:
-        """Capture what the training keeps besides its model."""
+        """Capture the training state that is not part of the model."""
         if self._fit is None:
             return TrainingState()
         return self._fit.capture(batch=self._batches.batch, params=self.params)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Wait until everything is sent, and end the run that this callback started."""
+        """Wait for all uploads, and end the run if this callback started it."""
         self._end_training("FINISHED")
         self._signals.raise_received()
 
     def _pause(self) -> None:
-        """End the training between two batches if a signal asked for it."""
+        """End the training between two batches if a signal was received."""
         if self._signals.received is None:
             return
         reason = str(self._signals.reason)
-        self._messages.tell_interrupted(reason, self.drain_timeout)
+        self._messages.notify_interrupted(reason, self.drain_timeout)
         try:
             self._session.save_interrupted(*(self.model, self._batches, reason, self._capture))
         finally:
@@ -306,7 +307,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._signals.raise_received()
 
     def _break_off(self, exc: BaseException | None) -> None:
-        """Save the last whole state of a training that an exception ended."""
+        """Save the last consistent state of a training that an exception ended."""
         interrupted = isinstance(exc, KeyboardInterrupt)
         reason = "exit" if exc is None else type(exc).__name__
         try:
@@ -318,31 +319,31 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _save_if_whole(self, exc: BaseException | None, reason: str) -> None:
         if getattr(self.model, "history", None) is not self._history:
-            why = f"({reason}), and the model has been trained further since"
+            when = f"({reason}), and the model has been trained further since"
         elif not is_whole(self.model, exc, in_step=self._batches.in_step):
-            why = f"inside a step ({reason}), which may have left the model half updated"
+            when = f"inside a step ({reason}), which may have left the model half updated"
         else:
             self._session.save_interrupted(*(self.model, self._batches, reason, self._capture))
             return
         self._messages.warn(
-            f"The training broke off {why}, so its state was not saved. The checkpoints are whole."
+            f"The training broke off {when}, so its state was not saved. The checkpoints are whole."
         )
 
     def _at_exit(self) -> None:
-        # A forked child inherits this, but not the threads, nor the training.
+        # A forked child inherits this handler, but neither the threads nor the training.
         if not self._training or self._process != os.getpid():
             return
         if self._thread is threading.current_thread():
             self._break_off(getattr(sys, "last_value", None))
         else:
-            # That thread may be in the middle of a step.
+            # The training thread may be in the middle of a step.
             self._end_training("FAILED", quietly=True)
 
     def _end_training(
         self, status: str, *, limit: float | None = None, quietly: bool = False
     ) -> None:
         self._training = False
-        lasted = time.monotonic() - self._began
+        seconds = time.monotonic() - self._began
         atexit.unregister(self._at_exit)
         self._session.end(
             status,
@@ -351,17 +352,17 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             limit=limit,
             params=self.params,
             quietly=quietly,
-            report=self.report is True or (self.report == "auto" and lasted >= _LONG_SECONDS),
+            report=self.report is True or (self.report == "auto" and seconds >= _LONG_SECONDS),
         )
 
     def _save_inside_epoch(self, batch: int, logs: Mapping[str, Any] | None) -> None:
-        position, every = self._batches, int(self.save_freq)
-        if position.batches_since_save < every:
+        position, save_freq = self._batches, int(self.save_freq)
+        if position.batches_since_save < save_freq:
             return
         step = introspection.step_of(self.model)
         if step <= self._session.saved_step:
-            # Gradients are being accumulated, or a step overflowed: save with the next real step.
-            patience = 2 * every + _LONGEST_ACCUMULATION
+            # Gradients are being accumulated or a step overflowed: save at the next real step.
+            patience = 2 * save_freq + _LONGEST_ACCUMULATION
             if position.batches_since_save > patience:
                 self._messages.warn_once(
                     f"The model's optimizer made no step in {patience} batches, so "
@@ -371,8 +372,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             return
         position.batches_since_save = 0
         if self._fit is not None and position.batch == self._fit.steps(self.params):
-            # With what validation and the other callbacks are yet to do, once they did it.
+            # Save at the end of the epoch instead, after validation and the other callbacks.
             self._due = True
             return
         self._save(CheckpointName("step", step), scalars(logs))
-        self._session.tell(self.params)
+        self._session.notify(self.params)

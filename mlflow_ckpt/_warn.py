@@ -1,4 +1,4 @@
-"""Warnings that point at the user's own line, past this package's and Keras's."""
+"""Warnings that point at the user's line, skipping frames of this package and of Keras."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _NOT_THE_USER = ("mlflow_ckpt", "keras")
 
 
 def warn(message: str) -> None:
-    """Warn of something, where the user's code called whatever it came from."""
+    """Issue a warning at the innermost line of the user's code."""
     warnings.warn(message, stacklevel=_level_of_user())
 
 
 def _level_of_user() -> int:
-    """Return how far up the stack the line is that a person knows: not one of ours, or Keras's."""
+    """Return the stack level of the innermost frame outside this package and Keras."""
     level, frame = 1, sys._getframe(1)
     while frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USER:
         if frame.f_back is None:
@@ -27,11 +27,11 @@ def _level_of_user() -> int:
 
 @cache
 def mention_untested(library: str, version: str, tested: tuple[str, ...]) -> None:
-    """Log, once a process, that a library's version is not one that this package was tested with.
+    """Log, once per process, that a library's version was not tested with this package.
 
     Args:
-        library: Its name.
-        version: The version that is running.
+        library: The library's name.
+        version: The version in use.
         tested: The tested versions, such as `("3.17", "3.18")`.
     """
     if ".".join(version.split(".")[:2]) not in tested:

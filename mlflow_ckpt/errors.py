@@ -1,32 +1,33 @@
 """The exceptions of mlflow_ckpt.
 
-Every message is one sentence or two: the problem, what was expected, what was received, what to do.
+Every message states the problem, what was expected, what was received, and what to do.
 
     MlflowCkptError
-    ├── InvalidArgumentError (ValueError)       an argument that no run could satisfy
-    │   └── SelectorError                       a selector or reference that does not parse
+    ├── InvalidArgumentError (ValueError)       an argument is invalid, whatever the run
+    │   └── SelectorError                       a selector or reference cannot be parsed
     ├── NotFoundError (LookupError)
-    │   ├── RunNotFoundError                    the tracking server knows no such run
+    │   ├── RunNotFoundError                    the run does not exist
     │   ├── CheckpointNotFoundError             the run has no such checkpoint
-    │   ├── FormNotFoundError                   the checkpoint was saved without the form asked for
-    │   └── MetricNotFoundError                 `best` by a metric that no checkpoint recorded
-    ├── CheckpointExistsError (FileExistsError) a save that would overwrite a checkpoint
-    ├── IntegrityError                          what was read is not what was saved
+    │   ├── FormNotFoundError                   the checkpoint was saved without the requested form
+    │   └── MetricNotFoundError                 no checkpoint recorded the metric of `best`
+    ├── CheckpointExistsError (FileExistsError) a save would overwrite a checkpoint
+    ├── IntegrityError                          stored data is damaged or altered
     │   ├── ManifestError                       manifest.json cannot be read
     │   │   └── NewerSchemaError                ... because a newer mlflow_ckpt wrote it
-    │   ├── VerificationError                   files missing, extra or altered; carries the result
-    │   └── FingerprintMismatchError            the rebuilt model is not the saved one
+    │   ├── VerificationError                   files missing, extra or altered (see `result`)
+    │   └── FingerprintMismatchError            the rebuilt model differs from the saved one
     ├── ModelError
     │   ├── UnsupportedModelError               Keras cannot save this model in this form
     │   ├── ModelLoadError                      Keras cannot rebuild the model
     │   │   └── UnknownObjectError              ... because a class or function is unknown
-    │   ├── WeightsMismatchError                weights do not fit the given model
-    │   └── InputMismatchError                  data to predict on does not fit the model
+    │   ├── WeightsMismatchError                weights do not fit the model
+    │   └── InputMismatchError                  input data does not fit the model
     ├── OutputError (OSError)                   an output file or directory cannot be written
     └── TrackingError                           the tracking server or artifact store failed
-        ├── RequestRefusedError                 ... says no, and will say it again
-        ├── CheckpointBusyError                 ... because another process saves that checkpoint
+        ├── RequestRefusedError                 ... because it rejected the request
+        ├── CheckpointBusyError                 ... because another process is saving it
         └── TrackingUnavailableError (ConnectionError)
+                                            ... because it does not answer
 """
 
 from __future__ import annotations
@@ -64,18 +65,18 @@ __all__ = [
 
 
 class MlflowCkptError(Exception):
-    """Base of every error that mlflow_ckpt raises on purpose."""
+    """Base class of all errors that mlflow_ckpt raises deliberately."""
 
 
 class InvalidArgumentError(MlflowCkptError, ValueError):
-    """An argument that no run could satisfy."""
+    """An argument is invalid, whatever the run."""
 
 
 class SelectorError(InvalidArgumentError):
-    """A selector or reference that does not parse.
+    """A selector or reference cannot be parsed.
 
     Attributes:
-        received: The text that was given.
+        received: The text that was passed.
     """
 
     def __init__(self, message: str, *, received: str) -> None:
@@ -84,14 +85,14 @@ class SelectorError(InvalidArgumentError):
 
 
 class NotFoundError(MlflowCkptError, LookupError):
-    """Something asked for by name does not exist."""
+    """The requested run, checkpoint, form or metric does not exist."""
 
 
 class RunNotFoundError(NotFoundError):
-    """The tracking server knows no such run.
+    """The run does not exist on the tracking server.
 
     Attributes:
-        run_id: The run asked for.
+        run_id: The requested run.
     """
 
     def __init__(self, message: str, *, run_id: str) -> None:
@@ -104,7 +105,7 @@ class CheckpointNotFoundError(NotFoundError):
 
     Attributes:
         run_id: The run that was searched.
-        available: Names of the checkpoints that it has, oldest first.
+        available: Names of the run's checkpoints, oldest first.
     """
 
     def __init__(self, message: str, *, run_id: str, available: Sequence[str] = ()) -> None:
@@ -114,10 +115,10 @@ class CheckpointNotFoundError(NotFoundError):
 
 
 class FormNotFoundError(NotFoundError):
-    """The checkpoint was saved without the form asked for.
+    """The checkpoint was saved without the requested form.
 
     Attributes:
-        available: The forms that it has.
+        available: The forms that it was saved in.
     """
 
     def __init__(self, message: str, *, available: Sequence[str]) -> None:
@@ -126,10 +127,10 @@ class FormNotFoundError(NotFoundError):
 
 
 class MetricNotFoundError(NotFoundError):
-    """`best` was asked for by a metric that no checkpoint recorded.
+    """No checkpoint recorded the metric that `best` is to be judged by.
 
     Attributes:
-        metric: The metric asked for.
+        metric: The requested metric.
         available: The metrics that were recorded.
     """
 
@@ -143,7 +144,7 @@ class CheckpointExistsError(MlflowCkptError, FileExistsError):
     """A save would overwrite a checkpoint.
 
     Attributes:
-        run_id: The run that holds it.
+        run_id: The run that holds the checkpoint.
         name: The checkpoint's name, such as `epoch_0003`.
     """
 
@@ -154,15 +155,15 @@ class CheckpointExistsError(MlflowCkptError, FileExistsError):
 
 
 class IntegrityError(MlflowCkptError):
-    """What was read is not what was saved."""
+    """Stored data is damaged, or differs from what was saved."""
 
 
 class ManifestError(IntegrityError):
-    """`manifest.json` cannot be read: not JSON, or not shaped as docs/format.md says."""
+    """`manifest.json` is not valid JSON, or does not follow docs/format.md."""
 
 
 class NewerSchemaError(ManifestError):
-    """The file was written by a newer mlflow_ckpt than this one.
+    """The file was written by a newer version of mlflow_ckpt.
 
     Attributes:
         found: Schema version in the file.
@@ -179,7 +180,7 @@ class VerificationError(IntegrityError):
     """Files of a checkpoint are missing, extra or altered.
 
     Attributes:
-        result: A `VerificationResult`: what differs, file by file and tensor by tensor.
+        result: A `VerificationResult`, which lists the differing files and tensors.
     """
 
     def __init__(self, message: str, *, result: Any) -> None:
@@ -188,10 +189,10 @@ class VerificationError(IntegrityError):
 
 
 class FingerprintMismatchError(IntegrityError):
-    """The rebuilt model's tensors are not those that were saved.
+    """The rebuilt model's tensors differ from the saved ones.
 
     Attributes:
-        tensors: Names of the tensors that differ, are missing or are new.
+        tensors: Names of the tensors that differ, are missing or are extra.
     """
 
     def __init__(self, message: str, *, tensors: Sequence[str]) -> None:
@@ -204,7 +205,7 @@ class ModelError(MlflowCkptError):
 
 
 class UnsupportedModelError(ModelError):
-    """Keras cannot save this model in the form asked for."""
+    """Keras cannot save this model in the requested form."""
 
 
 class ModelLoadError(ModelError):
@@ -212,7 +213,7 @@ class ModelLoadError(ModelError):
 
 
 class UnknownObjectError(ModelLoadError):
-    """The architecture names a class or function that this process does not know.
+    """The architecture refers to a class or function that is unknown to this process.
 
     Attributes:
         name: The unknown class or function.
@@ -224,7 +225,7 @@ class UnknownObjectError(ModelLoadError):
 
 
 class WeightsMismatchError(ModelError):
-    """The checkpoint's weights do not fit the model that was given.
+    """The checkpoint's weights do not fit the model.
 
     Attributes:
         tensors: Names of the tensors that do not fit.
@@ -236,7 +237,7 @@ class WeightsMismatchError(ModelError):
 
 
 class InputMismatchError(ModelError):
-    """Data to predict on does not fit the model's input."""
+    """The data to predict on does not fit the model's inputs."""
 
 
 class OutputError(MlflowCkptError, OSError):
@@ -244,18 +245,18 @@ class OutputError(MlflowCkptError, OSError):
 
 
 class TrackingError(MlflowCkptError):
-    """The tracking server or its artifact store failed or refused."""
+    """The tracking server or its artifact store failed or rejected a request."""
 
 
 class RequestRefusedError(TrackingError):
-    """The tracking server says no to a request, and would say so again."""
+    """The tracking server rejected a request; retrying would not help."""
 
 
 class CheckpointBusyError(TrackingError):
-    """Another process is uploading a checkpoint of that name.
+    """Another process is uploading a checkpoint of the same name.
 
     Attributes:
-        run_id: The run that both save to.
+        run_id: The run that both processes save to.
         name: The checkpoint's name.
     """
 

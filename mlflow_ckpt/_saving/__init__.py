@@ -1,1 +1,1 @@
-"""From a Keras event to the spool: snapshots, the writer thread, and what the training is told."""
+"""Save checkpoints: from Keras events through snapshots and the writer thread to the spool."""

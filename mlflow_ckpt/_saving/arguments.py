@@ -1,4 +1,4 @@
-"""Check arguments before anything is done."""
+"""Checks the arguments of the callback and the saver."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mlflow_ckpt.errors import InvalidArgumentError
 
 @dataclass(frozen=True)
 class CallbackArguments:
-    """The checked arguments of an `MlflowCheckpoint`, by its own words.
+    """The checked arguments of an `MlflowCheckpoint`, under the same names.
 
     Raises:
-        InvalidArgumentError: If an argument is not what `MlflowCheckpoint` documents.
+        InvalidArgumentError: If an argument is not as documented in `MlflowCheckpoint`.
     """
 
     monitor: str
@@ -59,9 +59,9 @@ class CallbackArguments:
             object.__setattr__(self, name, value)
 
     def recorded(self) -> dict[str, Any]:
-        """Return the arguments as plain values, to be kept in checkpoints.
+        """Return the arguments as JSON-serializable values to store in checkpoints.
 
-        A retention policy that a user wrote is left out.
+        A user-defined retention policy is omitted.
         """
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         policy = None if self.retention is None else describe_policy(self.retention)
@@ -72,22 +72,22 @@ def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
     """Return the forms in canonical order.
 
     Raises:
-        InvalidArgumentError: Unless they are one or both of `"full"` and `"split"`.
+        InvalidArgumentError: If they are not one or both of `"full"` and `"split"`.
     """
-    given = [forms] if isinstance(forms, str) else list(forms)
-    if not given or not set(given) <= set(layout.FORMS):
+    names = [forms] if isinstance(forms, str) else list(forms)
+    if not names or not set(names) <= set(layout.FORMS):
         raise InvalidArgumentError(
             "Unrecognized forms. Expected ('full',), ('split',) or ('full', 'split'). "
             f"Received: forms={forms!r}"
         )
-    return tuple(form for form in layout.FORMS if form in given)
+    return tuple(form for form in layout.FORMS if form in names)
 
 
 def check_full_format(full_format: str) -> None:
     """Check the format of the full form.
 
     Raises:
-        InvalidArgumentError: Unless it is `"keras"` or `"h5"`.
+        InvalidArgumentError: If it is neither `"keras"` nor `"h5"`.
     """
     if full_format not in layout.FULL_FORMATS:
         raise InvalidArgumentError(
@@ -96,10 +96,10 @@ def check_full_format(full_format: str) -> None:
 
 
 def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the metadata as a plain mapping.
+    """Return the metadata as a dictionary of JSON values.
 
     Raises:
-        InvalidArgumentError: Unless JSON can hold it.
+        InvalidArgumentError: If it cannot be written as JSON.
     """
     try:
         text = json.dumps(dict(metadata or {}), allow_nan=False, ensure_ascii=False)
@@ -113,10 +113,10 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def check_mode(mode: str) -> None:
-    """Check which way a metric improves.
+    """Check `mode`.
 
     Raises:
-        InvalidArgumentError: Unless it is `"auto"`, `"min"` or `"max"`.
+        InvalidArgumentError: If it is not `"auto"`, `"min"` or `"max"`.
     """
     if mode not in ("auto", *MODES):
         raise InvalidArgumentError(
@@ -125,16 +125,16 @@ def check_mode(mode: str) -> None:
 
 
 def check_save_freq(save_freq: str | int, monitor: str, *, save_best_only: bool) -> None:
-    """Check how often to save.
+    """Check `save_freq`.
 
     Args:
         save_freq: `"epoch"`, or a number of batches.
-        monitor: The metric that tells which checkpoint is best.
-        save_best_only: Whether only the best is saved.
+        monitor: The metric that decides which checkpoint is best.
+        save_best_only: Whether only checkpoints that improve on it are saved.
 
     Raises:
-        InvalidArgumentError: Unless it is `"epoch"` or a number of batches, and the metric is known
-            at such moments if saving depends on it.
+        InvalidArgumentError: If it is neither `"epoch"` nor a positive number of batches, or if
+            saving depends on a metric that is not available within an epoch.
     """
     if save_freq != "epoch" and (
         isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1
@@ -152,10 +152,10 @@ def check_save_freq(save_freq: str | int, monitor: str, *, save_best_only: bool)
 
 
 def check_on_error(on_error: str) -> None:
-    """Check what to do where a checkpoint cannot be saved.
+    """Check `on_error`.
 
     Raises:
-        InvalidArgumentError: Unless `on_error` is `"warn"` or `"raise"`.
+        InvalidArgumentError: If it is neither `"warn"` nor `"raise"`.
     """
     if on_error not in ("warn", "raise"):
         raise InvalidArgumentError(
@@ -164,10 +164,10 @@ def check_on_error(on_error: str) -> None:
 
 
 def check_report(report: bool | str) -> None:
-    """Check whether to draw a report.
+    """Check `report`.
 
     Raises:
-        InvalidArgumentError: Unless it is True, False or `"auto"`.
+        InvalidArgumentError: If it is not True, False or `"auto"`.
     """
     if report is not True and report is not False and report != "auto":
         raise InvalidArgumentError(
@@ -176,10 +176,10 @@ def check_report(report: bool | str) -> None:
 
 
 def check_drain_timeout(seconds: float) -> None:
-    """Check how long to wait when training ends.
+    """Check `drain_timeout`.
 
     Raises:
-        InvalidArgumentError: If they are negative, NaN or no number.
+        InvalidArgumentError: If it is not a number, or is negative or NaN.
     """
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not number or not seconds >= 0:
@@ -192,10 +192,10 @@ def check_drain_timeout(seconds: float) -> None:
 def check_retention(
     max_to_keep: int | None, retention: RetentionPolicy | None
 ) -> RetentionPolicy | None:
-    """Return the policy that two arguments ask for together; None if all is kept.
+    """Combine `max_to_keep` and `retention`; return None if all checkpoints are kept.
 
     Raises:
-        InvalidArgumentError: If both are given, or one is no policy.
+        InvalidArgumentError: If both are passed, or one is invalid.
     """
     if max_to_keep is not None and retention is not None:
         raise InvalidArgumentError(
@@ -210,6 +210,6 @@ def check_retention(
 
 
 def arguments_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `MlflowCheckpoint` that `CallbackArguments.recorded` described."""
-    described = settings.get("retention")
-    return {**settings, "retention": None if described is None else policy_of(described)}
+    """Restore arguments of `MlflowCheckpoint` from `CallbackArguments.recorded`."""
+    description = settings.get("retention")
+    return {**settings, "retention": None if description is None else policy_of(description)}

@@ -1,14 +1,14 @@
-"""Where a training is, batch by batch."""
+"""The position of a training: epoch and batch."""
 
 from __future__ import annotations
 
 
 class BatchCounter:
-    """Counts the epochs and batches that Keras tells of.
+    """Counts the epochs and batches that Keras reports.
 
     Attributes:
         epoch: Number of completed epochs.
-        batches_since_save: Batches since a checkpoint was saved inside an epoch.
+        batches_since_save: Number of batches since the last save within an epoch.
     """
 
     def __init__(self) -> None:
@@ -19,37 +19,37 @@ class BatchCounter:
 
     @property
     def in_step(self) -> bool:
-        """Whether a step has begun that was not heard to end."""
+        """Whether a step has begun whose end has not been reported."""
         return self._begun > self._ended
 
     @property
     def inside_epoch(self) -> bool:
-        """Whether the epoch has made a step."""
+        """Whether the current epoch has completed a batch."""
         return self.batch > 0
 
     @property
     def batch(self) -> int:
-        """Batches done of the epoch under way."""
+        """Number of completed batches of the current epoch."""
         return self._skipped + self._ended + 1
 
     def begin_epoch(self, epoch: int, skipped: int = 0) -> None:
-        """Note that an epoch begins.
+        """Record that an epoch begins.
 
         Args:
             epoch: Number of completed epochs.
-            skipped: Batches of it that an earlier training has done.
+            skipped: Number of its batches that an earlier training completed.
         """
         self.epoch = epoch
         self._skipped = skipped
         self._begun = self._ended = -1
 
     def begin_batch(self, batch: int) -> None:
-        """Note that the step of a batch begins."""
+        """Record that the step of a batch begins."""
         self._begun = batch
 
     def end_batch(self, batch: int) -> None:
-        """Note that a step ended: with `steps_per_execution`, that of the last batch of several."""
-        # Keras may tell late, and then out of order.
+        """Record that a step ended; with `steps_per_execution`, the last of several."""
+        # Keras may report this late, and then out of order.
         if batch > self._ended:
             self.batches_since_save += batch - self._ended
             self._ended = batch

@@ -1,4 +1,4 @@
-"""Which of a training's checkpoints is the best so far."""
+"""Tracks the best checkpoint of a training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mlflow_ckpt.errors import InvalidArgumentError
 
 
 class BestTracker:
-    """Judges by the monitored metric whether a checkpoint is the best so far.
+    """Decides by the monitored metric whether a checkpoint is the best so far.
 
     Args:
-        arguments: Those of the callback.
-        warn_once: Warns, unless the same warning has been given before.
+        arguments: The callback's arguments.
+        warn_once: Issues a warning unless it was issued before.
 
     Attributes:
         best: The best value so far; None before the first.
@@ -35,29 +35,30 @@ class BestTracker:
         self._warn_once = warn_once
 
     def reset(self) -> None:
-        """Forget the best value, because another run begins."""
+        """Reset the best value for a new run."""
         self.best = self._threshold
         self._previous = []
 
     def recall(self, metrics: Iterable[Mapping[str, float]]) -> None:
-        """Take up the metrics of the checkpoints that the run held before this training."""
+        """Include the metrics of the checkpoints that the run had before this training."""
         self._previous = list(metrics)
 
     def judge(
         self, model: keras.Model, metrics: Mapping[str, float]
     ) -> tuple[Monitor | None, bool]:
-        """Tell by what a moment is judged, and whether it is the best so far.
+        """Compare metrics with the best so far.
 
         Returns:
-            The monitor, or None where it cannot tell which checkpoint is best; and the verdict.
+            The monitor, or None if it cannot decide which checkpoint is best; and whether it
+            improved.
 
         Raises:
-            InvalidArgumentError: If only the best is saved and it is unclear which that is.
+            InvalidArgumentError: If only the best is saved and the monitor cannot decide.
         """
         monitor = self._resolve(model, metrics)
         if monitor is None:
             return None, False
-        self._take_up(monitor)
+        self._compare_previous(monitor)
         value = metrics[monitor.name]
         if math.isnan(value):
             self._warn_once(
@@ -68,11 +69,10 @@ class BestTracker:
                     else "It is never the best."
                 )
             )
-        improved = is_better(value, self.best, monitor.mode)
-        return monitor, improved
+        return monitor, is_better(value, self.best, monitor.mode)
 
     def is_skipped(self, improved: bool) -> bool:
-        """Whether a moment that was judged so is not saved."""
+        """Whether to skip a save, given the result of `judge`."""
         return self._save_best_only and not improved
 
     def _resolve(self, model: keras.Model, metrics: Mapping[str, float]) -> Monitor | None:
@@ -104,7 +104,7 @@ class BestTracker:
         )
         return None
 
-    def _take_up(self, monitor: Monitor) -> None:
+    def _compare_previous(self, monitor: Monitor) -> None:
         for metrics in self._previous:
             value = metrics.get(monitor.name, math.nan)
             if is_better(value, self.best, monitor.mode):

@@ -1,4 +1,4 @@
-"""Composes a checkpoint's directory: the model's files, the MLflow model, and the manifest."""
+"""Writes a checkpoint's directory: the model's files, the MLflow model, and the manifest."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import keras
 
 from mlflow_ckpt import __version__
 from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._format.manifest import Manifest, hash_files
 from mlflow_ckpt._format.monitor import Monitor
-from mlflow_ckpt._model.capture import snapshot, write_snapshot
+from mlflow_ckpt._model.capture import write_snapshot
 from mlflow_ckpt._model.capture.buffers import Buffers, Shapes, Views
+from mlflow_ckpt._model.capture.snapshot import Descriptions, Snapshot
+from mlflow_ckpt._model.capture.snapshot import take as take_snapshot
 from mlflow_ckpt._model.capture.updates import Update
 from mlflow_ckpt._model.files import architecture
 from mlflow_ckpt._model.files.training_state import TrainingState
@@ -28,9 +31,9 @@ from mlflow_ckpt.errors import MlflowCkptError
 
 @dataclass(frozen=True)
 class Job:
-    """A snapshot that is to be written, and what the model does not know of it."""
+    """A snapshot to write, and the properties of its checkpoint."""
 
-    taken: snapshot.Snapshot
+    snapshot: Snapshot
     name: str
     epoch: int
     metrics: Mapping[str, float]
@@ -42,16 +45,16 @@ class Job:
 
 
 class Composer:
-    """Takes snapshots and makes directories of them, all in the same forms.
+    """Takes snapshots of models and writes them as checkpoint directories.
 
     Args:
         run_id: The run that the checkpoints belong to.
         forms: `"full"`, `"split"` or both.
         full_format: `"keras"` or `"h5"`.
-        metadata: Plain values to keep in every checkpoint.
+        metadata: JSON-serializable values to store in every checkpoint.
 
     Attributes:
-        lineage: Where the training came from; empty if it started fresh.
+        lineage: The checkpoint that the training continues from; empty for a new training.
     """
 
     def __init__(
@@ -68,57 +71,57 @@ class Composer:
         self._metadata = metadata
         self.lineage: Mapping[str, Any] = {}
         self._versions = versions()
-        self._descriptions = snapshot.Descriptions()
+        self._descriptions = Descriptions()
 
     @property
-    def _wanted_format(self) -> str | None:
+    def _format_of_full(self) -> str | None:
         return self._full_format if "full" in self._forms else None
 
     def check(self, model: keras.Model) -> Shapes:
-        """Try out what a snapshot would do, without copying anything.
+        """Check that a model can be saved, without copying its weights.
 
-        Of a model that has no weights yet, only the architecture is tried.
+        Of a model that has no weights yet, only the architecture is checked.
 
         Returns:
-            What buffers a snapshot needs.
+            The shapes of the buffers that a snapshot needs.
 
         Raises:
             UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
         """
         if not model.built:
-            architecture.require_format(architecture.describe(model), self._wanted_format)
+            architecture.require_format(architecture.describe(model), self._format_of_full)
             return {}
         views = Views()
         self.take(model, views).close()
         return views.shapes
 
-    def take(self, model: keras.Model, buffers: Buffers) -> snapshot.Snapshot:
+    def take(self, model: keras.Model, buffers: Buffers) -> Snapshot:
         """Take a snapshot of a built model.
 
         Raises:
             UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
         """
-        taken = snapshot.take(
+        snapshot = take_snapshot(
             model,
-            full_format=self._wanted_format,
+            full_format=self._format_of_full,
             buffers=buffers,
             descriptions=self._descriptions,
         )
         try:
-            write_snapshot.require_complete(taken, self._forms, self._full_format)
+            write_snapshot.require_complete(snapshot, self._forms, self._full_format)
         except MlflowCkptError:
-            taken.close()
+            snapshot.close()
             raise
-        return taken
+        return snapshot
 
     def compose(self, job: Job, directory: Path) -> SavedCheckpoint:
-        """Write a checkpoint, the manifest among it, into an empty directory.
+        """Write a checkpoint, including its manifest, into an empty directory.
 
         Raises:
             OSError: If the disk is full or cannot be written.
         """
         fingerprint = write_snapshot.write(
-            job.taken,
+            job.snapshot,
             directory,
             epoch=job.epoch,
             forms=self._forms,
@@ -134,8 +137,8 @@ class Composer:
                 full_format=self._full_format,
                 keras_version=self._versions["keras"],
                 backend=self._versions["keras_backend"],
-                schema=job.taken.schema,
-                metadata={**self._metadata, "epoch": job.epoch, "step": job.taken.step},
+                schema=job.snapshot.schema,
+                metadata={**self._metadata, "epoch": job.epoch, "step": job.snapshot.step},
             )
         files = [
             path.relative_to(directory).as_posix()
@@ -146,13 +149,13 @@ class Composer:
             run_id=self._run_id,
             name=job.name,
             epoch=job.epoch,
-            step=job.taken.step,
-            created=job.taken.created.isoformat(timespec="seconds"),
+            step=job.snapshot.step,
+            created=job.snapshot.created.isoformat(timespec="seconds"),
             forms=self._forms,
-            full_format=self._wanted_format,
+            full_format=self._format_of_full,
             files=hash_files(directory, files),
             weights_digest=fingerprint.weights_digest,
-            architecture_digest=_required(fingerprint),
+            architecture_digest=_architecture_digest(fingerprint),
             metrics=job.metrics,
             monitor=job.monitor,
             versions=self._versions,
@@ -165,18 +168,18 @@ class Composer:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what writes a checkpoint, and the Keras backend's name."""
+    """Return the versions of Python and the libraries in use, and the Keras backend's name."""
     backend = keras.config.backend()
-    found = {"mlflow_ckpt": __version__, "python": python_version(), "keras_backend": backend}
+    result = {"mlflow_ckpt": __version__, "python": python_version(), "keras_backend": backend}
     for name in ("keras", backend, "numpy", "h5py", "mlflow"):
         try:
-            found[name] = version(name)
+            result[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            result[name] = "unknown"
+    return result
 
 
-def _required(fingerprint: Fingerprint) -> Any:
+def _architecture_digest(fingerprint: Fingerprint) -> Digest:
     digest = fingerprint.architecture_digest
     assert digest is not None, "a snapshot always has an architecture"  # noqa: S101
     return digest

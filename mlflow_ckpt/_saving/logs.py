@@ -1,4 +1,4 @@
-"""What Keras reports of an epoch or a batch."""
+"""The logs that Keras reports for an epoch or a batch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import keras
 
 
 def scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return the scalar values among Keras's logs, which may be NumPy's or the backend's."""
-    found = {}
+    """Return the scalars among Keras's logs, which may be NumPy values or backend tensors."""
+    metrics = {}
     for name, value in (logs or {}).items():
         array = keras.ops.convert_to_numpy(value)
         if array.size == 1 and array.dtype.kind in "biuf":
-            found[name] = float(array.reshape(()))
-    return found
+            metrics[name] = float(array.reshape(()))
+    return metrics

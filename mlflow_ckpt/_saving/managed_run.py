@@ -1,4 +1,4 @@
-"""The run that the callback starts where none is active, and ends when training ends."""
+"""Starts a run if none is active, and ends it when training ends."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import InvalidArgumentError
 
-# MLflow's own patience with a server that is away, four minutes, is not for the end of a training.
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
+# MLflow retries for four minutes if a server is down, which is too long at the end of a training.
+_WITHOUT_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
 
 
 class ManagedRun:
-    """A run of MLflow's that the callback answers for, if it had to start one."""
+    """The MLflow run that the callback started, if any."""
 
     def __init__(self) -> None:
         self._run_id: str | None = None
 
     @property
     def is_active(self) -> bool:
-        """Whether there is one, and it is MLflow's active run still."""
+        """Whether the callback started a run that is still MLflow's active one."""
         active = mlflow.active_run()
         return active is not None and active.info.run_id == self._run_id
 
@@ -33,11 +33,11 @@ class ManagedRun:
         """Return the id of MLflow's active run; start one if there is none.
 
         Args:
-            origin: What the training goes on from; None if it starts fresh.
-            in_place: Whether it goes on in the same run.
+            origin: The checkpoint that the training continues from; None for a new training.
+            in_place: Whether it continues in the same run.
 
         Raises:
-            InvalidArgumentError: If it is to go on in the same run, and another one is active.
+            InvalidArgumentError: If it continues in the same run while another one is active.
         """
         active = mlflow.active_run()
         if active is not None and in_place and origin and active.info.run_id != origin.run_id:
@@ -47,29 +47,29 @@ class ManagedRun:
                 "in_place=True."
             )
         if active is None:
-            active = mlflow.start_run(**_arguments(origin, in_place=in_place))
+            active = mlflow.start_run(**_start_arguments(origin, in_place=in_place))
             self._run_id = active.info.run_id
         return str(active.info.run_id)
 
     def end(self, status: str) -> None:
-        """End the run that was started, if there is one.
+        """End the run if the callback started it.
 
         Args:
-            status: `"FINISHED"`, `"FAILED"` or `"KILLED"`. It is sent once, and not again: the
-                spool does that (`CheckpointSaver.end_run`).
+            status: `"FINISHED"`, `"FAILED"` or `"KILLED"`. It is sent without retries, which are
+                left to the spool (`CheckpointSaver.end_run`).
         """
         if self.is_active:
-            with environment(_IMPATIENT), suppress(MlflowException):
+            with environment(_WITHOUT_RETRIES), suppress(MlflowException):
                 mlflow.end_run(status)
         self._run_id = None
 
 
-def _arguments(origin: Origin | None, *, in_place: bool) -> dict[str, Any]:
+def _start_arguments(origin: Origin | None, *, in_place: bool) -> dict[str, Any]:
     if origin is None:
         return {}
     if in_place:
         return {"run_id": origin.run_id}
     if origin.tracking_uri and RunStore(origin.run_id).tracking_uri != origin.tracking_uri:
         return {}
-    # The pages show a child below its parent only where both are in the same experiment.
+    # MLflow's UI nests a child below its parent only if both are in the same experiment.
     return {"experiment_id": RunStore(origin.run_id).run.info.experiment_id}

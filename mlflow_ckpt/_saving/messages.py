@@ -1,12 +1,13 @@
-"""Tells whoever trains what happened behind the training's back."""
+"""Warnings and progress lines about saving, shown on the training thread."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlflow_ckpt._format.text import listed
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.metric_names import allowed_names
 from mlflow_ckpt._tracking.spool import entries, spool_directory
@@ -17,11 +18,11 @@ from mlflow_ckpt.errors import MlflowCkptError, TrackingError
 
 
 class Messages:
-    """Warnings, lines and errors of one callback, always on the training thread.
+    """Shows the warnings, lines and errors of one callback, always on the training thread.
 
     Args:
-        verbose: Whether to print a line for each checkpoint.
-        raising: Whether what goes wrong is raised rather than warned of.
+        verbose: Whether to print a line per checkpoint.
+        raising: Whether to raise errors rather than warn of them.
     """
 
     def __init__(self, *, verbose: bool, raising: bool) -> None:
@@ -31,43 +32,44 @@ class Messages:
         self._outage = False
 
     def warn(self, message: str) -> None:
-        """Warn."""
+        """Issue a warning."""
         warn(message)
 
     def warn_once(self, message: str) -> None:
-        """Warn, if it has not been said yet."""
+        """Issue a warning unless it was issued before."""
         if message not in self._warned:
             self._warned.add(message)
             self.warn(message)
 
-    def say(self, line: str, params: Mapping[str, Any] | None) -> None:
-        """Print a line, if asked for.
+    def print_line(self, line: str, params: Mapping[str, Any] | None) -> None:
+        """Print a line if `verbose`.
 
         Args:
             line: The line.
-            params: What Keras says of the training.
+            params: The training's parameters as Keras reports them.
         """
         if self._verbose:
-            # Keras's progress bar leaves the cursor behind itself.
+            # Keras's progress bar leaves the cursor at its end.
             start = "\n" if (params or {}).get("verbose") == 1 else ""
             print(f"{start}{line}", flush=True)  # noqa: T201
 
-    def tell(
+    def notify(
         self,
         outcomes: Sequence[Outcome],
         params: Mapping[str, Any] | None,
         *,
         quietly: bool = False,
     ) -> None:
-        """Tell what happened.
+        """Show outcomes: a line per uploaded checkpoint, and warnings or errors.
 
         Args:
             outcomes: The outcomes, in order.
-            params: What Keras says of the training.
-            quietly: Raise nothing, because an exception is on its way already.
+            params: The training's parameters as Keras reports them.
+            quietly: Warn rather than raise, because another exception is propagating.
 
         Raises:
-            Exception: What nobody expected; and what went wrong, where that is to be raised.
+            Exception: The first unexpected error, or the first error of any kind if `raising`.
+                None if `quietly`.
         """
         raised: Exception | None = None
         for outcome in outcomes:
@@ -82,24 +84,24 @@ class Messages:
                     raised.add_note(f"And: {type(error).__name__}: {error}")
             elif checkpoint is not None and outcome.sent:
                 self._outage = False
-                self.say(_describe(checkpoint), params)
+                self.print_line(_describe(checkpoint), params)
             elif checkpoint is not None:
                 self._warn_of_nonfinite(checkpoint)
         if raised is not None:
             raise raised
 
-    def tell_unsaved(self, name: object, error: Exception) -> None:
-        """Tell that a checkpoint was not saved, because its state could not be copied.
+    def warn_of_unsaved(self, name: object, error: Exception) -> None:
+        """Warn that a checkpoint was not saved because its state could not be copied.
 
         Raises:
-            Exception: The error, where what goes wrong is to be raised.
+            Exception: The error, if `raising`.
         """
         if self._raising:
             raise error
         self.warn_once(f"The checkpoint {name} was not saved: {error}")
 
     def loggable(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Return metrics under names that MLflow takes; tell which it does not."""
+        """Return metrics under names that MLflow accepts; warn of names that it does not."""
         names = allowed_names(metrics)
         for name, allowed in names.items():
             if allowed != name:
@@ -108,29 +110,31 @@ class Messages:
                 )
         return {names[name]: value for name, value in metrics.items()}
 
-    def tell_interrupted(self, signal: str, seconds: float) -> None:
-        """Tell whoever pressed Ctrl-C what they wait for, and how not to."""
+    def notify_interrupted(self, signal: str, seconds: float) -> None:
+        """Print what a received signal leads to, and how to stop immediately."""
         line = f"{signal}: training ends here. Saving its state and sending what is left takes at"
         print(f"\n{line} most {seconds:g} s; a second {signal} ends it at once.", file=sys.stderr)  # noqa: T201
 
-    def tell_left(self, left: Sequence[Entry], saver: CheckpointSaver, *, quietly: bool) -> None:
-        """Tell what the server has not got, and how to send it.
+    def warn_of_unsent(
+        self, unsent: Sequence[Entry], saver: CheckpointSaver, *, quietly: bool
+    ) -> None:
+        """Warn of entries that the server has not received, and name the command to send them.
 
         Raises:
-            TrackingError: With the same message, where what goes wrong is to be raised.
+            TrackingError: Instead of the warning, if `raising` and not `quietly`.
         """
-        if not left:
+        if not unsent:
             return
-        message = _left(left, saver)
+        message = _unsent_message(unsent, saver)
         if self._raising and not quietly:
             raise TrackingError(message)
         self.warn(message)
 
-    def tell_unavailable(self, error: MlflowCkptError) -> None:
-        """Tell that training begins without the server.
+    def warn_of_unavailable_server(self, error: MlflowCkptError) -> None:
+        """Warn that training begins without the server.
 
         Raises:
-            MlflowCkptError: The error, where what goes wrong is to be raised.
+            MlflowCkptError: The error, if `raising`.
         """
         if self._raising:
             raise error
@@ -142,40 +146,38 @@ class Messages:
             kept = "" if entry is None else f" What was saved stays in {entry.path}."
             self.warn_once(f"{error}{kept}")
         elif not self._outage:
-            # Once an outage is enough: nobody wants to read of each file that it stops.
+            # Warn once per outage rather than once per file.
             self._outage = True
             self.warn_once(
                 f"{error} Training goes on; what is saved waits on this machine and is sent again."
             )
 
     def _warn_of_nonfinite(self, checkpoint: SavedCheckpoint) -> None:
-        broken = checkpoint.fingerprint.nonfinite()
-        if not broken:
-            return
-        listed = ", ".join(
+        tensors = [
             f"{tensor.label} ({tensor.statistics.nan_count} NaN, "
             f"{tensor.statistics.inf_count} Inf of {math.prod(tensor.shape)})"
-            for tensor in broken[:3]
-        )
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+            for tensor in checkpoint.fingerprint.nonfinite()
+        ]
+        if not tensors:
+            return
         self.warn(
             f"THE MODEL DIVERGED: checkpoint {checkpoint.manifest.name} holds NaN or infinite "
-            f"values in {len(broken)} tensors: {listed}{more}. Resume from an earlier checkpoint."
+            f"values in {len(tensors)} tensors: {listed(tensors, 3)}. "
+            "Resume from an earlier checkpoint."
         )
 
 
-def _left(left: Sequence[Entry], saver: CheckpointSaver) -> str:
-    checkpoints = [entry for entry in left if entry.kind == entries.CHECKPOINT]
-    others = len(left) - len(checkpoints)
+def _unsent_message(unsent: Sequence[Entry], saver: CheckpointSaver) -> str:
+    checkpoints = [entry for entry in unsent if entry.kind == entries.CHECKPOINT]
+    records = len(unsent) - len(checkpoints)
     parts = []
     if checkpoints:
         size = sum(entry.size for entry in checkpoints)
-        parts.append(
-            f"{_count(checkpoints, 'checkpoint')} ({_abridged([e.name for e in checkpoints])}; "
-            f"{size / 1e6:.1f} MB)"
-        )
-    if others:
-        parts.append(f"{others} record{'' if others == 1 else 's'} of metrics and tags")
+        names = _abridged([entry.name for entry in checkpoints])
+        count = _count(len(checkpoints), "checkpoint")
+        parts.append(f"{count} ({names}; {size / 1e6:.1f} MB)")
+    if records:
+        parts.append(f"{_count(records, 'record')} of metrics and tags")
     because = f" {saver.failure}" if saver.failure is not None else ""
     return (
         f"NOT EVERYTHING OF RUN {saver.run_id} IS ON THE SERVER: {' and '.join(parts)} wait in "
@@ -184,17 +186,14 @@ def _left(left: Sequence[Entry], saver: CheckpointSaver) -> str:
 
 
 def flush_command(saver: CheckpointSaver) -> str:
-    """Return the command that sends what is left."""
-    own = (
-        ""
-        if saver.spool.root == spool_directory.platform_root()
-        else (f"{spool_directory.ENVIRONMENT_VARIABLE}={saver.spool.root} ")
-    )
-    return f"{own}mlflow-ckpt flush {saver.run_id}"
+    """Return the command that sends the remaining entries of the spool."""
+    is_default = saver.spool.root == spool_directory.platform_root()
+    prefix = "" if is_default else f"{spool_directory.ENVIRONMENT_VARIABLE}={saver.spool.root} "
+    return f"{prefix}mlflow-ckpt flush {saver.run_id}"
 
 
-def _count(things: Collection[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _abridged(names: Sequence[str]) -> str:

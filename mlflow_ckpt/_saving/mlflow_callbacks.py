@@ -1,4 +1,4 @@
-"""MLflow's own callbacks in the same training: from autolog, or put there by the user."""
+"""Detects MLflow's own callbacks in a training, added by autolog or by the user."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ DUPLICATE = (
 
 
 def logs_epochs(callbacks: Iterable[keras.callbacks.Callback]) -> bool:
-    """Whether one of MLflow's callbacks logs the metrics of each epoch to the active run."""
-    return any(
-        _is(each, _LOGGING) and getattr(each, "log_every_epoch", False) for each in callbacks
-    )
+    """Whether one of MLflow's callbacks logs the metrics of every epoch to the active run."""
+    return any(_is(c, _LOGGING) and getattr(c, "log_every_epoch", False) for c in callbacks)
 
 
 def saves(callbacks: Iterable[keras.callbacks.Callback]) -> bool:
     """Whether one of MLflow's callbacks saves checkpoints as well."""
-    return any(_is(each, _SAVING) for each in callbacks)
+    return any(_is(callback, _SAVING) for callback in callbacks)
 
 
 def _is(callback: keras.callbacks.Callback, name: str) -> bool:
-    # By name: mlflow.tensorflow imports TensorFlow, whatever the backend.
+    # By name, because mlflow.tensorflow imports TensorFlow whatever the backend.
     return any(
         kind.__name__ == name and kind.__module__.startswith("mlflow.")
         for kind in type(callback).__mro__

@@ -1,4 +1,4 @@
-"""Keeps a training from going over what its run holds already."""
+"""Prevents a training from overwriting checkpoints of its run."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from mlflow_ckpt.errors import CheckpointExistsError
 def check_no_overwrite(
     store: RunStore, waiting: Sequence[Entry], epoch: int, step: int | None
 ) -> list[Mapping[str, float]]:
-    """Raise if a training would write checkpoints again that its run holds.
+    """Check that a training does not overwrite checkpoints of its run.
 
     Args:
         store: The run.
-        waiting: What is in the spool for it.
+        waiting: The run's entries in the spool.
         epoch: Number of completed epochs when training begins.
-        step: The optimizer's step, if checkpoints are named by it.
+        step: The optimizer's step if checkpoints are named by it, else None.
 
     Returns:
-        The metrics of the checkpoints that the run holds.
+        The metrics of the run's checkpoints.
 
     Raises:
-        CheckpointExistsError: Then.
+        CheckpointExistsError: If the training starts before the newest checkpoint of the run.
         TrackingError: If the server fails.
     """
     existing, damaged = Catalog(store).scan()
     manifests = [checkpoint.manifest for checkpoint in existing]
     manifests += [entry.manifest() for entry in waiting if entry.kind == entries.CHECKPOINT]
-    # A damaged checkpoint is not overwritten either.
+    # Damaged checkpoints must not be overwritten either.
     names = [CheckpointName.parse(name) for name in [*(m.name for m in manifests), *damaged]]
     epochs = [manifest.epoch for manifest in manifests]
     epochs += [name.number for name in names if name and name.unit == "epoch"]

@@ -1,9 +1,8 @@
-"""Saves checkpoints of a model into a run, behind the back of whoever trains it.
+"""Saves checkpoints of a model to a run in background threads.
 
-    snapshot (caller's thread) -> write into the spool (writer) -> send (uploader)
+    snapshot (caller's thread) -> write to the spool (writer) -> upload (uploader)
 
-A plain object that knows neither callbacks nor training loops: `MlflowCheckpoint` translates
-Keras's events into calls of it.
+Independent of callbacks and training loops: `MlflowCheckpoint` calls it on Keras's events.
 """
 
 from __future__ import annotations
@@ -40,24 +39,24 @@ from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui.weight_metrics import weight_metrics
 from mlflow_ckpt.errors import InvalidArgumentError, TrackingError
 
-# Snapshots that may wait to be written. A third waits for the first: memory stays bounded.
+# Number of snapshots that may wait to be written; another save blocks, which bounds memory.
 IN_FLIGHT = 2
 
 
 class CheckpointSaver:
-    """Saves checkpoints into one run.
+    """Saves checkpoints to one run.
 
     Args:
         store: The run.
         forms: `"full"`, `"split"` or both.
         full_format: `"keras"` or `"h5"`.
-        metadata: Plain values to keep in every checkpoint, such as class names.
+        metadata: JSON-serializable values to store in every checkpoint, such as class names.
         retention: Which checkpoints the run keeps; all if None.
         weight_metrics: Whether to log the norm of every weight, and of its change since the last
             checkpoint, as metrics of the run.
 
     Raises:
-        InvalidArgumentError: If an argument is none of these.
+        InvalidArgumentError: If an argument has none of the values above.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class CheckpointSaver:
             self.spool, store, after=None if retention is None else self._retain
         )
         self._writer = Worker("mlflow_ckpt writer", self._outcomes.add_error)
-        # The last one used first: the second takes memory only if it is needed.
+        # Last in, first out: the second set allocates memory only if it is needed.
         self._buffers: LifoQueue[Buffers] = LifoQueue()
         for _ in range(IN_FLIGHT):
             self._buffers.put(Buffers())
@@ -96,43 +95,43 @@ class CheckpointSaver:
 
     @property
     def run_id(self) -> str:
-        """The run that checkpoints go to."""
+        """The run that checkpoints are saved to."""
         return self._store.run_id
 
     @property
     def failure(self) -> Exception | None:
-        """Why the last attempt to send something failed; None if it did not."""
+        """Error of the last attempt to send an entry; None if it succeeded."""
         return self._uploader.failure
 
     @property
     def spool(self) -> Spool:
-        """Where checkpoints are until the run has them."""
+        """The spool that holds checkpoints until they are uploaded."""
         return self._checkpoint_writer.spool
 
     def adopt(self) -> list[Entry]:
-        """Take on what earlier processes left in the spool for this run, and return it."""
+        """Queue and return the entries that earlier processes left in the spool for this run."""
         self.spool.sweep(self.run_id)
-        found = []
+        adopted = []
         for entry in self.spool.entries(self.run_id):
             if entry.tracking_uri != self._store.tracking_uri:
                 continue
             if entry.kind == entries.STATUS:
-                self._forget(entry)
+                self._discard_status(entry)
             else:
-                found.append(entry)
+                adopted.append(entry)
                 self._uploader.add(entry)
-        return found
+        return adopted
 
-    def _forget(self, entry: Entry) -> None:
-        """Drop how an earlier training ended: the run goes on."""
-        with self.spool.locked(entry) as held:
-            if held:
+    def _discard_status(self, entry: Entry) -> None:
+        """Remove the final status of an earlier training, because the run continues."""
+        with self.spool.locked(entry) as is_locked:
+            if is_locked:
                 self.spool.remove(entry)
 
     def check(self, model: keras.Model) -> None:
-        """Try out what a save would do, so that nobody trains what cannot be saved.
+        """Check that a model can be saved, before it is trained.
 
-        Of a model that has no weights yet, only the architecture is tried.
+        Of a model that has no weights yet, only the architecture is checked.
 
         Raises:
             UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
@@ -142,12 +141,12 @@ class CheckpointSaver:
 
         def reserve() -> None:
             try:
-                with suppress(MemoryError):  # then the first snapshot tells, if it has none either
+                with suppress(MemoryError):  # the first snapshot raises it if need be
                     buffers.reserve(shapes)
             finally:
                 self._buffers.put(buffers)
 
-        # Meanwhile training begins: it is slow to get so much memory for the first time.
+        # In the background, because the first allocation of this much memory is slow.
         self._writer.submit(reserve)
 
     def save(
@@ -162,25 +161,25 @@ class CheckpointSaver:
         interrupted: str | None = None,
         training: TrainingState | None = None,
     ) -> int:
-        """Save a checkpoint, whole or not at all. Returns once the state is copied.
+        """Save a checkpoint atomically. Returns once the state is copied.
 
-        Waits if two checkpoints are still to be written to disk.
+        Blocks while two checkpoints wait to be written to disk.
 
         Args:
             model: A built model.
-            name: What to call the checkpoint, such as `epoch_0003`.
+            name: The checkpoint's name, such as `epoch_0003`.
             epoch: Number of completed epochs.
-            metrics: Values that belong to this moment.
-            monitor: The metric that tells which checkpoint is best.
-            best: Whether this one is the best so far.
-            interrupted: What breaks the training off, such as `"SIGTERM"`; None for nothing.
-            training: The state of what trains the model, if it is known.
+            metrics: The metrics to record with the checkpoint.
+            monitor: The metric that decides which checkpoint is best.
+            best: Whether this checkpoint is the best so far.
+            interrupted: What interrupted the training, such as `"SIGTERM"`; None if nothing did.
+            training: State of the training besides the model; None if unknown.
 
         Returns:
             The optimizer's step.
 
         Raises:
-            InvalidArgumentError: If `name` is not how a checkpoint is named.
+            InvalidArgumentError: If `name` is not a valid checkpoint name.
             UnsupportedModelError: If Keras cannot save the model in the forms asked for.
         """
         if CheckpointName.parse(str(name)) is None:
@@ -190,48 +189,48 @@ class CheckpointSaver:
             )
         buffers = self._buffers.get()
         try:
-            taken = self._composer.take(model, buffers)
+            snapshot = self._composer.take(model, buffers)
         except BaseException:
             self._buffers.put(buffers)
             raise
-        job = Job(taken, str(name), epoch, dict(metrics), monitor, best, interrupted, training)
+        job = Job(snapshot, str(name), epoch, dict(metrics), monitor, best, interrupted, training)
 
         def write() -> None:
             try:
-                update = self._updates.measure(taken.tensors, job.name)
+                update = self._updates.measure(snapshot.tensors, job.name)
                 self._keep(replace(job, update=update))
             finally:
-                taken.close()
+                snapshot.close()
                 self._buffers.put(buffers)
 
         self._writer.submit(write)
-        return taken.step
+        return snapshot.step
 
     def set_lineage(self, lineage: Mapping[str, Any]) -> None:
-        """Note in every further checkpoint where its training came from."""
+        """Set the lineage to record in all further checkpoints."""
         self._composer.lineage = dict(lineage)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics at one step of MLflow's charts. Returns at once."""
+        """Log metrics at one step of MLflow's charts. Returns immediately."""
         timestamp = int(time.time() * 1000)
         self._submit_record(
             kind=entries.METRICS, metrics=dict(metrics), step=step, timestamp=timestamp
         )
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the run. Returns at once."""
+        """Set tags of the run. Returns immediately."""
         self._submit_record(kind=entries.TAGS, tags=dict(tags))
 
     def end_run(self, status: str) -> None:
-        """Set the status of the run to `"FINISHED"` or the like. Returns at once."""
+        """Set the status of the run, such as `"FINISHED"`. Returns immediately."""
         timestamp = int(time.time() * 1000)
         self._submit_record(kind=entries.STATUS, status=status, timestamp=timestamp)
 
     def _submit_record(self, **values: Any) -> None:
-        self._writer.submit(lambda: self._record(values))
+        self._writer.submit(lambda: self._record(**values))
 
     def outcomes(self) -> list[Outcome]:
-        """Return what happened since the last call."""
+        """Return the outcomes since the last call."""
         self._outcomes.add_sent(self._uploader.outcomes())
         return self._outcomes.take()
 
@@ -242,16 +241,16 @@ class CheckpointSaver:
         limit: float | None = None,
         unless: Callable[[], bool] = lambda: False,
     ) -> list[Entry]:
-        """Wait until everything is written and sent.
+        """Wait until everything is written and uploaded.
 
         Args:
             patience: Seconds to wait for a server that does not answer.
-            limit: Seconds to wait for uploads in all; as long as there is progress if None. What
-                has not been written to this machine's disk is waited for.
-            unless: Tells, asked again and again, that there is a reason to wait no longer.
+            limit: Total seconds to wait for uploads; None to wait while there is progress. Writes
+                to this machine's disk are always completed.
+            unless: Polled while waiting; stop waiting once it returns True.
 
         Returns:
-            What is left, and stays in the spool.
+            The unsent entries, which stay in the spool.
         """
         started = time.monotonic()
         self._writer.join()
@@ -265,7 +264,7 @@ class CheckpointSaver:
         return self._uploader.pending()
 
     def _release_memory(self) -> None:
-        """Give back the buffers' memory; those that are still being written keep theirs."""
+        """Free the memory of the buffers that are not in use."""
         free = []
         while not self._buffers.empty():
             free.append(self._buffers.get())
@@ -282,15 +281,15 @@ class CheckpointSaver:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Wait until everything is sent, and raise the first thing that went wrong."""
-        left = self.finish(patience=30.0)
+        """Wait for all uploads, and raise the first error."""
+        unsent = self.finish(patience=30.0)
         failures = [outcome.error for outcome in self.outcomes() if outcome.error is not None]
         if exc is None and failures:
             raise failures[0]
-        if exc is None and left:
+        if exc is None and unsent:
             raise TrackingError(
-                f"{left[0].label} of the run {self.run_id} could not be sent in time. It stays in "
-                f"the spool {self.spool.root}."
+                f"{unsent[0].label} of the run {self.run_id} could not be sent in time. It stays "
+                f"in the spool {self.spool.root}."
             )
 
     def _keep(self, job: Job) -> None:
@@ -298,21 +297,21 @@ class CheckpointSaver:
         self._outcomes.add_written(saved)
         self._uploader.add(entry)
         if self._weight_metrics and job.interrupted is None:
-            values = {"metrics": weight_metrics(saved.fingerprint)}
-            timestamp = int(job.taken.created.timestamp() * 1000)
+            metrics = weight_metrics(saved.fingerprint)
+            timestamp = int(job.snapshot.created.timestamp() * 1000)
             step = saved.manifest.chart_step
-            self._record({"kind": entries.METRICS, **values, "step": step, "timestamp": timestamp})
+            self._record(kind=entries.METRICS, metrics=metrics, step=step, timestamp=timestamp)
 
-    def _record(self, values: dict[str, Any]) -> None:
-        entry = self._checkpoint_writer.record(values)
+    def _record(self, **values: Any) -> None:
+        entry = self._checkpoint_writer.record(**values)
         if entry is not None:
             self._uploader.add(entry)
 
     def _retain(self, _: Manifest) -> None:
-        """Remove what the retention policy does not keep; on the uploader's thread."""
+        """Apply the retention policy. Runs on the uploader's thread."""
         if self._retention is None:
             return
         try:
             removal.remove_planned(self._store, prune_plan.plan(self._store, self._retention))
-        except Exception as error:  # noqa: BLE001 - a policy is the user's code; see `outcomes`
+        except Exception as error:  # noqa: BLE001 - a policy is user code; see `outcomes`
             self._outcomes.add_error(error)

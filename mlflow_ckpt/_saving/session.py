@@ -1,4 +1,4 @@
-"""A run that trainings save into, one after another: what is saved, sent, and told of it."""
+"""The saving side of a callback: its run, its checkpoints, and its messages."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from mlflow_ckpt.errors import MlflowCkptError, TrackingError, TrackingUnavailab
 
 
 class Session:
-    """The trainings of one callback.
+    """Saves the trainings of one callback, one after another.
 
     Args:
-        arguments: Those of the callback.
-        best: Judges which checkpoint is the best.
-        messages: Tells the user what happened.
+        arguments: The callback's arguments.
+        best: Decides which checkpoint is the best.
+        messages: Shows warnings and progress to the user.
 
     Attributes:
-        saved_step: The optimizer's step at the last checkpoint; -1 before there is one.
+        saved_step: The optimizer's step at the last checkpoint; -1 before the first.
     """
 
     def __init__(
@@ -63,24 +63,25 @@ class Session:
         *,
         in_place: bool = False,
     ) -> None:
-        """Find or start the run, and refuse what could not be saved.
+        """Find or start the run, and check that the model can be saved.
 
         Args:
-            model: The model that is to be trained.
-            run_id: The run; MLflow's active one if None, or a new one.
-            origin: What the training goes on from; None if it starts fresh.
-            in_place: Whether it goes on in the same run.
+            model: The model to train.
+            run_id: The run; if None, MLflow's active run, or a new one if none is active.
+            origin: The checkpoint that the training continues from; None for a new training.
+            in_place: Whether it continues in the same run.
 
         Raises:
-            InvalidArgumentError: If it is to go on in the same run, and another one is active.
+            InvalidArgumentError: If it continues in the same run while another one is active.
             UnsupportedModelError: If Keras cannot save the model.
         """
         keras_private.mention_untested_version()
         mlflow_private.mention_untested_version()
         same = in_place and origin is not None and run_id == origin.run_id
-        chosen = None if same else run_id
         try:
-            saver = self._open(chosen or self._managed_run.active_or_new(origin, in_place=in_place))
+            if same or not run_id:
+                run_id = self._managed_run.active_or_new(origin, in_place=in_place)
+            saver = self._open(run_id)
             saver.check(model)
         except BaseException:
             self._managed_run.end("FAILED")
@@ -89,9 +90,9 @@ class Session:
         self._origin, self._logged = origin, {}
         saver.set_lineage({} if origin is None else origin.to_dict())
         if origin is not None and self._store is not None:
-            new = resumed_runs.lineage_tags(origin, self._store)
-            if new:
-                saver.set_tags(new)
+            lineage_tags = resumed_runs.lineage_tags(origin, self._store)
+            if lineage_tags:
+                saver.set_tags(lineage_tags)
 
     def _open(self, run_id: str) -> CheckpointSaver:
         if self._saver is None or self._saver.run_id != run_id:
@@ -109,13 +110,13 @@ class Session:
         return self._saver
 
     def defer_metrics(self, *, others_log: bool) -> bool:
-        """Leave the run's metrics to MLflow's own callback, if there is one and it logs to it.
+        """Leave metrics to MLflow's own callback if it logs to this run.
 
         Args:
-            others_log: Whether one logs each epoch's metrics to MLflow's active run.
+            others_log: Whether such a callback logs every epoch's metrics to MLflow's active run.
 
         Returns:
-            Whether it logs to this run.
+            Whether that is this run.
         """
         active = mlflow.active_run()
         same = active is not None and active.info.run_id == self.saver.run_id
@@ -124,15 +125,15 @@ class Session:
         return others_log and same
 
     def check_run(self, model: keras.Model, epoch: int, *, named_by_step: bool) -> None:
-        """Refuse to repeat what the run holds; go on without a look if its server is away.
+        """Check, if the server answers, that no checkpoint of the run would be overwritten.
 
         Args:
             model: The model, before its first step.
             epoch: Number of completed epochs.
-            named_by_step: Whether checkpoints are saved inside epochs.
+            named_by_step: Whether checkpoints are saved within epochs.
 
         Raises:
-            CheckpointExistsError: If the training would write checkpoints again.
+            CheckpointExistsError: If the training would overwrite checkpoints.
         """
         waiting = self.saver.adopt()
         step = self.saved_step = introspection.step_of(model)
@@ -144,32 +145,32 @@ class Session:
                 self._store, waiting, epoch, step if named_by_step else None
             )
         except TrackingUnavailableError as error:
-            self._messages.tell_unavailable(error)
+            self._messages.warn_of_unavailable_server(error)
         else:
             self._best.recall(previous)
             if self._origin is not None:
-                self._continue(self._store, self._origin, waiting)
+                self._link_to_origin(self._store, self._origin, waiting)
 
-    def _continue(self, store: RunStore, origin: Origin, waiting: Sequence[Entry]) -> None:
-        """Tie a resumed training to what was there before."""
+    def _link_to_origin(self, store: RunStore, origin: Origin, waiting: Sequence[Entry]) -> None:
+        """Link a resumed training to the run that it continues."""
         try:
             if origin.run_id == store.run_id:
                 resumed_runs.clear_tag(store, tags.INTERRUPTED)
                 self._logged = resumed_runs.logged_steps(store, waiting)
             else:
-                resumed_runs.tell_parent(store, origin)
+                resumed_runs.tag_parent(store, origin)
         except (TrackingError, LookupError) as error:
             self._messages.warn(f"The run that the training goes on from was not told: {error}")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log an epoch's metrics, but for those that the run has at that step already."""
-        new = resumed_runs.unlogged(self._messages.loggable(metrics), step, self._logged)
-        if new:
-            self.saver.log_metrics(new, step)
+        """Log an epoch's metrics, except those that the run already has at that step."""
+        unlogged = resumed_runs.unlogged(self._messages.loggable(metrics), step, self._logged)
+        if unlogged:
+            self.saver.log_metrics(unlogged, step)
 
     @property
     def saver(self) -> CheckpointSaver:
-        """What saves into the run.
+        """The saver of the current run.
 
         Raises:
             RuntimeError: If no training has begun.
@@ -188,18 +189,18 @@ class Session:
         params: Mapping[str, Any] | None,
         capture: Callable[[], TrainingState],
     ) -> None:
-        """Save a checkpoint, unless only the best is saved and this is not it."""
+        """Save a checkpoint, unless `save_best_only` is set and the metric did not improve."""
         saver = self.saver
         monitor, improved = self._best.judge(model, metrics)
         if monitor is not None and self._best.is_skipped(improved):
-            self._messages.say(
+            self._messages.print_line(
                 f"{name}: {monitor.name} did not improve from {self._best.best}, not saved",
                 params,
             )
             return
-        before = self._best.best
+        previous_best = self._best.best
         if improved and monitor is not None:
-            # The state that is saved includes it.
+            # Set before `capture()`, because the saved state includes it.
             self._best.best = metrics[monitor.name]
         try:
             self.saved_step = saver.save(
@@ -211,10 +212,10 @@ class Session:
                 training=capture(),
             )
         except BaseException as error:
-            self._best.best = before
+            self._best.best = previous_best
             if not isinstance(error, (MlflowCkptError, OSError, MemoryError)):
                 raise
-            self._messages.tell_unsaved(name, error)
+            self._messages.warn_of_unsaved(name, error)
 
     def save_interrupted(
         self,
@@ -223,12 +224,12 @@ class Session:
         reason: str,
         capture: Callable[[], TrainingState],
     ) -> None:
-        """Save the state of a training that breaks off, unless it is that of the last checkpoint.
+        """Save the state of an interrupted training, unless the last checkpoint already holds it.
 
         Args:
-            model: The model, whole.
-            position: Where the training is.
-            reason: What breaks it off, such as `"SIGTERM"`.
+            model: The model, in a consistent state.
+            position: The position of the training.
+            reason: What interrupted it, such as `"SIGTERM"`.
             capture: Captures the state of the training.
         """
         saver = self._saver
@@ -252,14 +253,14 @@ class Session:
                     "of the interrupted training by: it was not saved."
                 )
             saver.set_tags({tags.INTERRUPTED: f"{reason} at step {step}"})
-        except Exception as error:  # noqa: BLE001 - another exception is on its way already
+        except Exception as error:  # noqa: BLE001 - another exception is propagating
             self._messages.warn(
                 f"The interrupted training's state was not saved: {type(error).__name__}: {error}"
             )
 
-    def tell(self, params: Mapping[str, Any] | None) -> None:
-        """Tell what happened since the last call."""
-        self._messages.tell(self.saver.outcomes(), params)
+    def notify(self, params: Mapping[str, Any] | None) -> None:
+        """Show the outcomes since the last call."""
+        self._messages.notify(self.saver.outcomes(), params)
 
     def end(
         self,
@@ -272,26 +273,26 @@ class Session:
         quietly: bool,
         report: bool = False,
     ) -> None:
-        """Wait until everything is sent, tell what is not, and end a run of our own.
+        """Wait for all uploads, warn of unsent entries, and end the run if the callback started it.
 
         Args:
-            status: What the training ended as: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
-            interruption: Tells of signals, after which the waiting is limited.
+            status: Final status of the training: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
+            interruption: Receives signals, after which the wait is limited to `patience`.
             patience: Seconds to wait for a server that does not answer.
-            limit: Seconds to wait in all; as long as there is progress if None.
-            params: What Keras says of the training.
-            quietly: Raise nothing, because an exception is on its way already.
-            report: Whether to publish the run's report, if all went well.
+            limit: Total seconds to wait; None to wait while there is progress.
+            params: The training's parameters as Keras reports them.
+            quietly: Warn rather than raise, because another exception is propagating.
+            report: Whether to publish the run's report if everything was uploaded.
         """
         saver = self._saver
         try:
             if saver is not None:
                 if self._managed_run.is_active:
                     saver.end_run(status)
-                left = _finish(saver, interruption, patience, limit)
-                self._messages.tell(saver.outcomes(), params, quietly=quietly)
-                self._messages.tell_left(left, saver, quietly=quietly)
-                if report and status == "FINISHED" and not left:
+                unsent = _finish(saver, interruption, patience, limit)
+                self._messages.notify(saver.outcomes(), params, quietly=quietly)
+                self._messages.warn_of_unsent(unsent, saver, quietly=quietly)
+                if report and status == "FINISHED" and not unsent:
                     self._publish_report()
         except BaseException:
             status = "FAILED" if status == "FINISHED" else status
@@ -301,15 +302,15 @@ class Session:
             self._managed_run.end(status)
 
     def _publish_report(self) -> None:
-        """Draw and upload the run's report; where that fails, the training has not."""
-        from mlflow_ckpt import _report  # matplotlib, which only those need who ask for it
+        """Draw and upload the run's report; warn if that fails."""
+        from mlflow_ckpt import _report  # imports matplotlib
 
         if self._store is None:
             return
         try:
             self._store.require_answer()
             _report.publish(self._store)
-        except Exception as error:  # noqa: BLE001 - told, and the checkpoints are whole
+        except Exception as error:  # noqa: BLE001 - the checkpoints are complete
             self._messages.warn(
                 f"The run's report could not be made: {type(error).__name__}: {error} "
                 f"Try again: mlflow-ckpt report {self._store.run_id}"
@@ -319,11 +320,11 @@ class Session:
 def _finish(
     saver: CheckpointSaver, interruption: SignalHandler, patience: float, limit: float | None
 ) -> list[Entry]:
-    """Wait until everything is sent; once a signal comes, only so long."""
-    known = interruption.received
+    """Wait for all uploads; after a signal, at most `patience` seconds longer."""
+    initial = interruption.received
 
     def signalled() -> bool:
-        return interruption.received != known
+        return interruption.received != initial
 
-    left = saver.finish(patience=patience, limit=limit, unless=signalled)
-    return saver.finish(patience=patience, limit=patience) if left and signalled() else left
+    unsent = saver.finish(patience=patience, limit=limit, unless=signalled)
+    return saver.finish(patience=patience, limit=patience) if unsent and signalled() else unsent

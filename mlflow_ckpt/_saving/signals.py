@@ -1,4 +1,4 @@
-"""Signals that end a training: held back until the model is whole, between two batches."""
+"""Defers signals that end a training until the model is consistent, between two batches."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-# Handlers belong to the process: these are in place while any training runs.
+# Signal handlers are per process: one is installed while any training runs.
 _active: list[SignalHandler] = []
-_before: dict[int, _Handler] = {}
+_previous_handlers: dict[int, _Handler] = {}
 
 
 class SignalHandler:
-    """Notes SIGINT and SIGTERM while a training runs, so that it can end between two batches.
+    """Defers SIGINT and SIGTERM during a training, so that it can end between two batches.
 
-    A second signal acts at once, as it would without this. So does the first where this training is
-    not on the stack any more, and in a child process.
+    A second signal has its usual effect immediately. So has the first one if the training is no
+    longer on the stack, or in a child process.
 
     Args:
-        callback: The callback whose training it is.
+        callback: The callback of the training.
     """
 
     def __init__(self, callback: Any) -> None:
@@ -46,9 +46,9 @@ class SignalHandler:
         return None if self.received is None else signal.Signals(self.received).name
 
     def install(self) -> None:
-        """Start to hold signals back; to be called from the callback's `on_train_begin`.
+        """Start to defer signals; called from the callback's `on_train_begin`.
 
-        Does nothing in a thread other than the main one, where Python handles no signals.
+        Has no effect outside the main thread, where Python handles no signals.
         """
         self.received = None
         self._process = os.getpid()
@@ -61,24 +61,24 @@ class SignalHandler:
         if self not in _active:
             _active.append(self)
         for number in SIGNALS:
-            # One that is ignored stays so: a job in the background has nothing to do with Ctrl-C.
+            # Keep an ignored signal ignored: Ctrl-C must not affect a background job.
             if signal.getsignal(number) not in (_handle, signal.SIG_IGN):
-                _before[number] = signal.signal(number, _handle)
+                _previous_handlers[number] = signal.signal(number, _handle)
 
     def restore(self) -> None:
-        """Put back the handlers that were there before, unless another training needs them."""
+        """Restore the previous handlers, unless another training still needs ours."""
         if threading.current_thread() is not threading.main_thread():
             return
         if self in _active:
             _active.remove(self)
-        _put_back_unless_needed(sys._getframe())
+        _restore_unless_needed(sys._getframe())
 
     def raise_received(self) -> None:
         """End the training as the signal would have.
 
         Raises:
             KeyboardInterrupt: After SIGINT.
-            SystemExit: After SIGTERM, with the exit code that a shell gives to it.
+            SystemExit: After SIGTERM, with the exit code that a shell reports for it.
         """
         number, self.received = self.received, None
         if number == signal.SIGINT:
@@ -87,7 +87,7 @@ class SignalHandler:
             raise SystemExit(128 + number)
 
     def is_training(self, frame: FrameType | None) -> bool:
-        """Whether a stack is inside the training that this was installed for."""
+        """Whether a stack is within the training that this handler was installed for."""
         while frame is not None:
             if frame.f_code is self._training and self._is_among(frame.f_locals.get("callbacks")):
                 return os.getpid() == self._process
@@ -95,64 +95,66 @@ class SignalHandler:
         return False
 
     def _is_among(self, callbacks: Any) -> bool:
-        # Every training runs the same code; what it calls tells them apart.
-        listed = getattr(callbacks, "callbacks", callbacks)
-        if isinstance(listed, (list, tuple)):
-            return any(item is self._callback for item in listed)
-        return listed is None or listed is self._callback
+        # All trainings run the same code object; their callbacks distinguish them.
+        callbacks = getattr(callbacks, "callbacks", callbacks)
+        if isinstance(callbacks, (list, tuple)):
+            return any(callback is self._callback for callback in callbacks)
+        return callbacks is None or callbacks is self._callback
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    trainings = [each for each in _active if each.is_training(frame)]
-    if trainings and all(each.received is None for each in trainings):
-        for each in trainings:
-            each.received = number
+    handlers = [handler for handler in _active if handler.is_training(frame)]
+    if handlers and all(handler.received is None for handler in handlers):
+        for handler in handlers:
+            handler.received = number
         return
-    before = _before.get(number, signal.SIG_DFL)
-    if not trainings:
-        _put_back_unless_needed(frame)
-    if callable(before):
-        before(number, frame)
-    elif before != signal.SIG_IGN:
+    previous = _previous_handlers.get(number, signal.SIG_DFL)
+    if not handlers:
+        _restore_unless_needed(frame)
+    if callable(previous):
+        previous(number, frame)
+    elif previous != signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
 
-def _put_back_unless_needed(frame: FrameType | None) -> None:
-    # Nobody tells of trainings that an exception ended, but they are not on the stack any more.
-    _active[:] = [each for each in _active if each.is_training(frame)]
+def _restore_unless_needed(frame: FrameType | None) -> None:
+    # Trainings that ended in an exception are not reported, but are no longer on the stack.
+    _active[:] = [handler for handler in _active if handler.is_training(frame)]
     if _active:
         return
-    for number, handler in _before.items():
-        # Whoever put another handler in place since then means it to stay; None is one that was
-        # not Python's, and that Python cannot put back.
-        if signal.getsignal(number) is _handle and handler is not None:
-            signal.signal(number, handler)
-    _before.clear()
+    for number, previous in _previous_handlers.items():
+        # Keep a handler that was installed since. None stands for a handler that was not installed
+        # from Python, which Python cannot restore.
+        if signal.getsignal(number) is _handle and previous is not None:
+            signal.signal(number, previous)
+    _previous_handlers.clear()
 
 
 def is_whole(model: keras.Model, error: BaseException | None, *, in_step: bool) -> bool:
-    """Tell whether a model is as the last step left it, after an exception ended its training.
+    """Whether a model is unchanged since its last complete step, after an exception in training.
 
     Args:
         model: The model.
-        error: The exception; None if it is not known, as where `sys.exit` ends the process.
-        in_step: Whether a step had begun and was not heard to end.
+        error: The exception; None if unknown, such as when `sys.exit` ends the process.
+        in_step: Whether a step has begun whose end has not been reported.
     """
     backend = keras.config.backend()
     if not in_step or backend == "jax":
-        return True  # JAX's steps give new state and leave the old alone
+        return True  # a JAX step returns new state and does not modify the old
     if error is None:
         return backend != "torch" and not getattr(model, "run_eagerly", False)
     if _came_from_callback(error):
-        return True  # one that Keras calls before the step, or after it
-    # TensorFlow's step, where the data that it asks for first could not be had. A compiled one
-    # counts the step all the same: what does not need the data runs beside it.
-    first = getattr(model, "run_eagerly", False) and getattr(model, "steps_per_execution", 1) == 1
-    return first and keras_private.failed_before_step(error)
+        return True  # callbacks run before or after the step
+    # A TensorFlow step that failed to fetch its data has changed nothing if it is eager. A compiled
+    # one counts the step nevertheless, because operations that need no data run in parallel.
+    is_eager = (
+        getattr(model, "run_eagerly", False) and getattr(model, "steps_per_execution", 1) == 1
+    )
+    return is_eager and keras_private.failed_before_step(error)
 
 
 def _came_from_callback(error: BaseException) -> bool:
-    # By its methods: Keras takes its own frames out of a traceback.
+    # By the callback's own frames, because Keras removes its frames from tracebacks.
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(isinstance(f.f_locals.get("self"), keras.callbacks.Callback) for f in frames)

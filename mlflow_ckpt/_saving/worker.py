@@ -1,4 +1,4 @@
-"""A thread that runs one task after another."""
+"""A background thread that runs tasks in order."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Task = Callable[[], None]
 
 
 class Worker(BackgroundThread):
-    """Runs tasks in order, in a thread of its own. The process does not end before they are done.
+    """Runs tasks in order on its own thread, and delays process exit until they are done.
 
-    Python would end the thread while it holds HDF5's lock, and then wait for that lock for ever.
+    Otherwise Python would stop the thread while it holds HDF5's lock, and then deadlock on it.
 
     Args:
         name: The thread's name, as debuggers show it.
-        on_error: Called, on that thread, with what a task raised.
+        on_error: Called on that thread with the exception of a failed task.
     """
 
     def __init__(self, name: str, on_error: Callable[[Exception], None]) -> None:
@@ -28,7 +28,7 @@ class Worker(BackgroundThread):
         self._busy = False
 
     def submit(self, task: Task) -> None:
-        """Run a task after those that were submitted before. Returns at once."""
+        """Queue a task. Returns immediately."""
         with self._changed:
             self._tasks.append(task)
             started = self._wake()
@@ -39,10 +39,10 @@ class Worker(BackgroundThread):
         """Wait until all tasks are done.
 
         Args:
-            limit: Seconds to wait at most; for ever if None.
+            limit: Maximum seconds to wait; None for no limit.
 
         Returns:
-            Whether they are.
+            Whether all tasks are done.
         """
         with self._changed:
             return self._changed.wait_for(lambda: not self._tasks and not self._busy, limit)
@@ -65,10 +65,10 @@ class Worker(BackgroundThread):
                 self._busy = True
             try:
                 task()
-            except Exception as error:  # noqa: BLE001 - reported to the one who submitted it
+            except Exception as error:  # noqa: BLE001 - passed to `on_error`
                 self._on_error(error)
             finally:
-                del task  # with all that it holds
+                del task  # frees what it references
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Puts checkpoints and records where they are safe: into their place, or the spool."""
+"""Writes checkpoints and records to disk: directly into the run's artifacts, or to the spool."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mlflow_ckpt.errors import OutputError
 
 
 class CheckpointWriter:
-    """Brings to this machine's disk what a run is to get.
+    """Writes checkpoints and records of a run to this machine's disk.
 
     Args:
-        composer: Makes a directory of a snapshot.
+        composer: Writes a snapshot into a directory.
         store: The run.
 
     Attributes:
-        spool: Where things are until the run has them: another one than the default, if that
-            cannot be written.
-        problem: Why it is not the default one; None if it is.
+        spool: Holds entries until they are sent. A temporary directory if the default spool is
+            not writable.
+        problem: Why the default spool is not used; None if it is.
     """
 
     def __init__(self, composer: Composer, store: RunStore) -> None:
@@ -35,17 +35,17 @@ class CheckpointWriter:
         self.problem = None if problem is None else _spool_error(problem, self.spool)
 
     def keep(self, job: Job) -> tuple[SavedCheckpoint, Entry]:
-        """Write a checkpoint to disk: into its place if the run's files are here, or the spool.
+        """Write a checkpoint to disk: into the run's artifacts if they are local, else the spool.
 
         Returns:
-            The checkpoint, and what is still to be sent of it.
+            The checkpoint, and the spool's entry that is still to be sent.
 
         Raises:
-            OutputError: If the disk is full or cannot be written.
+            OutputError: If the disk is full or not writable.
         """
-        placed = self._place(job)
-        if placed is not None:
-            return placed
+        written = self._write_into_run(job)
+        if written is not None:
+            return written
         try:
             with self.spool.draft(self._store.run_id) as draft:
                 saved = self._composer.compose(job, draft.files)
@@ -59,30 +59,30 @@ class CheckpointWriter:
             raise _write_error(job.name, self.spool.root, error) from error
         return saved, entry
 
-    def _place(self, job: Job) -> tuple[SavedCheckpoint, Entry] | None:
-        """Write a checkpoint beside its place and move it there; None if that cannot be done."""
+    def _write_into_run(self, job: Job) -> tuple[SavedCheckpoint, Entry] | None:
+        """Write a checkpoint among the run's local artifacts; return None if that is impossible."""
         beside = self._store.known_local_path(layout.CHECKPOINTS_DIR)
         if beside is None:
             return None
         try:
             with self.spool.draft(self._store.run_id, beside=beside) as draft:
                 saved = self._composer.compose(job, draft.files)
-                entry = sending.place(draft, self._store, saved.manifest)
+                entry = sending.move_into_run(draft, self._store, saved.manifest)
         except OSError:
             return None  # the spool may be on another disk
         return None if entry is None else (saved, entry)
 
-    def record(self, values: dict[str, Any]) -> Entry | None:
-        """Put metrics, tags or a status into the spool; if that cannot be written, send them.
+    def record(self, **values: Any) -> Entry | None:
+        """Add metrics, tags or a status to the spool; if it is not writable, send them directly.
 
         Args:
-            values: Attributes of the entry, but where it belongs.
+            values: Attributes of the entry except its path, run and server.
 
         Returns:
-            What is to be sent; None if it has been.
+            The entry to send; None if it was sent directly.
 
         Raises:
-            OutputError: If it is lost.
+            OutputError: If the spool is not writable and the server does not answer.
         """
         uri = self._store.tracking_uri
         try:
@@ -98,9 +98,9 @@ class CheckpointWriter:
             return None
 
 
-def _spool_error(problem: OSError, used: Spool) -> OutputError:
+def _spool_error(problem: OSError, spool: Spool) -> OutputError:
     return OutputError(
-        f"The spool cannot be written: {problem}. Checkpoints wait in {used.root} instead, until "
+        f"The spool cannot be written: {problem}. Checkpoints wait in {spool.root} instead, until "
         f"the run has them. Name a directory that can be: {ENVIRONMENT_VARIABLE}."
     )
 

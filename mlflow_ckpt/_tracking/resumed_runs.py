@@ -27,7 +27,7 @@ def lineage_tags(origin: Origin, store: RunStore) -> dict[str, str]:
     return new
 
 
-def tell_parent(store: RunStore, origin: Origin) -> None:
+def tag_parent(store: RunStore, origin: Origin) -> None:
     """Note in the run that a training came from where it goes on.
 
     The child's own tag is what counts: two children that are noted at the same moment may lose one.

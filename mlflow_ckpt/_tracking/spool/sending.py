@@ -90,7 +90,7 @@ def send_waiting(store: RunStore) -> None:
             )
 
 
-def place(draft: Draft, store: RunStore, manifest: Manifest) -> Entry | None:
+def move_into_run(draft: Draft, store: RunStore, manifest: Manifest) -> Entry | None:
     """Move a checkpoint that was written beside its goal, on local disk, into its place.
 
     Returns:

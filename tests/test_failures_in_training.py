@@ -33,7 +33,7 @@ from mlflow_ckpt.errors import (
 )
 from tests.support import cli
 from tests.support.proxy import Proxy
-from tests.support.training import fit, names, small_model
+from tests.support.training import fit, names, new_run, small_model
 
 
 @pytest.fixture
@@ -65,11 +65,6 @@ class Spoil(keras.callbacks.Callback):
             while Spool.default().entries(self.run_id):
                 time.sleep(0.05)
             self.proxy.mode = self.mode
-
-
-def new_run() -> str:
-    with mlflow.start_run() as run:
-        return str(run.info.run_id)
 
 
 def send_the_rest(run_id: str) -> None:

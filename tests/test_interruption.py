@@ -25,7 +25,8 @@ from mlflow_ckpt._tracking.spool import sending
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import TrackingUnavailableError
 from tests.support.cli import run as run_command
-from tests.support.training import BATCH, BATCHES, X, Y, fit, names, small_model
+from tests.support.processes import run_python
+from tests.support.training import BATCH, BATCHES, X, Y, fit, names, new_run, small_model
 
 ROOT = Path(__file__).parents[1]
 State = list[np.ndarray[Any, Any]]
@@ -375,12 +376,11 @@ def test_a_signal_while_the_rest_is_sent_limits_the_wait(monkeypatch: pytest.Mon
 @on_disk
 def test_training_in_another_thread() -> None:
     failures: list[BaseException] = []
-    with mlflow.start_run() as run:
-        pass
+    run_id = new_run()
 
     def train() -> None:
         try:
-            fit(small_model(), MlflowCheckpoint(run_id=run.info.run_id))
+            fit(small_model(), MlflowCheckpoint(run_id=run_id))
         except BaseException as error:  # noqa: BLE001 - asserted on below
             failures.append(error)
 
@@ -390,7 +390,7 @@ def test_training_in_another_thread() -> None:
     thread.join()
     assert failures == []
     assert signal.getsignal(signal.SIGTERM) == before
-    assert names(run.info.run_id) == ["epoch_0001", "epoch_0002"]
+    assert names(run_id) == ["epoch_0001", "epoch_0002"]
 
 
 @on_disk
@@ -476,19 +476,12 @@ fit(model, ours, At("on_train_batch_end", action), shuffle=False)
 
 
 def run_script(action: str, run_id: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, action, run_id],
+    return run_python(
+        SCRIPT,
+        action,
+        run_id,
         cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
     )
-
-
-def new_run() -> str:
-    with mlflow.start_run() as run:
-        return str(run.info.run_id)
 
 
 @over_http

@@ -18,7 +18,7 @@ from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from tests.support import children, cli
 from tests.support.children import Child
-from tests.support.training import names, small_model
+from tests.support.training import names, new_run, small_model
 
 Fragile = tuple[Server, Store]
 
@@ -34,10 +34,6 @@ def fragile(template_database: Path, tmp_path_factory: pytest.TempPathFactory) -
             yield server, store
     finally:
         server.stop()
-
-
-def new_run(store: Store) -> str:
-    return str(MlflowClient(store.uri).create_run(store.experiment_id).info.run_id)
 
 
 def waiting(run_id: str, spool: Path) -> list[str]:
@@ -61,7 +57,7 @@ def train_through(outage: float, fragile: Fragile, spool: Path, end: Path) -> tu
         The run, and how many epochs it has.
     """
     server, store = fragile
-    run_id = new_run(store)
+    run_id = new_run()
     child = Child(
         *(children.train, run_id),
         store=store,
@@ -111,7 +107,7 @@ def test_training_goes_on_while_the_server_hangs(
     fragile: Fragile, spool: Path, tmp_path: Path
 ) -> None:
     server, store = fragile
-    run_id = new_run(store)
+    run_id = new_run()
     end = tmp_path / "end"
     child = Child(*(children.train, run_id), store=store, spool=spool, end=end, drain_timeout=120)
     child.hear_epoch(2)
@@ -129,7 +125,7 @@ def test_a_server_that_comes_back_after_training_is_sent_everything_by_flush(
     away_from: int, fragile: Fragile, spool: Path
 ) -> None:
     server, store = fragile
-    run_id = new_run(store)
+    run_id = new_run()
     if away_from == 0:
         server.stop()
     try:
@@ -177,7 +173,7 @@ def test_a_process_does_not_wait_at_its_end_for_an_upload_that_hangs(
 ) -> None:
     # As MLflow does for minutes where a server goes away in the middle of one.
     child = Child(
-        *(children.save, new_run(fragile[1]), 1),
+        *(children.save, new_run(), 1),
         store=fragile[1],
         spool=spool,
         prepare=children.hang_in,
@@ -193,7 +189,7 @@ def test_a_server_that_goes_in_the_middle_of_an_upload(
     fragile: Fragile, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, store = fragile
-    run_id = new_run(store)
+    run_id = new_run()
     upload = RunStore.upload
     gone = threading.Event()
 

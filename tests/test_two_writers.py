@@ -29,6 +29,7 @@ from mlflow_ckpt.errors import CheckpointBusyError, CheckpointExistsError
 from tests.support import children, cli
 from tests.support.children import Child
 from tests.support.training import names, new_run, small_model
+from tests.support.waiting import Deadline
 
 PUBLISHING = "mlflow_ckpt._tracking.publishing"
 INDEX = "mlflow_ckpt._tracking.index"
@@ -119,7 +120,9 @@ def test_a_flush_while_the_training_sends(http_store: Store, spool: Path, tmp_pa
     # Faster than it can send, so that there is something for both.
     child = Child(*(children.train, run_id), store=http_store, spool=spool, most_waiting=3, end=end)
     sent, epoch = "", 0
+    deadline = Deadline("a flush sends something while the training does")
     while epoch < 8 or "Sent epoch_" not in sent:
+        deadline.check()
         epoch = child.hear_epoch(epoch + 1)
         flushed = cli.run("flush", run_id)
         # What the training is sending at this moment is left to it.

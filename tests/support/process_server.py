@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 PRELOADED = (
@@ -27,10 +28,20 @@ PRELOADED = (
 )
 
 
-def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Answer requests for ever; return, in a process of its own each, what to become."""
+def serve(listener: socket.socket, tests: str) -> tuple[dict[str, Any], list[int]]:
+    """Answer requests while the tests run, which are the process of that number.
+
+    Returns:
+        In a process of its own for each request, what to become.
+    """
     while True:
-        connection, _ = listener.accept()
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            if not Path(f"/proc/{tests}").exists():
+                os._exit(0)
+            continue
+        connection.settimeout(None)
         with connection:
             text, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
             if text and os.fork() == 0:
@@ -100,9 +111,10 @@ if __name__ == "__main__":
     _listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     _listener.bind(sys.argv[1])
     _listener.listen(64)
+    _listener.settimeout(10)
     gc.collect()
     gc.freeze()
-    _program = become(*serve(_listener))
+    _program = become(*serve(_listener, sys.argv[2]))
     try:
         exec(*_program)
     except BaseException as _error:

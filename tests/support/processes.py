@@ -113,11 +113,16 @@ def _address() -> str:
     return str(shared.started_once(directory, "processes", _start)["address"])
 
 
+def _tests() -> int:
+    """Number of the process that all workers are children of."""
+    return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+
 def _start() -> dict[str, Any]:
     # Of a directory's name, a socket takes about 100 characters.
     address = Path(tempfile.mkdtemp(prefix="processes-")) / "socket"
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.process_server", str(address)],
+        [sys.executable, "-m", "tests.support.process_server", str(address), str(_tests())],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         start_new_session=True,

@@ -55,8 +55,7 @@ class Run:
         self.id: str = run.info.run_id
         self.store = RunStore(self.id, store.uri)
         client.log_text(self.id, "", "checkpoints/notes.txt")
-        (note,) = store.artifacts.rglob(f"{self.id}/artifacts/checkpoints/notes.txt")
-        self.checkpoints: Path = note.parent
+        self.checkpoints: Path = store.artifacts_of(self.id) / "checkpoints"
         self.index = self.checkpoints / "manifests.json"
 
     def put(self, manifest: Manifest) -> Path:

@@ -40,9 +40,19 @@ class Store:
     artifacts: Path
     experiment_id: str
 
+    def artifacts_of(self, run_id: str) -> Path:
+        """Return where the store keeps a run's artifacts."""
+        (found,) = (
+            *self.artifacts.glob(f"{run_id}/artifacts"),
+            *self.artifacts.glob(f"*/{run_id}/artifacts"),
+        )
+        return found
+
     def checkpoint_directory(self, run_id: str, name: str) -> Path:
         """Return where the store keeps a checkpoint's files."""
-        (found,) = self.artifacts.rglob(f"{run_id}/artifacts/checkpoints/{name}")
+        found = self.artifacts_of(run_id) / "checkpoints" / name
+        if not found.exists():
+            raise FileNotFoundError(found)
         return found
 
 
@@ -80,8 +90,8 @@ class Server:
         self.uri = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
+    def start(self) -> int:
+        """Start it, wait until it answers, and return the number of its process group."""
         database = f"sqlite:///{self._directory / 'mlflow.db'}"
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
@@ -102,6 +112,13 @@ class Server:
                 start_new_session=True,
             )
         _wait_until_healthy(self.uri, self._process, log)
+        return self._process.pid
+
+    def leave(self) -> None:
+        """Let it outlive this process; somebody else ends its process group."""
+        if self._process is not None:
+            self._process.returncode = 0
+            self._process = None
 
     def stop(self) -> None:
         """End it, whatever it is doing."""
@@ -134,7 +151,12 @@ def serve(template: Path, directory: Path) -> Iterator[Store]:
 
 def open_server(server: Server) -> Store:
     """Return a running server as a store."""
-    return Store(server.uri, server.artifacts, MlflowClient(server.uri).create_experiment("tests"))
+    return Store(server.uri, server.artifacts, create_experiment(server.uri, "tests"))
+
+
+def create_experiment(uri: str, name: str) -> str:
+    """Create an experiment, and return its id."""
+    return str(MlflowClient(uri).create_experiment(name))
 
 
 @contextmanager

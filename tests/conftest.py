@@ -37,6 +37,47 @@ CLASS_NAMES = ["cat", "dog", "frog"]
 
 
 @pytest.fixture(scope="session", autouse=True)
+def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of this test session, of all its workers."""
+    from tests.support import processes, shared
+
+    directory = shared.root(tmp_path_factory)
+    processes.set_directory(directory)
+    return directory
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the long proofs their time."""
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the tests counted."""
+    counted = [
+        f"{report.nodeid}: {value}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "counted" and report.when == "call"
+    ]
+    if counted:
+        terminalreporter.section("counted")
+        terminalreporter.write_line("\n".join(counted))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what the workers shared, once the last of them has ended."""
+    from tests.support import shared
+
+    factory = getattr(config, "_tmp_path_factory", None)
+    if factory is not None and not hasattr(config, "workerinput"):
+        shared.end_all(factory.getbasetemp())
+
+
+@pytest.fixture(scope="session", autouse=True)
 def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A spool of the tests' own, which child processes inherit."""
     path = tmp_path_factory.mktemp("spool")
@@ -50,22 +91,44 @@ def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template_database(session_directory: Path) -> Path:
     """An empty MLflow database, to be copied."""
     from devtools.stores import create_database
+    from tests.support import shared
 
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    create_database(path)
+    path = session_directory / "template.db"
+
+    def create() -> dict[str, Any]:
+        create_database(path)
+        return {}
+
+    shared.started_once(session_directory, "template", create)
     return path
 
 
 @pytest.fixture(scope="session")
-def server(template_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A real `mlflow server` over HTTP that proxies artifacts."""
-    from devtools.stores import serve
+def server(
+    session_directory: Path, template_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Store:
+    """A real `mlflow server` over HTTP that proxies artifacts, and an experiment of our own there.
 
-    with serve(template_database, tmp_path_factory.mktemp("server")) as store:
-        yield store
+    All workers share it.
+    """
+    from devtools.stores import Server, Store, create_experiment
+    from tests.support import shared
+
+    def start() -> dict[str, Any]:
+        directory = session_directory / "server"
+        directory.mkdir()
+        server = Server(template_database, directory)
+        group = server.start()
+        server.leave()
+        return {"group": group, "uri": server.uri, "artifacts": str(server.artifacts)}
+
+    started = shared.started_once(session_directory, "server", start)
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    experiment = create_experiment(started["uri"], f"tests {worker}".strip())
+    return Store(started["uri"], Path(started["artifacts"]), experiment)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import mlflow_ckpt
 from devtools.stores import Store, current
 from mlflow_ckpt import MlflowCheckpoint
 from tests.support.checkpoints import flip_byte
+from tests.support.processes import run_python
 from tests.support.training import Metrics, X, fit, small_model
 
 BEST = "epoch_0002"
@@ -151,14 +152,7 @@ def test_nothing_is_written(run_id: str, tmp_path: Path) -> None:
 
 
 def mlflow_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mlflow", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=cwd,
-    )
+    return run_python("from mlflow.cli import cli; cli()", *arguments, cwd=cwd)
 
 
 def test_mlflow_s_commands_take_the_scheme(local_store: Store, tmp_path: Path) -> None:

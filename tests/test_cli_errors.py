@@ -11,13 +11,13 @@ from pathlib import Path
 
 import click
 import keras
-import mlflow
 import pytest
 
 from devtools.stores import Store, free_port
 from mlflow_ckpt._cli import main
 from tests.support.checkpoints import save_run
 from tests.support.cli import run, run_process
+from tests.support.training import new_run
 
 READERS = [
     ["list", "{run}"],
@@ -40,9 +40,7 @@ def test_an_unknown_run(http_store: Store, command: list[str], tmp_path: Path) -
 
 @pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])
 def test_a_run_without_checkpoints(store: Store, command: list[str], tmp_path: Path) -> None:
-    with mlflow.start_run() as active:
-        pass
-    run_id = active.info.run_id
+    run_id = new_run()
     result = run(*(part.format(run=run_id, tmp=tmp_path) for part in command))
     assert (result.exit_code, result.output) == (
         3,
@@ -139,14 +137,7 @@ def test_a_run_id_with_characters_that_none_has(store: Store, run_id: str) -> No
 def test_output_to_a_full_disk(local_store: Store) -> None:
     run_id = save_run()
     with Path("/dev/full").open("w") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "mlflow_ckpt._cli", "list", run_id],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        result = run_process("list", run_id, stdout=full)
     assert result.returncode == 6
     assert result.stderr.startswith("Error: The output cannot be written: ")
     assert "Traceback" not in result.stderr

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import mlflow
 import pytest
 from click.testing import Result
 from mlflow.tracking import MlflowClient
@@ -25,18 +24,14 @@ from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from tests.support.checkpoints import flip_byte, tiny_model
 from tests.support.cli import run
-from tests.support.training import names
+from tests.support.processes import COMMAND, Process
+from tests.support.training import names, new_run
 
 
 @pytest.fixture(autouse=True)
 def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(tmp_path / "spool"))
     return tmp_path / "spool"
-
-
-def new_run() -> str:
-    with mlflow.start_run() as active:
-        return str(active.info.run_id)
 
 
 def put_checkpoint(run_id: str, uri: str, epoch: int = 1) -> Entry:
@@ -266,15 +261,11 @@ def test_several_at_once_send_everything_once(http_store: Store, own_spool: Path
     run_id = new_run()
     for epoch in (1, 2, 3, 4):
         put_checkpoint(run_id, http_store.uri, epoch)
-    command = [sys.executable, "-m", "mlflow_ckpt._cli", "flush", run_id]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    done = [(*process.communicate(timeout=300), process.returncode) for process in processes]
+    processes = [Process(COMMAND, "flush", run_id) for _ in range(3)]
+    done = [process.wait() for process in processes]
     # What a process finds held by another is told, and sent by that one.
-    assert {code for *_, code in done} <= {0, 7}, done
-    assert all("Traceback" not in errors for _, errors, _ in done), done
+    assert {each.returncode for each in done} <= {0, 7}, done
+    assert all("Traceback" not in each.stderr for each in done), done
     assert run("flush", run_id).exit_code == 0
     assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in (1, 2, 3, 4)]
     assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2, 3, 4))

@@ -15,6 +15,7 @@ import mlflow_ckpt
 from devtools.stores import Store, free_port
 from tests.support.checkpoints import save_run
 from tests.support.cli import run
+from tests.support.training import new_run
 
 FIVE = (0.5, 0.1, 0.4, 0.3, 0.2)
 NAMES = [f"epoch_{epoch:04d}" for epoch in range(1, 6)]
@@ -156,12 +157,11 @@ def test_an_unknown_run_and_one_without_checkpoints(http_store: Store) -> None:
     result = run("prune", "0" * 32, "--keep-last", "1")
     assert result.exit_code == 3
     assert result.output.startswith(f"Error: There is no run '{'0' * 32}' at {http_store.uri}.")
-    with mlflow.start_run() as active:
-        pass
-    result = run("prune", active.info.run_id, "--keep-last", "1")
+    run_id = new_run()
+    result = run("prune", run_id, "--keep-last", "1")
     assert (result.exit_code, result.output) == (
         3,
-        f"Error: The run {active.info.run_id} has no checkpoints. "
+        f"Error: The run {run_id} has no checkpoints. "
         "Train with mlflow_ckpt.MlflowCheckpoint() among the callbacks.\n",
     )
 

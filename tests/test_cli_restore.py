@@ -20,6 +20,7 @@ from devtools.stores import Store
 from tests.conftest import TrainedRun
 from tests.support.checkpoints import flip_byte, save_run
 from tests.support.cli import run, run_process
+from tests.support.processes import run_python
 
 
 @pytest.fixture
@@ -202,13 +203,9 @@ def test_a_full_disk_leaves_nothing_behind(local_store: Store, tmp_path: Path) -
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         f"main(['restore', {run_id!r}, '--output', 'out'])\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script],
+    result = run_python(
+        script,
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
     )
     assert result.returncode == 6, result.stderr
     assert "Error: The output directory out cannot be written:" in result.stderr
@@ -269,14 +266,10 @@ def test_a_signal_to_end_leaves_nothing_behind(local_store: Store, tmp_path: Pat
         f"main(['restore', {run_id!r}, '--output', 'out'])\n"
     )
     (tmp_path / "temporary").mkdir()
-    result = subprocess.run(
-        [sys.executable, "-c", script],
+    result = run_python(
+        script,
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
     )
     assert result.returncode == 128 + signal.SIGTERM, result.stderr
     assert not list(tmp_path.glob("**/*mlflow_ckpt*"))
@@ -288,7 +281,14 @@ def test_a_backend_that_is_not_installed_is_named(
 ) -> None:
     run_id = save_run()
     monkeypatch.setenv("KERAS_BACKEND", "nonsense")
-    result = run_process("restore", run_id, "--output", "out", cwd=tmp_path)
+    # The backend is chosen when Keras is imported.
+    result = subprocess.run(
+        [sys.executable, "-m", "mlflow_ckpt._cli", "restore", run_id, "--output", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 5
     assert result.stderr.startswith("Error: Keras cannot start its backend 'nonsense': ")
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ import pytest
 
 import mlflow_ckpt
 from tests.support.cli import run, run_process
-from tests.support.training import fit, trained
+from tests.support.training import fit, new_run, trained
 
 pytestmark = pytest.mark.usefixtures("local_store")
 
@@ -116,9 +116,8 @@ def test_nothing_left_to_train() -> None:
 
 
 def test_a_run_without_checkpoints() -> None:
-    with mlflow.start_run() as empty:
-        pass
-    refused = run("resume", empty.info.run_id, "--epochs", "2")
+    run_id = new_run()
+    refused = run("resume", run_id, "--epochs", "2")
     assert refused.exit_code == 3
     assert "has no checkpoints" in refused.output
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +33,8 @@ from mlflow_ckpt.errors import (
 )
 from tests.support import cli
 from tests.support.proxy import Proxy
-from tests.support.training import fit, names, small_model
+from tests.support.training import fit, names, new_run, small_model
+from tests.support.waiting import Deadline, wait_for
 
 
 @pytest.fixture
@@ -61,21 +61,21 @@ class Spoil(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if epoch == 1:
             client = mlflow.MlflowClient()
-            while "mlflow_ckpt.latest" not in client.get_run(self.run_id).data.tags:
-                time.sleep(0.05)
-            while Spool.default().entries(self.run_id):
-                time.sleep(0.05)
+            wait_for(
+                lambda: (
+                    "mlflow_ckpt.latest" in client.get_run(self.run_id).data.tags
+                    and not Spool.default().entries(self.run_id)
+                ),
+                "the first epoch is on the server",
+            )
             self.proxy.mode = self.mode
-
-
-def new_run() -> str:
-    with mlflow.start_run() as run:
-        return str(run.info.run_id)
 
 
 def send_the_rest(run_id: str) -> None:
     """Flush until nothing is left; this process's own uploader may be at work as well."""
+    deadline = Deadline("everything is sent")
     while Spool.default().entries(run_id):
+        deadline.check()
         cli.run("flush", run_id)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
-import mlflow
 import pytest
 
 from devtools.stores import Store
 from mlflow_ckpt import list_checkpoints, verify
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from tests.support.processes import run_python
+from tests.support.training import new_run
 
 # A limit on file sizes, which every write past it meets as an error, stands in for a full disk.
 SCRIPT = """
@@ -20,6 +19,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import keras, mlflow, numpy as np
 import mlflow_ckpt
 from mlflow_ckpt.errors import OutputError
+from tests.support.training import new_run
 x = np.ones((8, 64), "float32")
 model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(512), keras.layers.Dense(1)])
 model.compile("adam", "mse")
@@ -42,12 +42,12 @@ else:
 
 def train(run_id: str, forms: str, full_format: str, on_error: str) -> tuple[str, str]:
     """Train in a process whose disk fills up; return what it printed and its warnings."""
-    result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, run_id, forms, full_format, on_error],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    result = run_python(
+        SCRIPT,
+        run_id,
+        forms,
+        full_format,
+        on_error,
     )
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
@@ -74,18 +74,16 @@ def require_only_the_first(run_id: str) -> None:
 def test_training_goes_on_and_is_told_what_is_lost(
     http_store: Store, forms: str, full_format: str
 ) -> None:
-    with mlflow.start_run() as active:
-        pass
-    printed, warned = train(active.info.run_id, forms, full_format, "warn")
+    run_id = new_run()
+    printed, warned = train(run_id, forms, full_format, "warn")
     assert printed == "trained to the end\n"
     for name in ("epoch_0002", "epoch_0003"):
         assert len(re.findall(f"UserWarning: {lost(name)}\n", warned)) == 1, warned
-    require_only_the_first(active.info.run_id)
+    require_only_the_first(run_id)
 
 
 def test_training_ends_where_that_is_asked_for(http_store: Store) -> None:
-    with mlflow.start_run() as active:
-        pass
-    printed, _ = train(active.info.run_id, "full", "keras", "raise")
+    run_id = new_run()
+    printed, _ = train(run_id, "full", "keras", "raise")
     assert re.fullmatch(lost("epoch_0002") + "\n", printed), printed
-    require_only_the_first(active.info.run_id)
+    require_only_the_first(run_id)

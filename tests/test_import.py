@@ -17,7 +17,7 @@ from devtools.stores import Store
 from mlflow_ckpt._format.file_names import read_names
 from mlflow_ckpt.errors import InvalidArgumentError, RunNotFoundError
 from tests.support import cli
-from tests.support.training import X, fit, names, small_model
+from tests.support.training import X, fit, names, new_run, small_model
 
 TEMPLATES = {
     "keras": "model.{epoch:02d}-{val_loss:.4f}.keras",
@@ -42,14 +42,10 @@ def require_same_weights(a: keras.Model, b: keras.Model) -> None:
         assert np.array_equal(one, other)
 
 
-def new_run(store: Store) -> str:
-    return str(MlflowClient().create_run(store.experiment_id).info.run_id)
-
-
 @pytest.mark.parametrize("kind", ["keras", "h5"])
 def test_whole_models(kind: str, store: Store, tmp_path: Path) -> None:
     model = save(tmp_path, TEMPLATES[kind])
-    run_id = new_run(store)
+    run_id = new_run()
     done = mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id, pattern=TEMPLATES[kind])
     assert [(each.checkpoint, each.outcome, each.remark) for each in done] == [
         ("epoch_0001", "imported", None),
@@ -83,7 +79,7 @@ def test_weights_with_an_architecture(kind: str, local_store: Store, tmp_path: P
         file.write_text(yaml.safe_dump(json.loads(model.to_json())))
     else:
         model.save(file)
-    run_id = new_run(local_store)
+    run_id = new_run()
     done = mlflow_ckpt.import_checkpoints(
         tmp_path, run_id=run_id, pattern=TEMPLATES["weights"], architecture=file
     )
@@ -96,7 +92,7 @@ def test_metrics_are_points_of_the_run_and_of_the_models_table(
     store: Store, tmp_path: Path
 ) -> None:
     save(tmp_path, "m-epoch{epoch:02d}-val_loss{val_loss:.4f}.keras")
-    run_id = new_run(store)
+    run_id = new_run()
     mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
     points = MlflowClient().get_metric_history(run_id, "val_loss")
     found = {c.manifest.epoch: c.manifest.metrics for c in mlflow_ckpt.list_checkpoints(run_id)}
@@ -109,7 +105,7 @@ def test_metrics_are_points_of_the_run_and_of_the_models_table(
 
 def test_a_second_import_skips_what_is_there(local_store: Store, tmp_path: Path) -> None:
     save(tmp_path, "model.{epoch:02d}.keras")
-    run_id = new_run(local_store)
+    run_id = new_run()
     mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
     before = [c.manifest for c in mlflow_ckpt.list_checkpoints(run_id)]
     done = mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
@@ -121,7 +117,7 @@ def test_another_checkpoint_of_that_name_is_never_overwritten(
     local_store: Store, tmp_path: Path
 ) -> None:
     save(tmp_path, "model.{epoch:02d}.keras", epochs=1)
-    run_id = new_run(local_store)
+    run_id = new_run()
     mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
     before = mlflow_ckpt.get_checkpoint(run_id).manifest
     small_model(units=5).save(tmp_path / "model.01.keras")
@@ -137,7 +133,7 @@ def test_a_file_that_is_cut_off(local_store: Store, tmp_path: Path, name: str) -
     folder = tmp_path / "files"
     folder.mkdir()
     (folder / name).write_bytes(b"")
-    run_id = new_run(local_store)
+    run_id = new_run()
     (failed,) = mlflow_ckpt.import_checkpoints(
         folder, run_id=run_id, architecture=tmp_path / "architecture.keras"
     )
@@ -154,7 +150,7 @@ def test_the_command(local_store: Store, tmp_path: Path) -> None:
     save(tmp_path, TEMPLATES["keras"])
     (tmp_path / "notes.txt").write_text("not a model")
     (tmp_path / "model.09-0.1000.keras").write_bytes(b"broken")
-    run_id = new_run(local_store)
+    run_id = new_run()
     arguments = ("import", tmp_path, "--run-id", run_id, "--pattern", TEMPLATES["keras"])
     planned = cli.run(*arguments, "--dry-run")
     assert planned.exit_code == 5
@@ -192,17 +188,17 @@ def test_names_that_do_not_tell(
     for name in files:
         (tmp_path / name).touch()
     with pytest.raises(InvalidArgumentError) as caught:
-        mlflow_ckpt.import_checkpoints(tmp_path, run_id=new_run(local_store), pattern=pattern)
+        mlflow_ckpt.import_checkpoints(tmp_path, run_id=new_run(), pattern=pattern)
     assert said in str(caught.value)
 
 
 def test_other_things_that_are_not_there(local_store: Store, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="Expected a folder"):
-        mlflow_ckpt.import_checkpoints(tmp_path / "nowhere", run_id=new_run(local_store))
+        mlflow_ckpt.import_checkpoints(tmp_path / "nowhere", run_id=new_run())
     save(tmp_path, "model.{epoch:02d}.weights.h5", epochs=1)
     with pytest.raises(RunNotFoundError):
         mlflow_ckpt.import_checkpoints(tmp_path, run_id="nosuchrun")
-    (failed,) = mlflow_ckpt.import_checkpoints(tmp_path, run_id=new_run(local_store))
+    (failed,) = mlflow_ckpt.import_checkpoints(tmp_path, run_id=new_run())
     assert "--architecture FILE" in str(failed.remark)
 
 
@@ -238,7 +234,7 @@ def test_an_h5_file_whose_optimizer_does_not_fit_is_imported_without_it(
     save(tmp_path, "model.{epoch:02d}.h5", epochs=1)
     with h5py.File(tmp_path / "model.01.h5", "a") as file:
         del file["optimizer_weights"]
-    run_id = new_run(local_store)
+    run_id = new_run()
     (done,) = mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
     assert done.outcome == "imported"
     assert str(done.remark).startswith("without its compile settings and optimizer (")

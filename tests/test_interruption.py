@@ -25,7 +25,9 @@ from mlflow_ckpt._tracking.spool import sending
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import TrackingUnavailableError
 from tests.support.cli import run as run_command
-from tests.support.training import BATCH, BATCHES, X, Y, fit, names, small_model
+from tests.support.processes import run_python
+from tests.support.training import BATCH, BATCHES, X, Y, fit, names, new_run, small_model
+from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 State = list[np.ndarray[Any, Any]]
@@ -357,7 +359,7 @@ def test_a_signal_while_the_rest_is_sent_limits_the_wait(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(sending, "send", send_for_ever)
     signalling = threading.Timer(1.0, lambda: send_to_self(signal.SIGTERM))
-    giving_up = threading.Timer(60.0, over.set)
+    giving_up = threading.Timer(PATIENCE_SECONDS, over.set)
     with mlflow.start_run() as run, pytest.raises(SystemExit) as caught:
         giving_up.start()
         with pytest.warns(UserWarning, match=f"mlflow-ckpt flush {run.info.run_id}"):
@@ -375,22 +377,21 @@ def test_a_signal_while_the_rest_is_sent_limits_the_wait(monkeypatch: pytest.Mon
 @on_disk
 def test_training_in_another_thread() -> None:
     failures: list[BaseException] = []
-    with mlflow.start_run() as run:
-        pass
+    run_id = new_run()
 
     def train() -> None:
         try:
-            fit(small_model(), MlflowCheckpoint(run_id=run.info.run_id))
+            fit(small_model(), MlflowCheckpoint(run_id=run_id))
         except BaseException as error:  # noqa: BLE001 - asserted on below
             failures.append(error)
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=train)
     thread.start()
-    thread.join()
+    thread.join(PATIENCE_SECONDS)
     assert failures == []
     assert signal.getsignal(signal.SIGTERM) == before
-    assert names(run.info.run_id) == ["epoch_0001", "epoch_0002"]
+    assert names(run_id) == ["epoch_0001", "epoch_0002"]
 
 
 @on_disk
@@ -441,6 +442,7 @@ def test_an_own_run_ends_as_what_happened_to_it(action: Callable[[], Any], statu
 SCRIPT = """
 import multiprocessing, os, signal, sys, time
 import mlflow, mlflow_ckpt
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.training import BATCHES, Y, X, fit, small_model
 from tests.test_interruption import At, BoomError, boom
 
@@ -454,7 +456,8 @@ def fork_and_terminate():
     child.join()
     print("child ended by", -child.exitcode)
 
-ours = mlflow_ckpt.MlflowCheckpoint(drain_timeout=2.0, run_id=sys.argv[2] or None)
+drain_timeout = float(sys.argv[3])
+ours = mlflow_ckpt.MlflowCheckpoint(drain_timeout=drain_timeout, run_id=sys.argv[2] or None)
 kill = lambda number: os.kill(os.getpid(), number)
 
 def twice():
@@ -475,20 +478,10 @@ fit(model, ours, At("on_train_batch_end", action), shuffle=False)
 """
 
 
-def run_script(action: str, run_id: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, action, run_id],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def new_run() -> str:
-    with mlflow.start_run() as run:
-        return str(run.info.run_id)
+def run_script(
+    action: str, run_id: str = "", patience: float = PATIENCE_SECONDS
+) -> subprocess.CompletedProcess[str]:
+    return run_python(SCRIPT, action, run_id, str(patience), cwd=ROOT)
 
 
 @over_http
@@ -550,7 +543,7 @@ def test_preempted_while_the_server_is_away_it_leaves_the_rest_to_flush(
         with current(open_server(server)):
             run_id = new_run()
             server.stop()
-            done = run_script("SIGTERM", run_id)
+            done = run_script("SIGTERM", run_id, patience=2.0)
             assert done.returncode == 143, done.stderr
             left = Spool.default().entries(run_id)
             step = BATCHES + 2

@@ -37,7 +37,7 @@ from mlflow_ckpt.errors import (
     VerificationError,
     WeightsMismatchError,
 )
-from tests.support.training import Metrics, X, fit, names, small_model
+from tests.support.training import Metrics, X, fit, names, new_run, small_model
 from tests.support.zoo import Shift
 
 # What touches the server runs on both kinds of store, what comes after it on the quicker one.
@@ -49,9 +49,8 @@ MISSING = "0" * 32
 @pytest.fixture
 def run_id() -> Iterator[str]:
     """An empty run."""
-    with mlflow.start_run() as run:
-        pass
-    yield str(run.info.run_id)
+    run_id = new_run()
+    yield str(run_id)
 
 
 Save = Callable[..., keras.Model]

@@ -22,7 +22,7 @@ from mlflow_ckpt._tracking.ui import logged_models
 from mlflow_ckpt.errors import CheckpointExistsError, TrackingUnavailableError
 from tests.support import cli
 from tests.support.proxy import Proxy
-from tests.support.training import Metrics, fit, names, small_model, trained
+from tests.support.training import Metrics, fit, names, new_run, small_model, trained
 
 
 def rows(run_id: str) -> dict[str, LoggedModel]:
@@ -124,12 +124,6 @@ def test_rows_of_removed_checkpoints_go(store: Store) -> None:
     assert set(rows(run_id)) == set(names(run_id)) == {"epoch_0003", "epoch_0004"}
     mlflow_ckpt.prune(run_id, LatestN(1))
     assert set(rows(run_id)) == set(names(run_id)) == {"epoch_0004"}
-
-
-def new_run() -> str:
-    return str(
-        MlflowClient().create_run(mlflow.get_experiment_by_name("tests").experiment_id).info.run_id
-    )
 
 
 def spooled(run_id: str, *, bias: float) -> None:

@@ -18,7 +18,8 @@ from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from tests.support import children, cli
 from tests.support.children import Child
-from tests.support.training import names, small_model
+from tests.support.training import names, new_run, small_model
+from tests.support.waiting import PATIENCE_SECONDS, wait_for
 
 Fragile = tuple[Server, Store]
 
@@ -34,10 +35,6 @@ def fragile(template_database: Path, tmp_path_factory: pytest.TempPathFactory) -
             yield server, store
     finally:
         server.stop()
-
-
-def new_run(store: Store) -> str:
-    return str(MlflowClient(store.uri).create_run(store.experiment_id).info.run_id)
 
 
 def waiting(run_id: str, spool: Path) -> list[str]:
@@ -61,7 +58,7 @@ def train_through(outage: float, fragile: Fragile, spool: Path, end: Path) -> tu
         The run, and how many epochs it has.
     """
     server, store = fragile
-    run_id = new_run(store)
+    run_id = new_run()
     child = Child(
         *(children.train, run_id),
         store=store,
@@ -69,7 +66,7 @@ def train_through(outage: float, fragile: Fragile, spool: Path, end: Path) -> tu
         # Fewer epochs than a server that is back can take in.
         seconds=1,
         end=end,
-        drain_timeout=120,
+        drain_timeout=PATIENCE_SECONDS,
     )
     child.hear_epoch(2)
     server.stop()
@@ -79,7 +76,7 @@ def train_through(outage: float, fragile: Fragile, spool: Path, end: Path) -> tu
         last = child.hear_epoch(child.hear_epoch() + 4)
         while time.monotonic() < began + outage:
             last = child.hear_epoch()
-        assert len(waiting(run_id, spool)) >= 3
+        wait_for(lambda: len(waiting(run_id, spool)) >= 3, "checkpoints in the spool")
     finally:
         server.start()
     child.hear_epoch(last + 1)
@@ -111,13 +108,15 @@ def test_training_goes_on_while_the_server_hangs(
     fragile: Fragile, spool: Path, tmp_path: Path
 ) -> None:
     server, store = fragile
-    run_id = new_run(store)
+    run_id = new_run()
     end = tmp_path / "end"
-    child = Child(*(children.train, run_id), store=store, spool=spool, end=end, drain_timeout=120)
+    child = Child(
+        *(children.train, run_id), store=store, spool=spool, end=end, drain_timeout=PATIENCE_SECONDS
+    )
     child.hear_epoch(2)
     with server.frozen():
         child.hear_epoch(child.hear_epoch() + 4)
-        assert len(waiting(run_id, spool)) >= 3
+        wait_for(lambda: len(waiting(run_id, spool)) >= 3, "checkpoints in the spool")
     end.touch()
     epochs, _ = child.hear("over")
     assert child.join() == 0
@@ -126,10 +125,11 @@ def test_training_goes_on_while_the_server_hangs(
 
 @pytest.mark.parametrize("away_from", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_a_server_that_comes_back_after_training_is_sent_everything_by_flush(
-    away_from: int, fragile: Fragile, spool: Path
+    away_from: int, fragile: Fragile, spool: Path, tmp_path: Path
 ) -> None:
+    gone = tmp_path / "gone"
     server, store = fragile
-    run_id = new_run(store)
+    run_id = new_run()
     if away_from == 0:
         server.stop()
     try:
@@ -138,13 +138,14 @@ def test_a_server_that_comes_back_after_training_is_sent_everything_by_flush(
             store=store,
             spool=spool,
             epochs=4,
-            # So that the server is away before the last epochs are sent.
-            seconds=0.5,
+            # So that the server is away before the last epochs are saved.
+            hold=(away_from, gone),
             drain_timeout=1,
         )
         if away_from:
             child.hear_epoch(away_from)
             server.stop()
+            gone.touch()
         epochs, warned = child.hear("over")
         assert child.join() == 0
         left = waiting(run_id, spool)
@@ -177,7 +178,7 @@ def test_a_process_does_not_wait_at_its_end_for_an_upload_that_hangs(
 ) -> None:
     # As MLflow does for minutes where a server goes away in the middle of one.
     child = Child(
-        *(children.save, new_run(fragile[1]), 1),
+        *(children.save, new_run(), 1),
         store=fragile[1],
         spool=spool,
         prepare=children.hang_in,
@@ -193,7 +194,7 @@ def test_a_server_that_goes_in_the_middle_of_an_upload(
     fragile: Fragile, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, store = fragile
-    run_id = new_run(store)
+    run_id = new_run()
     upload = RunStore.upload
     gone = threading.Event()
 
@@ -213,6 +214,6 @@ def test_a_server_that_goes_in_the_middle_of_an_upload(
         assert gone.wait(60)
     finally:
         server.start()
-    assert saver.finish(patience=120) == []
+    assert saver.finish(patience=PATIENCE_SECONDS) == []
     assert saver.outcomes()[-1].sent
     check_everything_arrived(run_id, spool, store, epochs=1)

@@ -31,6 +31,7 @@ from mlflow_ckpt.errors import (
     TrackingUnavailableError,
 )
 from tests.support.checkpoints import save_run
+from tests.support.training import new_run
 
 FIVE = (0.5, 0.1, 0.4, 0.3, 0.2)
 FOUR = (0.1, 0.5, 0.4, 0.3)
@@ -515,10 +516,9 @@ def test_two_prunes_at_once(store: Store) -> None:
 def test_a_run_that_is_not_there_or_has_no_checkpoints(store: Store) -> None:
     with pytest.raises(RunNotFoundError):
         mlflow_ckpt.prune("0" * 32, LatestN(1))
-    with mlflow.start_run() as active:
-        pass
+    run_id = new_run()
     with pytest.raises(CheckpointNotFoundError, match="has no checkpoints"):
-        mlflow_ckpt.prune(active.info.run_id, LatestN(1))
+        mlflow_ckpt.prune(run_id, LatestN(1))
 
 
 def test_arguments_that_make_no_sense(local_store: Store) -> None:

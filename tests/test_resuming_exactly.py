@@ -18,6 +18,7 @@ from tests.support import jobs
 from tests.support.children import Child
 from tests.support.jobs import JOBS, Done
 from tests.support.training import names
+from tests.support.waiting import wait_for
 
 EPOCHS = 4
 # Nothing gives shuffled arrays in the same order again on TensorFlow; see docs/resuming.md.
@@ -151,8 +152,7 @@ def started(store: Store, spool: Path, seed: int, name: str) -> tuple[Child, str
     """Start a training, and wait for a random moment after its first checkpoint."""
     child = Child(jobs.train_in_child, name, EPOCHS, store=store, spool=spool, slow=0.02)
     run_id = child.hear("run")
-    while not _has_checkpoint(run_id):
-        time.sleep(0.02)
+    wait_for(lambda: mlflow_ckpt.list_checkpoints(run_id), "the first checkpoint")
     time.sleep(random.Random(seed).uniform(0.0, 0.6))
     return child, run_id
 
@@ -182,10 +182,6 @@ def test_after_a_preemption_in_the_middle_of_an_epoch(
     require_identical(whole, resumed, "latest")
     assert resumed.warned == []
     assert (newest.name, newest.interrupted) == ("step_00000008", "SIGTERM")
-
-
-def _has_checkpoint(run_id: str) -> bool:
-    return bool(mlflow_ckpt.list_checkpoints(run_id))
 
 
 def test_after_a_kill_at_a_random_moment(run: Run, local_store: Store, spool: Path) -> None:

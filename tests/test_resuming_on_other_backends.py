@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def do(jobs: list[list[Any]], backend: str, store: Store, spool: Path) -> list[D
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_a_resumed_training_is_the_one_that_never_stopped(
-    local_store: Store, spool: Path, backend: str
+    local_store: Store, spool: Path, backend: str, record_property: Callable[[str, object], None]
 ) -> None:
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
@@ -76,4 +77,4 @@ def test_a_resumed_training_is_the_one_that_never_stopped(
         ]
         assert metrics[0] == metrics[1], name
         assert done.warned == [], name
-    sys.stdout.write(f"\n{backend}: {len(names)} trainings resumed bit for bit\n")
+    record_property("counted", f"{len(names)} trainings resumed bit for bit")

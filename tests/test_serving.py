@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import mlflow_ckpt
 from devtools.stores import Store, current, free_port
 from mlflow_ckpt import MlflowCheckpoint
 from tests.support.training import Metrics, X, fit, small_model, trained
+from tests.support.waiting import wait_for
 from tests.support.without import environment_without_package, variables_of
 
 
@@ -93,14 +93,14 @@ def served(
 
 
 def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and process.poll() is None:
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()
         try:
-            if requests.get(f"{address}/ping", timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.2)
-    raise AssertionError(log.read_text())
+            return requests.get(f"{address}/ping", timeout=5).ok
+        except (requests.ConnectionError, requests.Timeout):
+            return False
+
+    wait_for(answers, "the model is served", pause=0.2)
 
 
 @pytest.mark.parametrize(

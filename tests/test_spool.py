@@ -20,6 +20,7 @@ from mlflow_ckpt._tracking.spool import spool_directory as module
 from mlflow_ckpt._tracking.spool.entries import ANNOUNCEMENT, CHECKPOINT, METRICS, TAGS, Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import ManifestError
+from tests.support.waiting import Deadline
 
 RUN = "a" * 32
 URI = "http://127.0.0.1:5000"
@@ -242,18 +243,20 @@ def test_a_checkpoint_moves_to_its_place_in_one_step(empty: Spool, tmp_path: Pat
 
 def test_a_directory_that_goes_while_a_draft_begins_is_made_again(empty: Spool) -> None:
     """The thread that sends the last entry removes the directory in which the next one begins."""
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
     over = threading.Event()
+    deadline = Deadline("everything is removed")
 
     def send_everything() -> None:
         try:
             while not over.is_set() or empty.entries(RUN):
+                deadline.check()
                 for entry in empty.entries(RUN):
                     with empty.locked(entry) as held:
                         if held:
                             empty.remove(entry)
                 empty.sweep(RUN)
-        except Exception as error:  # noqa: BLE001 - asserted below
+        except BaseException as error:  # noqa: BLE001 - asserted below
             failures.append(error)
 
     senders = [threading.Thread(target=send_everything) for _ in range(2)]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +25,8 @@ from mlflow_ckpt.errors import (
     TrackingError,
     TrackingUnavailableError,
 )
-from tests.support.training import fit, small_model
+from tests.support.processes import run_python
+from tests.support.training import fit, new_run, small_model
 
 ROOT = Path(__file__).parents[1]
 RUN = "0" * 32
@@ -134,16 +133,13 @@ with CheckpointSaver(store) as saver:
 def test_a_process_that_is_killed_while_it_uploads_leaves_no_checkpoint(
     dies_before: str, http_store: Store
 ) -> None:
-    with mlflow.start_run() as run:
-        pass
-    run_id = run.info.run_id
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, run_id, dies_before],
+    run_id = new_run()
+    done = run_python(
+        KILLED,
+        run_id,
+        dies_before,
         cwd=ROOT,
         env={**os.environ, "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     directory = http_store.checkpoint_directory(run_id, "epoch_0001")
@@ -166,9 +162,7 @@ def test_the_manifest_is_uploaded_last() -> None:
 
 
 def test_a_checkpoint_is_never_overwritten(local_store: Store) -> None:
-    with mlflow.start_run() as run:
-        pass
-    run_id = run.info.run_id
+    run_id = new_run()
     with CheckpointSaver(RunStore(run_id)) as saver:
         saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
     directory = local_store.checkpoint_directory(run_id, "epoch_0001")
@@ -191,9 +185,8 @@ def test_a_checkpoint_is_never_overwritten(local_store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["epoch_1", "last", "../epoch_0001", "", "step_5"])
 def test_a_name_that_no_reader_would_find_is_refused(name: str, local_store: Store) -> None:
-    with mlflow.start_run() as run:
-        pass
-    saver = CheckpointSaver(RunStore(run.info.run_id))
+    run_id = new_run()
+    saver = CheckpointSaver(RunStore(run_id))
     with pytest.raises(InvalidArgumentError, match="epoch_0003"):
         saver.save(small_model(), name, epoch=1, metrics={})
-    assert MlflowClient().list_artifacts(run.info.run_id) == []
+    assert MlflowClient().list_artifacts(run_id) == []

@@ -28,15 +28,12 @@ from mlflow_ckpt._tracking.tags import BEST, LATEST
 from mlflow_ckpt.errors import CheckpointBusyError, CheckpointExistsError
 from tests.support import children, cli
 from tests.support.children import Child
-from tests.support.training import names, small_model
+from tests.support.training import names, new_run, small_model
+from tests.support.waiting import Deadline
 
 PUBLISHING = "mlflow_ckpt._tracking.publishing"
 INDEX = "mlflow_ckpt._tracking.index"
 DRAFT = "mlflow_ckpt._tracking.spool.drafts:Draft"
-
-
-def new_run(store: Store) -> str:
-    return str(MlflowClient(store.uri).create_run(store.experiment_id).info.run_id)
 
 
 def save_at_once(
@@ -88,21 +85,21 @@ def require_that_one_is_saved(run_id: str, meet: tuple[str, str], store: Store, 
 def test_one_name_at_the_same_moment_on_a_server(
     meet: tuple[str, str], http_store: Store, tmp_path: Path
 ) -> None:
-    run_id = new_run(http_store)
+    run_id = new_run()
     require_that_one_is_saved(run_id, meet, http_store, tmp_path)
     assert names(run_id) == ["epoch_0001"]
     assert mlflow_ckpt.verify(run_id, 1).ok
 
 
 def test_one_name_at_the_same_moment_on_local_disk(local_store: Store, tmp_path: Path) -> None:
-    run_id = new_run(local_store)
+    run_id = new_run()
     require_that_one_is_saved(run_id, (DRAFT, "place"), local_store, tmp_path)
     assert names(run_id) == ["epoch_0001"]
     assert mlflow_ckpt.verify(run_id, 1).ok
 
 
 def test_two_names_at_the_same_moment(store: Store, tmp_path: Path) -> None:
-    run_id = new_run(store)
+    run_id = new_run()
     spools = [tmp_path / "one", tmp_path / "two"]
     told = save_at_once(run_id, (1, 2), (INDEX, "_write"), store, spools)
     assert told == [([], []), ([], [])]
@@ -118,12 +115,14 @@ def test_two_names_at_the_same_moment(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_flush_while_the_training_sends(http_store: Store, spool: Path, tmp_path: Path) -> None:
-    run_id = new_run(http_store)
+    run_id = new_run()
     end = tmp_path / "end"
     # Faster than it can send, so that there is something for both.
     child = Child(*(children.train, run_id), store=http_store, spool=spool, most_waiting=3, end=end)
     sent, epoch = "", 0
+    deadline = Deadline("a flush sends something while the training does")
     while epoch < 8 or "Sent epoch_" not in sent:
+        deadline.check()
         epoch = child.hear_epoch(epoch + 1)
         flushed = cli.run("flush", run_id)
         # What the training is sending at this moment is left to it.
@@ -142,7 +141,7 @@ def test_a_flush_while_the_training_sends(http_store: Store, spool: Path, tmp_pa
 @pytest.fixture
 def entry(http_store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
     """A checkpoint that waits in the spool, and nobody sends."""
-    run_id = new_run(http_store)
+    run_id = new_run()
     monkeypatch.setattr(Uploader, "add", lambda *_: None)
     saver = CheckpointSaver(RunStore(run_id))
     saver.save(small_model(), "epoch_0001", epoch=1, metrics={})

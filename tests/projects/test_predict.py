@@ -16,6 +16,7 @@ import mlflow_ckpt
 from projects.cifar10.data import load_dataset
 from projects.cifar10.predict import main
 from tests.projects.conftest import ProjectRun
+from tests.support.training import new_run
 
 
 def predict(*arguments: str) -> Result:
@@ -77,13 +78,12 @@ def test_output_files_hold_every_class(project: ProjectRun, images: Path, tmp_pa
 def test_the_run_of_the_entry_point_notes_the_checkpoint(
     project: ProjectRun, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with mlflow.start_run() as run:
-        pass
-    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    run_id = new_run()
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     reference = f"ckpt:/{project.run_id}/epoch:1"
     result = predict("--run-id", reference, "--input", str(images))
     assert result.exit_code == 0, result.stderr
-    tags = mlflow.get_run(run.info.run_id).data.tags
+    tags = mlflow.get_run(run_id).data.tags
     assert tags["mlflow_ckpt.source_run"] == project.run_id
     assert tags["mlflow_ckpt.source_checkpoint"] == "epoch_0001"
 

@@ -33,12 +33,11 @@ from mlflow_ckpt._tracking.spool.entries import CHECKPOINT
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from tests.support.training import X, Y, small_model
+from tests.support.waiting import PATIENCE_SECONDS, Deadline, wait_for
 
 SPOOL = spool_directory.ENVIRONMENT_VARIABLE
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
-# What takes longer than this hangs.
-_PATIENCE_SECONDS = 240
 
 
 class Child:
@@ -65,7 +64,7 @@ class Child:
         environment = {
             "MLFLOW_TRACKING_URI": store.uri,
             "MLFLOW_EXPERIMENT_ID": store.experiment_id,
-            SPOOL: str(spool_directory),
+            SPOOL: str(spool),
             **(environment or {}),
         }
         self._process = _CONTEXT.Process(
@@ -78,8 +77,10 @@ class Child:
 
     def hear(self, wanted: str) -> Any:
         """Wait until it says something, and return what it says of that."""
+        deadline = Deadline(f"{wanted!r} is heard of")
         while True:
-            assert self._connection.poll(_PATIENCE_SECONDS), f"{wanted!r} was not heard of"
+            deadline.check()
+            assert self._connection.poll(PATIENCE_SECONDS), f"{wanted!r} was not heard of"
             said, what = self._connection.recv()
             assert said != "error" or wanted == "error", what
             if said == wanted:
@@ -87,8 +88,9 @@ class Child:
 
     def hear_epoch(self, least: int = 0) -> int:
         """Wait for the end of an epoch, not before the given one, and return its number."""
+        deadline = Deadline(f"epoch {least} is trained")
         while (epoch := int(self.hear("epoch"))) < least:
-            pass
+            deadline.check()
         return epoch
 
     def kill(self) -> None:
@@ -98,7 +100,8 @@ class Child:
 
     def join(self) -> int | None:
         """Wait until it ends, and return its exit code."""
-        self._process.join(_PATIENCE_SECONDS)
+        self._process.join(PATIENCE_SECONDS)
+        assert not self._process.is_alive(), "it does not end"
         return self._process.exitcode
 
     @property
@@ -141,6 +144,7 @@ def train(
     epochs: int = 1_000_000,
     most_waiting: int | None = None,
     seconds: float = 0.0,
+    hold: tuple[int, Path] | None = None,
     end: Path | None = None,
     **arguments: Any,
 ) -> None:
@@ -153,6 +157,7 @@ def train(
         epochs: Epochs in all.
         most_waiting: Checkpoints in the spool before training pauses; None for no limit.
         seconds: How long an epoch takes at least.
+        hold: After this epoch, training waits until this file exists.
         end: Training ends once this file exists.
         arguments: For the callback.
     """
@@ -160,12 +165,14 @@ def train(
 
     class Tell(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            while most_waiting is not None and _waiting(run_id) > most_waiting:
-                time.sleep(0.005)
+            if most_waiting is not None:
+                wait_for(lambda: _waiting(run_id) <= most_waiting, "the spool empties", pause=0.005)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             talk("epoch", epoch + 1)
             time.sleep(seconds)
+            if hold is not None and epoch + 1 == hold[0]:
+                wait_for(hold[1].exists, "training may go on")
             self.model.stop_training = end is not None and end.exists()
 
     with warnings.catch_warnings(record=True) as caught:
@@ -239,7 +246,7 @@ def meet_before(barrier: Barrier, owner: str, name: str) -> None:
     def call(*arguments: Any, **keywords: Any) -> Any:
         if not met.is_set():
             met.set()
-            barrier.wait(_PATIENCE_SECONDS)
+            barrier.wait(PATIENCE_SECONDS)
         return function(*arguments, **keywords)
 
     setattr(resolve_name(owner), name, call)

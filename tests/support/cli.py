@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
+from typing import IO
 
 from click.testing import CliRunner, Result
 
 from mlflow_ckpt._cli import main
+from tests.support import processes
 
 
 def run(*arguments: str | Path) -> Result:
@@ -20,14 +21,7 @@ def run(*arguments: str | Path) -> Result:
 
 
 def run_process(
-    *arguments: str | Path, cwd: Path | None = None
+    *arguments: str | Path, cwd: Path | None = None, stdout: IO[str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "mlflow_ckpt._cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=cwd,
-    )
+    return processes.run_command(*arguments, cwd=cwd, stdout=stdout)

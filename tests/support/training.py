@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
@@ -15,6 +16,12 @@ X = _RNG.normal(size=(32, 4)).astype("float32")
 Y = (X[:, :1] - X[:, 1:2]).astype("float32")
 BATCH = 8
 BATCHES = len(X) // BATCH
+
+
+def new_run() -> str:
+    """Make an empty run in MLflow's current experiment, and return its id."""
+    run = mlflow.MlflowClient().create_run(os.environ["MLFLOW_EXPERIMENT_ID"])
+    return str(run.info.run_id)
 
 
 def small_model(units: int = 3, outputs: int = 1, **settings: Any) -> keras.Model:

@@ -1,0 +1,138 @@
+"""Python programs in processes of their own, a moment after they were asked for.
+
+Importing TensorFlow and MLflow takes a process ten seconds. A server that has done so becomes the
+program instead (see `process_server`): all that a program can tell is that its imports are quick.
+A test of what is imported, or of what an interpreter does at its start, starts one of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from tests.support import shared
+from tests.support.waiting import wait_for
+
+ROOT = Path(__file__).parents[2]
+COMMAND = "import sys; from mlflow_ckpt._cli import main; sys.argv[0] = 'mlflow-ckpt'; main()"
+# What takes longer than this hangs.
+_PATIENCE_SECONDS = 300
+# The test session's directory.
+_directory: list[Path] = []
+
+
+def set_directory(directory: Path) -> None:
+    """Tell where the test session keeps what its workers share."""
+    _directory[:] = [directory]
+
+
+class Process:
+    """A Python program that runs.
+
+    Args:
+        code: What it runs, as `python -c` does.
+        arguments: Its arguments.
+        cwd: Its directory; None for this one's.
+        env: Its environment; None for this one's.
+        stdout: Where its output goes; None to keep it.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        stdout: IO[str] | None = None,
+    ) -> None:
+        self.args = ["python", "-c", code, *map(str, arguments)]
+        self._output, self._errors = (
+            tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed once it is read
+            for _ in range(2)
+        )
+        request = {
+            "code": code,
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(cwd or Path.cwd()),
+            "environment": dict(os.environ if env is None else env),
+        }
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(_address())
+        with Path(os.devnull).open() as nothing:
+            streams = [nothing, stdout or self._output, self._errors]
+            text = json.dumps(request).encode()
+            socket.send_fds(self._connection, [text], [stream.fileno() for stream in streams])
+        self._told = self._connection.makefile("r")
+        self._connection.settimeout(_PATIENCE_SECONDS)
+        self.pid = int(self._told.readline())
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Wait until it ends, and return all of it."""
+        try:
+            code = int(self._told.readline())
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            raise AssertionError(f"It hangs: {self.args}\n{self._read()[1]}") from None
+        finally:
+            self._told.close()
+            self._connection.close()
+        return subprocess.CompletedProcess(self.args, code, *self._read())
+
+    def _read(self) -> tuple[str, str]:
+        texts = []
+        for stream in (self._output, self._errors):
+            stream.seek(0)
+            texts.append(stream.read())
+            stream.close()
+        return texts[0], texts[1]
+
+
+def run_python(
+    code: str, *arguments: str | Path, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; the settings are those of `Process`."""
+    return Process(code, *arguments, **settings).wait()
+
+
+def run_command(*arguments: str | Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run `mlflow-ckpt` to its end."""
+    return run_python(COMMAND, *arguments, **settings)
+
+
+def _address() -> str:
+    (directory,) = _directory
+    return str(shared.started_once(directory, "processes", _start)["address"])
+
+
+def _tests() -> int:
+    """Number of the process that all workers are children of."""
+    return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+
+def _start() -> dict[str, Any]:
+    # Of a directory's name, a socket takes about 100 characters.
+    address = Path(tempfile.mkdtemp(prefix="processes-")) / "socket"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.process_server", str(address), str(_tests())],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def listens() -> bool:
+        assert server.poll() is None, "the server of processes ended"
+        with socket.socket(socket.AF_UNIX) as attempt:
+            return attempt.connect_ex(str(address)) == 0
+
+    wait_for(listens, "the server of processes")
+    server.returncode = 0  # it outlives this process, which has not to wait for it
+    return {"group": server.pid, "address": str(address)}

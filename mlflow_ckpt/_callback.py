@@ -125,15 +125,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             weight_metrics=weight_metrics,
             report=report,
         )
-        self.monitor = monitor
-        self.verbose = verbose
-        self.save_best_only = save_best_only
-        self.mode = mode
-        self.save_freq = save_freq
-        self.run_id = run_id
-        self.log_metrics = log_metrics
-        self.drain_timeout = drain_timeout
-        self.report = report
+        self.monitor, self.mode, self.verbose = monitor, mode, verbose
+        self.save_freq, self.save_best_only = save_freq, save_best_only
+        self.run_id, self.log_metrics = run_id, log_metrics
+        self.drain_timeout, self.report = drain_timeout, report
         # Keras may call `on_train_batch_end` late, on another thread, if nothing is saved there.
         self.async_safe = save_freq == "epoch"
         self._messages = Messages(verbose=bool(verbose), raising=on_error == "raise")
@@ -141,18 +136,14 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._session = Session(self._arguments, self._best, self._messages)
         self._signals = SignalHandler(self)
         self._batches = BatchCounter()
-        self._training = False
+        self._training = self._first_epoch_checked = self._due = self._others_log = False
         self._fit: FitContext | None = None
-        self._due = False
         self._origin: Origin | None = None
         self._in_place = False
-        self._begun_batches = 0
-        self._process = 0
+        self._begun_batches = self._process = 0
         self._began = 0.0
         self._thread: threading.Thread | None = None
         self._history: Any = None
-        self._first_epoch_checked = False
-        self._others_log = False
 
     def resume_from(self, origin: Origin, *, in_place: bool, batch: int) -> None:
         """Continue the next training from a checkpoint; called by `resume`.
@@ -249,7 +240,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """Save within an epoch if `save_freq` is a number of batches."""
         self._batches.end_batch(batch)
         if self.save_freq != "epoch":
-            self._save_inside_epoch(batch, logs)
+            self._save_inside_epoch(logs)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Record that no training step is in progress."""
@@ -355,7 +346,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             report=self.report is True or (self.report == "auto" and seconds >= _LONG_SECONDS),
         )
 
-    def _save_inside_epoch(self, batch: int, logs: Mapping[str, Any] | None) -> None:
+    def _save_inside_epoch(self, logs: Mapping[str, Any] | None) -> None:
         position, save_freq = self._batches, int(self.save_freq)
         if position.batches_since_save < save_freq:
             return

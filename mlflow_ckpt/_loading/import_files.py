@@ -95,29 +95,26 @@ def import_checkpoints(
         )
     blueprint = None if architecture is None else stock_files.read_blueprint(Path(architecture))
     catalog = Catalog.of(run_id, tracking_uri)
-    store = catalog.store
-    known = {checkpoint.name: checkpoint.manifest for checkpoint in catalog.checkpoints()}
-    logged = resumed_runs.logged_steps(store, [])
-    done = []
+    target = _Target(
+        store=catalog.store,
+        present={checkpoint.name: checkpoint.manifest for checkpoint in catalog.checkpoints()},
+        logged=resumed_runs.logged_steps(catalog.store, []),
+        monitor=monitor,
+        mode=mode,
+    )
+    files = []
     for name in names:
         checkpoint = str(CheckpointName("epoch", name.epoch))
-        planned = ImportedFile(name.name, checkpoint, name.epoch, name.metrics)
+        file = ImportedFile(name.name, checkpoint, name.epoch, name.metrics)
         try:
             model, lost = stock_files.load(folder / name.name, custom_objects, blueprint)
             remark = None if lost is None else f"without {lost}"
-            if _is_there(store, model, planned, known):
-                planned = replace(planned, outcome=SKIPPED)
-            elif dry_run:
-                planned = replace(planned, remark=remark)
-            else:
-                new = resumed_runs.unlogged(_loggable(name), name.epoch, logged)
-                _save(store, model, planned, _monitor(name, monitor, mode), new)
-                planned = replace(planned, outcome=IMPORTED, remark=remark)
+            file = target.add(model, replace(file, remark=remark), name, dry_run=dry_run)
         except (MlflowCkptError, OSError) as error:
-            planned = replace(planned, outcome=FAILED, remark=str(error))
-        tell(planned)
-        done.append(planned)
-    return done
+            file = replace(file, outcome=FAILED, remark=str(error))
+        tell(file)
+        files.append(file)
+    return files
 
 
 def _files_in(folder: Path, pattern: str | None) -> list[str]:
@@ -137,52 +134,67 @@ def _files_in(folder: Path, pattern: str | None) -> list[str]:
     return found
 
 
-def _is_there(
-    store: RunStore, model: keras.Model, planned: ImportedFile, known: Mapping[str, Manifest]
-) -> bool:
-    """Whether the run has the checkpoint.
+@dataclass(frozen=True)
+class _Target:
+    """The run that models are imported into.
 
-    Raises:
-        CheckpointExistsError: If it has another one of that name.
+    Attributes:
+        store: The run.
+        present: Manifests of its checkpoints by name.
+        logged: Steps at which it has values of each metric.
+        monitor: The metric that decides which is best; `val_loss` if None.
+        mode: `"min"` or `"max"`; by the metric's name if None.
     """
-    there = known.get(planned.checkpoint)
-    if there is None:
-        return False
-    if there.weights_digest != fingerprint(model).weights_digest:
-        raise CheckpointExistsError(
-            f"The run has another checkpoint {planned.checkpoint}, which is never overwritten.",
-            run_id=store.run_id,
-            name=planned.checkpoint,
-        )
-    return True
 
+    store: RunStore
+    present: Mapping[str, Manifest]
+    logged: Mapping[str, set[int]]
+    monitor: str | None
+    mode: str | None
 
-def _save(
-    store: RunStore,
-    model: keras.Model,
-    planned: ImportedFile,
-    monitor: Monitor | None,
-    new: Mapping[str, float],
-) -> None:
-    """Save a model as a checkpoint, and what the run does not know of its metrics before it."""
-    metadata = {"imported_from": planned.file}
-    with CheckpointSaver(store, forms=("full",), metadata=metadata) as saver:
-        if new:
-            saver.log_metrics(new, planned.epoch)
-        saver.save(
-            *(model, planned.checkpoint),
-            epoch=planned.epoch,
-            metrics=planned.metrics,
-            monitor=monitor,
-        )
+    def add(
+        self, model: keras.Model, file: ImportedFile, name: FileName, *, dry_run: bool
+    ) -> ImportedFile:
+        """Save a model as a checkpoint, unless it is there; return what was done.
+
+        Raises:
+            CheckpointExistsError: If the run has another checkpoint of that name.
+        """
+        if self._has(model, file.checkpoint):
+            return replace(file, outcome=SKIPPED, remark=None)
+        if dry_run:
+            return file
+        metadata = {"imported_from": file.file}
+        with CheckpointSaver(self.store, forms=("full",), metadata=metadata) as saver:
+            new = resumed_runs.unlogged(_loggable(name), name.epoch, self.logged)
+            if new:
+                saver.log_metrics(new, file.epoch)
+            saver.save(
+                *(model, file.checkpoint),
+                epoch=file.epoch,
+                metrics=file.metrics,
+                monitor=self._monitor(name),
+            )
+        return replace(file, outcome=IMPORTED)
+
+    def _has(self, model: keras.Model, checkpoint: str) -> bool:
+        manifest = self.present.get(checkpoint)
+        if manifest is None:
+            return False
+        if manifest.weights_digest != fingerprint(model).weights_digest:
+            raise CheckpointExistsError(
+                f"The run has another checkpoint {checkpoint}, which is never overwritten.",
+                run_id=self.store.run_id,
+                name=checkpoint,
+            )
+        return True
+
+    def _monitor(self, name: FileName) -> Monitor | None:
+        metric = self.monitor or "val_loss"
+        mode = self.mode or infer_mode(metric)
+        return Monitor(metric, mode) if metric in name.metrics and mode is not None else None
 
 
 def _loggable(name: FileName) -> dict[str, float]:
     names = allowed_names(name.metrics)
     return {names[key]: value for key, value in name.metrics.items()}
-
-
-def _monitor(name: FileName, monitor: str | None, mode: str | None) -> Monitor | None:
-    metric = monitor or "val_loss"
-    way = mode or infer_mode(metric)
-    return Monitor(metric, way) if metric in name.metrics and way is not None else None

@@ -22,7 +22,7 @@ from mlflow_ckpt._model.capture.buffers import Buffers, Shapes, Views
 from mlflow_ckpt._model.capture.snapshot import Descriptions, Snapshot
 from mlflow_ckpt._model.capture.snapshot import take as take_snapshot
 from mlflow_ckpt._model.capture.updates import Update
-from mlflow_ckpt._model.files import architecture
+from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._tracking import mlmodel
 from mlflow_ckpt._tracking.spool.outcome import SavedCheckpoint
@@ -89,7 +89,7 @@ class Composer:
             UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
         """
         if not model.built:
-            architecture.require_format(architecture.describe(model), self._format_of_full)
+            model_config.require_format(model_config.describe(model), self._format_of_full)
             return {}
         views = Views()
         self.take(model, views).close()

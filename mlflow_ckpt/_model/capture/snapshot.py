@@ -27,7 +27,7 @@ from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection, stock_save
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._model.capture.signature import schema_of
-from mlflow_ckpt._model.files import architecture
+from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.files.captured import (
     CapturedState,
     Group,
@@ -150,7 +150,7 @@ class Descriptions:
             captured: The state that was captured from it; None if it could not be captured.
         """
         if captured is None or captured.config_json != self._config_json:
-            self._architecture = architecture.describe(model)
+            self._architecture = model_config.describe(model)
             self._compile_config = (
                 model.get_compile_config() if introspection.is_compiled(model) else None
             )
@@ -187,7 +187,7 @@ def take(
     descriptions = descriptions or Descriptions()
     try:
         if descriptions.is_empty:
-            architecture.require_format(architecture.describe(model), full_format)
+            model_config.require_format(model_config.describe(model), full_format)
         prepared: Prepared = {}
         optimizer = full_format is not None
         captured = _capture(model, workspace, buffers or Buffers(), optimizer=optimizer)
@@ -199,7 +199,7 @@ def take(
             groups = stock_save.read_groups(stock_file)
         mark_optimizers(model, groups)
         described, compile_config = descriptions.of(model, captured)
-        architecture.require_format(described, full_format)
+        model_config.require_format(described, full_format)
         if full_format == "h5":
             prepared[layout.FULL_H5] = stock_save.save_h5(model, workspace)
         return Snapshot(

@@ -23,7 +23,7 @@ from mlflow_ckpt._format.fingerprint import (
 )
 from mlflow_ckpt._model.capture.snapshot import Snapshot
 from mlflow_ckpt._model.capture.updates import Update
-from mlflow_ckpt._model.files import architecture, training_state
+from mlflow_ckpt._model.files import model_config, training_state
 from mlflow_ckpt._model.files.captured import CapturedState, Group, Tensor
 from mlflow_ckpt._model.files.hdf5 import LaidOutFile, laid_out
 from mlflow_ckpt._model.files.stream import emit
@@ -58,7 +58,7 @@ def write(
     Raises:
         OSError: If the disk is full or the directory cannot be written.
     """
-    described = architecture.to_json(snapshot.architecture)
+    described = model_config.to_json(snapshot.architecture)
     _write_text(directory / layout.ARCHITECTURE_JSON, described)
     _write_text(directory / layout.ARCHITECTURE_YAML, _yaml(described))
     computed: dict[str, TensorFingerprint] = {}
@@ -127,7 +127,7 @@ def write_groups(file: h5py.File, groups: Iterable[Group]) -> None:
 @lru_cache(maxsize=4)
 def _yaml(described: str) -> str:
     """Convert an architecture from JSON to YAML; cached, as it is slow and rarely changes."""
-    return architecture.to_yaml(json.loads(described))
+    return model_config.to_yaml(json.loads(described))
 
 
 def _write_full(

@@ -20,7 +20,7 @@ from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.weights_file import open_weights
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
-from mlflow_ckpt._model.files import architecture
+from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.rebuild import legacy_h5
 from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
@@ -152,7 +152,7 @@ def _load_archive(
 
 
 def _read_architecture(directory: Path) -> dict[str, Any]:
-    return architecture.from_json((directory / layout.ARCHITECTURE_JSON).read_bytes())
+    return model_config.from_json((directory / layout.ARCHITECTURE_JSON).read_bytes())
 
 
 def _extract_weights(archive: Path, target: Path) -> None:

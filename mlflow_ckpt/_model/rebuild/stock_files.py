@@ -14,7 +14,7 @@ import yaml
 
 from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.files import architecture
+from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.rebuild import legacy_h5
 from mlflow_ckpt._model.rebuild.guarded import build, guarded
 from mlflow_ckpt.errors import ModelLoadError
@@ -91,7 +91,7 @@ def read_blueprint(path: Path) -> dict[str, Any]:
             text = json.dumps(yaml.safe_load(text)).encode()
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile, yaml.YAMLError) as error:
         raise ModelLoadError(f"{path} is no architecture: {error}") from error
-    blueprint = architecture.from_json(text)
+    blueprint = model_config.from_json(text)
     blueprint.pop("compile_config", None)
     return blueprint
 

@@ -65,7 +65,7 @@ def write_full(
 
 
 def write_split(opened: OpenedCheckpoint, staging: Path, custom_objects: Mapping[str, Any]) -> int:
-    """Write the weights alone. Arguments and errors as in `write_full`.
+    """Write the weights alone. Arguments, result and other errors as in `write_full`.
 
     Raises:
         UnsupportedModelError: If layers keep files, which the split form does not hold.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,10 +56,10 @@ class Listing:
     checkpoints: tuple[Checkpoint, ...]
     best: str | None
     damaged: Mapping[str, str]
-    waiting: tuple[Entry, ...] = ()
-    ancestors: tuple[tuple[str, str], ...] = ()
-    children: Mapping[str, str] = field(default_factory=dict)
-    others: tuple[ForeignCheckpoint, ...] = ()
+    waiting: tuple[Entry, ...]
+    ancestors: tuple[tuple[str, str], ...]
+    children: Mapping[str, str]
+    others: tuple[ForeignCheckpoint, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the listing as plain values."""

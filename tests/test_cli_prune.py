@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import mlflow
 import pytest
@@ -180,24 +177,3 @@ def test_a_registry_that_does_not_answer(
     assert result.output.count("\n") == 1
     monkeypatch.delenv("MLFLOW_REGISTRY_URI")
     assert names(run_id) == NAMES
-
-
-def test_no_backend_is_loaded_to_prune(local_store: Store) -> None:
-    run_id = save_run(losses=(0.1, 0.5, 0.3))
-    script = (
-        "import sys\n"
-        "from mlflow_ckpt._cli import main\n"
-        f"main(['prune', {run_id!r}, '--keep-last', '1'], standalone_mode=False)\n"
-        "loaded = [name for name in ('keras', 'tensorflow') if name in sys.modules]\n"
-        "assert not loaded, loaded\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "MLFLOW_TRACKING_URI": local_store.uri},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert f"Removed 1 checkpoint of run {run_id}, freed " in result.stdout

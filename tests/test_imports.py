@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import mlflow_ckpt
+from devtools.stores import current
+from tests.conftest import TrainedRun
+from tests.support.checkpoints import save_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,18 +45,48 @@ def test_importing_the_package_loads_neither_keras_nor_mlflow(statement: str) ->
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_listing_and_verifying_never_load_keras(trained_run: object) -> None:
-    code = (
-        "import sys, mlflow_ckpt; "
-        f"run, uri = {trained_run.run_id!r}, {trained_run.store.uri!r}; "
-        "assert mlflow_ckpt.verify(run, tracking_uri=uri).ok; "
-        "assert len(mlflow_ckpt.list_checkpoints(run, tracking_uri=uri)) == 2; "
-        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+WITHOUT_A_BACKEND = """
+import json, sys
+from click.testing import CliRunner
+import mlflow_ckpt
+from mlflow_ckpt._cli import main
+
+def require_unloaded(what, *names):
+    assert not set(names) & set(sys.modules), (what, sorted(set(names) & set(sys.modules)))
+
+assert CliRunner().invoke(main, ["--help"]).exit_code == 0
+require_unloaded("--help", "keras", "tensorflow", "mlflow")
+run = sys.argv[1]
+assert mlflow_ckpt.verify(run).ok
+assert len(mlflow_ckpt.list_checkpoints(run)) == 2
+require_unloaded("functions", "keras", "tensorflow")
+for arguments, code in json.loads(sys.argv[2]):
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == code, (arguments, done.output)
+    require_unloaded(arguments, "keras", "tensorflow")
+"""
+
+
+def test_what_only_reads_and_removes_loads_no_backend(trained_run: TrainedRun) -> None:
+    run_id = trained_run.run_id
+    with current(trained_run.store):
+        pruned = save_run(losses=(0.1, 0.5, 0.3))
+        commands = [
+            (["list", run_id], 0),
+            (["show", run_id], 0),
+            (["verify", run_id], 0),
+            (["diff", f"ckpt:/{run_id}/1", run_id], 1),
+            (["prune", pruned, "--keep-last", "1"], 0),
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_A_BACKEND, run_id, json.dumps(commands)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(mlflow_ckpt.list_checkpoints(pruned)) == 2
 
 
 def test_public_names_are_sorted_and_importable() -> None:

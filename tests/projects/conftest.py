@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tensorflow.python.framework import config
 
 from devtools.stores import Store, current, open_sqlite
+from tests.support import shared
+from tests.support.processes import run_python
 
 REPOSITORY = Path(__file__).parents[2]
 CLASS_NAMES = ["dark", "bright"]
@@ -41,17 +45,14 @@ def images_of(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return (noise + 180 * labels[:, np.newaxis, np.newaxis]).astype(np.uint8)
 
 
-def run_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run `python ARGUMENTS` with this repository importable."""
+def run_module(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `python -m MODULE ARGUMENTS` with this repository importable."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return subprocess.run(
-        [sys.executable, *arguments],
+    return run_python(
+        f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)",
+        *arguments,
         cwd=cwd,
         env={**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
     )
 
 
@@ -73,23 +74,47 @@ class ProjectRun:
 
 
 @pytest.fixture(scope="session")
-def project_store(template_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return open_sqlite(template_database, tmp_path_factory.mktemp("project"))
+def made_once(session_directory: Path, template_database: Path) -> dict[str, Any]:
+    """The training, made once for all workers, in a store that nobody changes."""
+
+    def train() -> dict[str, Any]:
+        (session_directory / "project").mkdir()
+        store = open_sqlite(template_database, session_directory / "project")
+        folder = session_directory / "with blank, comma"
+        folder.mkdir()
+        data = write_npz(folder / "two classes.npz")
+        with current(store):
+            done = run_module(
+                *("mlflow", "run", str(REPOSITORY), "--env-manager", "local"),
+                *("-P", "learning_rate=1e-3", "-P", "batch_size=16", "-P", f"dataset={data}"),
+                cwd=folder,
+            )
+        assert done.returncode == 0, done.stdout + done.stderr
+        (run_id,) = re.findall(r"Run (\w{32}) holds 2 checkpoints", done.stdout)
+        return {
+            "run_id": run_id,
+            "output": done.stdout,
+            "data": str(data),
+            "uri": store.uri,
+            "artifacts": str(store.artifacts),
+            "experiment_id": store.experiment_id,
+        }
+
+    return shared.started_once(session_directory, "project", train)
 
 
 @pytest.fixture(scope="session")
-def project_run(project_store: Store, tmp_path_factory: pytest.TempPathFactory) -> ProjectRun:
-    folder = tmp_path_factory.mktemp("with blank, comma")
-    data = write_npz(folder / "two classes.npz")
-    with current(project_store):
-        done = run_command(
-            *("-m", "mlflow", "run", str(REPOSITORY), "--env-manager", "local"),
-            *("-P", "learning_rate=1e-3", "-P", "batch_size=16", "-P", f"dataset={data}"),
-            cwd=folder,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (run_id,) = re.findall(r"Run (\w{32}) holds 2 checkpoints", done.stdout)
-    return ProjectRun(run_id, done.stdout, data)
+def project_store(made_once: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The store of the training, of which each worker has a database of its own."""
+    database = tmp_path_factory.mktemp("project") / "mlflow.db"
+    shutil.copy(made_once["uri"].removeprefix("sqlite:///"), database)
+    return Store(f"sqlite:///{database}", Path(made_once["artifacts"]), made_once["experiment_id"])
+
+
+@pytest.fixture(scope="session")
+def project_run(made_once: dict[str, Any], project_store: Store) -> ProjectRun:
+    output = made_once["output"].replace(made_once["uri"], project_store.uri)
+    return ProjectRun(made_once["run_id"], output, Path(made_once["data"]))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import mlflow_ckpt
 from projects.cifar10.settings import Settings
 from projects.cifar10.train import main
-from tests.projects.conftest import ProjectRun, run_command
+from tests.projects.conftest import ProjectRun, run_module
 
 
 def test_mlflow_run_goes_on_with_the_parameters_of_the_run(
@@ -24,8 +24,8 @@ def test_mlflow_run_goes_on_with_the_parameters_of_the_run(
     )
     assert whole.exit_code == 0, whole.output
     straight = mlflow.last_active_run()
-    ended = run_command(
-        *("-m", "mlflow_ckpt._cli", "resume", project.run_id, "--epochs", "3"), cwd=tmp_path
+    ended = run_module(
+        *("mlflow_ckpt._cli", "resume", project.run_id, "--epochs", "3"), cwd=tmp_path
     )
     assert ended.returncode == 0, ended.stderr
     assert straight is not None

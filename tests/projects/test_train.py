@@ -16,7 +16,8 @@ import mlflow_ckpt
 from devtools.stores import Store
 from projects.cifar10.data import digest, load_dataset
 from projects.cifar10.train import main
-from tests.projects.conftest import CLASS_NAMES, ProjectRun, run_command, write_npz
+from tests.projects.conftest import CLASS_NAMES, ProjectRun, write_npz
+from tests.support.processes import run_python
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ for seed in seeds:
 @pytest.mark.long
 def test_the_seed_decides_the_weights(project: ProjectRun, tmp_path: Path) -> None:
     """Train again as `project_run` did, in another process, and then with another seed."""
-    done = run_command("-c", TRAIN_WITH_SEEDS, str(project.data), "0", "1", cwd=tmp_path)
+    done = run_python(TRAIN_WITH_SEEDS, str(project.data), "0", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     same, other = re.findall(r"Run (\w{32}) holds 2 checkpoints", done.stdout)
     first, same, other = (

@@ -45,18 +45,37 @@ class CallbackArguments:
     report: bool | str
 
     def __post_init__(self, max_to_keep: int | None) -> None:
-        check_mode(self.mode)
-        check_save_freq(self.save_freq, self.monitor, save_best_only=self.save_best_only)
+        if self.mode not in ("auto", *MODES):
+            raise _unrecognized("mode", "'auto', 'min' or 'max'", self.mode)
+        if self.on_error not in ("warn", "raise"):
+            raise _unrecognized("on_error", "'warn' or 'raise'", self.on_error)
+        if self.report is not True and self.report is not False and self.report != "auto":
+            raise _unrecognized("report", "True, False or 'auto'", self.report)
+        seconds = self.drain_timeout
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+            raise _unrecognized("drain_timeout", "a number of seconds, 0 or more", seconds)
+        self._check_save_freq()
         check_full_format(self.full_format)
-        check_on_error(self.on_error)
-        check_drain_timeout(self.drain_timeout)
-        check_report(self.report)
         for name, value in (
             ("forms", check_forms(self.forms)),
             ("metadata", check_metadata(self.metadata)),
             ("retention", check_retention(max_to_keep, self.retention)),
         ):
             object.__setattr__(self, name, value)
+
+    def _check_save_freq(self) -> None:
+        save_freq = self.save_freq
+        if save_freq == "epoch":
+            return
+        if isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1:
+            expected = "'epoch' or a number of batches, 1 or more"
+            raise _unrecognized("save_freq", expected, save_freq)
+        if self.save_best_only and self.monitor.startswith("val_"):
+            raise InvalidArgumentError(
+                "Inside an epoch there is no validation. Expected, with save_best_only and "
+                "save_freq in batches, a monitor of the training such as 'loss'. "
+                f"Received: monitor={self.monitor!r}"
+            )
 
     def recorded(self) -> dict[str, Any]:
         """Return the arguments as JSON-serializable values to store in checkpoints.
@@ -112,83 +131,6 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return checked
 
 
-def check_mode(mode: str) -> None:
-    """Check `mode`.
-
-    Raises:
-        InvalidArgumentError: If it is not `"auto"`, `"min"` or `"max"`.
-    """
-    if mode not in ("auto", *MODES):
-        raise InvalidArgumentError(
-            f"Unrecognized mode. Expected 'auto', 'min' or 'max'. Received: mode={mode!r}"
-        )
-
-
-def check_save_freq(save_freq: str | int, monitor: str, *, save_best_only: bool) -> None:
-    """Check `save_freq`.
-
-    Args:
-        save_freq: `"epoch"`, or a number of batches.
-        monitor: The metric that decides which checkpoint is best.
-        save_best_only: Whether only checkpoints that improve on it are saved.
-
-    Raises:
-        InvalidArgumentError: If it is neither `"epoch"` nor a positive number of batches, or if
-            saving depends on a metric that is not available within an epoch.
-    """
-    if save_freq != "epoch" and (
-        isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1
-    ):
-        raise InvalidArgumentError(
-            "Unrecognized save_freq. Expected 'epoch' or a number of batches, 1 or more. "
-            f"Received: save_freq={save_freq!r}"
-        )
-    if save_best_only and save_freq != "epoch" and monitor.startswith("val_"):
-        raise InvalidArgumentError(
-            "Inside an epoch there is no validation. Expected, with save_best_only and "
-            "save_freq in batches, a monitor of the training such as 'loss'. "
-            f"Received: monitor={monitor!r}"
-        )
-
-
-def check_on_error(on_error: str) -> None:
-    """Check `on_error`.
-
-    Raises:
-        InvalidArgumentError: If it is neither `"warn"` nor `"raise"`.
-    """
-    if on_error not in ("warn", "raise"):
-        raise InvalidArgumentError(
-            f"Unrecognized on_error. Expected 'warn' or 'raise'. Received: on_error={on_error!r}"
-        )
-
-
-def check_report(report: bool | str) -> None:
-    """Check `report`.
-
-    Raises:
-        InvalidArgumentError: If it is not True, False or `"auto"`.
-    """
-    if report is not True and report is not False and report != "auto":
-        raise InvalidArgumentError(
-            f"Unrecognized report. Expected True, False or 'auto'. Received: report={report!r}"
-        )
-
-
-def check_drain_timeout(seconds: float) -> None:
-    """Check `drain_timeout`.
-
-    Raises:
-        InvalidArgumentError: If it is not a number, or is negative or NaN.
-    """
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not number or not seconds >= 0:
-        raise InvalidArgumentError(
-            "Unrecognized drain_timeout. Expected a number of seconds, 0 or more. "
-            f"Received: drain_timeout={seconds!r}"
-        )
-
-
 def check_retention(
     max_to_keep: int | None, retention: RetentionPolicy | None
 ) -> RetentionPolicy | None:
@@ -213,3 +155,9 @@ def arguments_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Restore arguments of `MlflowCheckpoint` from `CallbackArguments.recorded`."""
     description = settings.get("retention")
     return {**settings, "retention": None if description is None else policy_of(description)}
+
+
+def _unrecognized(name: str, expected: str, value: object) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"Unrecognized {name}. Expected {expected}. Received: {name}={value!r}"
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import ClassVar, overload
 
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.query import Query
@@ -44,49 +45,45 @@ Convert = Callable[[ForeignCheckpoint, Path, Path], tuple[Manifest, str | None]]
 
 
 @dataclass(frozen=True)
-class OwnCheckpoint:
+class FoundCheckpoint(ABC):
+    """A checkpoint, before its files are read.
+
+    Attributes:
+        run_id: The run that holds it; empty if none is known.
+        name: Its directory's name, or that of the file that others saved.
+        epoch: Number of completed epochs; None if unknown.
+        uri: Its `ckpt:` URI, or the `runs:` or `models:` URI of what others saved.
+        verified: Whether a manifest proves what its files hold.
+    """
+
+    run_id: str
+    name: str
+    epoch: int | None
+    uri: str
+    verified: ClassVar[bool]
+
+    @abstractmethod
+    def open(self, progress: Progress | None = None) -> AbstractContextManager[OpenedCheckpoint]:
+        """Open the files, for as long as the context lasts.
+
+        Raises:
+            VerificationError: If a file is missing, extra or altered.
+            CheckpointNotFoundError: If what others saved is no Keras model.
+            ModelError: If Keras cannot rebuild what others saved.
+        """
+
+
+@dataclass(frozen=True)
+class OwnCheckpoint(FoundCheckpoint):
     """A checkpoint that this package wrote. Its files are verified when it is opened."""
 
     catalog: Catalog
     checkpoint: Checkpoint
-
-    @property
-    def store(self) -> RunStore:
-        """The run, as a store of files and metrics."""
-        return self.catalog.store
-
-    @property
-    def verified(self) -> bool:
-        """Whether a manifest proves what the files hold."""
-        return True
-
-    @property
-    def run_id(self) -> str:
-        """The run that holds it."""
-        return self.checkpoint.run_id
-
-    @property
-    def name(self) -> str:
-        """Its directory's name."""
-        return self.checkpoint.name
-
-    @property
-    def epoch(self) -> int | None:
-        """Number of completed epochs."""
-        return self.checkpoint.manifest.epoch
-
-    @property
-    def uri(self) -> str:
-        """Its `ckpt:` URI."""
-        return f"{SCHEME}/{self.run_id}/{self.name}"
+    verified = True
 
     @contextmanager
     def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
-        """Open the files, verified, for as long as the context lasts.
-
-        Raises:
-            VerificationError: If a file is missing, extra or altered.
-        """
+        """Open the verified files."""
         with self.catalog.fetch(self.checkpoint, progress) as directory:
             yield OpenedCheckpoint(directory, self.checkpoint.manifest)
 
@@ -96,46 +93,17 @@ class OwnCheckpoint:
 
 
 @dataclass(frozen=True)
-class UnverifiedCheckpoint:
+class UnverifiedCheckpoint(FoundCheckpoint):
     """A model that others saved. It is converted into a checkpoint when it is opened."""
 
     foreign: ForeignCheckpoint
     tracking_uri: str | None
     convert: Convert
-
-    @property
-    def verified(self) -> bool:
-        """Whether a manifest proves what the files hold."""
-        return False
-
-    @property
-    def run_id(self) -> str:
-        """The run; empty if none is known."""
-        return self.foreign.run_id
-
-    @property
-    def name(self) -> str:
-        """Its file's or directory's name."""
-        return self.foreign.name
-
-    @property
-    def epoch(self) -> int | None:
-        """Number of completed epochs; None if unknown."""
-        return self.foreign.epoch
-
-    @property
-    def uri(self) -> str:
-        """Its `runs:` or `models:` URI."""
-        return self.foreign.uri
+    verified = False
 
     @contextmanager
     def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
-        """Download, load and convert the model; open the files for as long as the context lasts.
-
-        Raises:
-            CheckpointNotFoundError: If it is no Keras model.
-            ModelError: If Keras cannot rebuild the model.
-        """
+        """Download, load and convert the model."""
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             downloaded, directory = Path(temporary, "downloaded"), Path(temporary, "checkpoint")
             downloaded.mkdir()
@@ -143,9 +111,6 @@ class UnverifiedCheckpoint:
             file = foreign.fetch(self.foreign, downloaded, self.tracking_uri, progress)
             manifest, lost = self.convert(self.foreign, file, directory)
             yield OpenedCheckpoint(directory, manifest, lost)
-
-
-FoundCheckpoint = OwnCheckpoint | UnverifiedCheckpoint
 
 
 @overload
@@ -174,19 +139,24 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
             return _own(store, reference, query)
     located = locate(query.run, query.checkpoint, query.tracking_uri)
     if not isinstance(located, Reference):
-        found = foreign.at(located, query.tracking_uri)
-        return UnverifiedCheckpoint(found, query.tracking_uri, convert)
-    store = RunStore(located.run_id, query.tracking_uri)
-    try:
-        return _own(store, located, query)
-    except CheckpointNotFoundError:
-        other = foreign.find(store, located.selector, query.monitor, query.mode)
-        if other is None:
-            raise
-        return UnverifiedCheckpoint(other, query.tracking_uri, convert)
+        other = foreign.at(located, query.tracking_uri)
+    else:
+        store = RunStore(located.run_id, query.tracking_uri)
+        try:
+            return _own(store, located, query)
+        except CheckpointNotFoundError:
+            found = foreign.find(store, located.selector, query.monitor, query.mode)
+            if found is None:
+                raise
+            other = found
+    return UnverifiedCheckpoint(
+        *(other.run_id, other.name, other.epoch, other.uri), other, query.tracking_uri, convert
+    )
 
 
 def _own(store: RunStore, reference: Reference, query: Query) -> OwnCheckpoint:
     catalog = Catalog(store)
     checkpoint = catalog.find(reference.selector, monitor=query.monitor, mode=query.mode)
-    return OwnCheckpoint(catalog, checkpoint)
+    name = checkpoint.name
+    uri = f"{SCHEME}/{store.run_id}/{name}"
+    return OwnCheckpoint(store.run_id, name, checkpoint.manifest.epoch, uri, catalog, checkpoint)

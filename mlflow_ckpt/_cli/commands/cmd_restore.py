@@ -174,9 +174,9 @@ class Restored:
 
 def _form(checkpoint: FoundCheckpoint, form: str | None, file_format: str | None) -> str:
     """Return the form to restore: full by default, if the checkpoint has it."""
-    from mlflow_ckpt._tracking.find import UnverifiedCheckpoint
+    from mlflow_ckpt._tracking.find import OwnCheckpoint
 
-    if isinstance(checkpoint, UnverifiedCheckpoint):
+    if not isinstance(checkpoint, OwnCheckpoint):
         return form or "full"
     manifest = checkpoint.checkpoint.manifest
     chosen = form or ("full" if file_format or "full" in manifest.forms else "split")

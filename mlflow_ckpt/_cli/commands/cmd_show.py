@@ -116,7 +116,7 @@ def _describe(query: Query) -> Description:
 
     own = find(query)
     checkpoint = own.checkpoint
-    text = own.store.read(f"{checkpoint.artifact_path}/{layout.FINGERPRINT}")
+    text = own.catalog.store.read(f"{checkpoint.artifact_path}/{layout.FINGERPRINT}")
     expected = {file.path: file.digest for file in checkpoint.manifest.files}
     if text is None or Digest.of_bytes(text) != expected.get(layout.FINGERPRINT):
         raise IntegrityError(

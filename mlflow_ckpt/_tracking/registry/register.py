@@ -112,7 +112,7 @@ def register(
     """
     _check_names(name, alias, tracking_uri)
     found = find(Query(run_id, checkpoint, monitor, mode, tracking_uri))
-    return _register(found.store, found.checkpoint, name, alias)
+    return _register(found.catalog.store, found.checkpoint, name, alias)
 
 
 def _register(store: RunStore, checkpoint: Checkpoint, name: str, alias: str | None) -> Registered:

@@ -20,6 +20,7 @@ from mlflow_ckpt.errors import (
 if TYPE_CHECKING:
     from mlflow_ckpt._tracking.download import Progress
     from mlflow_ckpt._tracking.spool.entries import Entry
+    from mlflow_ckpt._tracking.spool.outcome import Outcome
     from mlflow_ckpt._tracking.spool.spool_directory import Spool
     from mlflow_ckpt._tracking.store import RunStore
 
@@ -46,61 +47,27 @@ def command(run: str | None, tracking_uri: str | None, show: options.Show) -> No
 
 
 @dataclass(frozen=True)
-class Sent:
-    """The outcome of sending one entry.
-
-    Attributes:
-        entry: The entry.
-        size: Bytes of its files.
-        error: Why it is still in the spool; None if it was sent.
-    """
-
-    entry: Entry
-    size: int
-    error: MlflowCkptError | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the outcome as plain values."""
-        return {
-            "run_id": self.entry.run_id,
-            "kind": self.entry.kind,
-            "name": self.entry.name or None,
-            "size": self.size,
-            "error": None if self.error is None else str(self.error),
-            "path": None if self.error is None else str(self.entry.path),
-        }
-
-    def to_text(self) -> str:
-        """Return the outcome as a line."""
-        what = f"{self.entry.label} of run {self.entry.run_id}"
-        if self.error is None:
-            size = f" ({humanize.size(self.size)})" if self.size else ""
-            return f"Sent {what}{size}.\n"
-        return f"Left {what} in {self.entry.path}: {self.error}\n"
-
-
-@dataclass(frozen=True)
 class Flushed:
     """The outcome of a flush.
 
     Attributes:
         run_id: The run whose entries were sent; None for all runs.
-        results: One for each entry, in order.
+        results: The entries and their outcomes, in order.
     """
 
     run_id: str | None
-    results: tuple[Sent, ...]
+    results: tuple[tuple[Entry, Outcome], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results as plain values."""
-        return {"entries": [result.to_dict() for result in self.results]}
+        return {"entries": [_plain(entry, outcome) for entry, outcome in self.results]}
 
     def to_text(self) -> str:
         """Return the results as lines."""
         if not self.results:
             of_run = "" if self.run_id is None else f" of run {self.run_id}"
             return f"Nothing{of_run} waits in the spool.\n"
-        return "".join(result.to_text() for result in self.results)
+        return "".join(_line(entry, outcome) for entry, outcome in self.results)
 
     def raise_if_left(self) -> None:
         """Raise unless every entry was sent.
@@ -109,7 +76,7 @@ class Flushed:
             IntegrityError: If an entry is damaged, which nothing can send.
             TrackingError: If entries are left for other reasons.
         """
-        errors = [result.error for result in self.results if result.error is not None]
+        errors = [outcome.error for _, outcome in self.results if outcome.error is not None]
         if not errors:
             return
         many = f"{len(errors)} of {len(self.results)} entries are still in the spool"
@@ -124,6 +91,27 @@ class Flushed:
         ) from errors[0]
 
 
+def _plain(entry: Entry, outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as plain values."""
+    error = outcome.error
+    return {
+        "run_id": entry.run_id,
+        "kind": entry.kind,
+        "name": entry.name or None,
+        "size": outcome.size,
+        "error": None if error is None else str(error),
+        "path": None if error is None else str(entry.path),
+    }
+
+
+def _line(entry: Entry, outcome: Outcome) -> str:
+    what = f"{entry.label} of run {entry.run_id}"
+    if outcome.error is None:
+        size = f" ({humanize.size(outcome.size)})" if outcome.size else ""
+        return f"Sent {what}{size}.\n"
+    return f"Left {what} in {entry.path}: {outcome.error}\n"
+
+
 def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flushed:
     """Send the entries of this machine's spool.
 
@@ -133,6 +121,7 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
         progress: Called with bytes done and bytes in all.
     """
     from mlflow_ckpt._tracking.references import resolve
+    from mlflow_ckpt._tracking.spool.outcome import Outcome
     from mlflow_ckpt._tracking.spool.spool_directory import Spool
 
     run_id = None if run is None else resolve(run, tracking_uri=tracking_uri).run_id
@@ -158,7 +147,7 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
             error = _send(spool, entry, uri, stores, advance)
         if isinstance(error, TrackingUnavailableError):
             away[uri] = error
-        results.append(Sent(entry, size, error))
+        results.append((entry, Outcome(entry=entry, size=size, error=error)))
         done = before + size
     return Flushed(run_id, tuple(results))
 

@@ -26,7 +26,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
     ),
     keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
 }
-# Callbacks without a state, or with one that a training does not depend on after an epoch.
+# Callbacks without a state that a training depends on beyond an epoch.
 _STATELESS = (
     keras.callbacks.CSVLogger,
     keras.callbacks.History,

@@ -1,1 +1,1 @@
-"""Measurements of mlflow_ckpt beside its peers; see README.md."""
+"""Benchmarks of mlflow_ckpt and its alternatives; see README.md."""

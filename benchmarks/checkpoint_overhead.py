@@ -1,4 +1,4 @@
-"""Measure what checkpoints cost a training: mlflow_ckpt beside Keras's and MLflow's own ways.
+"""Measures the overhead of checkpoints saved by mlflow_ckpt, Keras and MLflow.
 
 python -m benchmarks.checkpoint_overhead
 """
@@ -21,8 +21,7 @@ from rich.console import Console
 
 from benchmarks.settings import Settings
 
-# TensorFlow is imported only when measuring starts, so that --help answers at once; hence these
-# names stand here a second time.
+# Duplicates of names in other modules, as TensorFlow must not be imported for --help.
 MODELS = ("cnn", "dense")
 VARIANTS = (
     *("none", "keras", "h5", "weights", "mlflow-callback", "log-model"),
@@ -33,7 +32,7 @@ TABLE_WIDTH = 140
 
 
 def split_names(allowed: Sequence[str]) -> Callable[..., tuple[str, ...]]:
-    """Make a click callback that splits comma-separated names, and refuses what is not known."""
+    """Return a click callback that splits comma-separated names, and rejects unknown ones."""
 
     def split(_context: click.Context, _option: click.Parameter, value: str) -> tuple[str, ...]:
         names = tuple(value.split(","))
@@ -74,9 +73,7 @@ def split_names(allowed: Sequence[str]) -> Callable[..., tuple[str, ...]]:
     default="sqlite",
     help="SQLite with local artifacts, or an mlflow server on 127.0.0.1.",
 )
-@click.option(
-    "--seed", type=int, default=0, help="Of the order within each round, and of the data."
-)
+@click.option("--seed", type=int, default=0, help="Seed of the order in rounds, and of the data.")
 @click.option(
     "--directory",
     type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
@@ -89,11 +86,11 @@ def split_names(allowed: Sequence[str]) -> Callable[..., tuple[str, ...]]:
     help="Write all results here; - for standard output.",
 )
 def main(directory: Path | None, json_file: str | None, **options: Any) -> None:
-    """Measure what checkpoints cost a training, beside Keras's and MLflow's own ways."""
+    """Measure the overhead of checkpoints saved by mlflow_ckpt, Keras and MLflow."""
     settings = Settings(**options)
-    # Ending this process shall end the server and delete the files too.
+    # On SIGTERM, also stop the server and delete the files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    surroundings = describe_environment()
+    environment = describe_environment()
 
     from benchmarks import quiet
 
@@ -109,18 +106,18 @@ def main(directory: Path | None, json_file: str | None, **options: Any) -> None:
         models = [rounds.measure_model(name, settings, store) for name in settings.models]
 
     targets = results.targets(models)
-    # The output holds either the tables or JSON, never both.
+    # Standard output contains either the tables or JSON, never both.
     console = Console(stderr=json_file == "-")
     console.width = max(console.width, TABLE_WIDTH)
     report.show(console, models, targets)
     if json_file is not None:
-        everything = report.to_json(models, targets, settings, surroundings)
+        content = report.to_json(models, targets, settings, environment)
         with click.open_file(json_file, "w", encoding="utf-8") as file:
-            file.write(json.dumps(everything, indent=2) + "\n")
+            file.write(json.dumps(content, indent=2) + "\n")
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return what the numbers depend on."""
+    """Describe the environment that the results depend on."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -132,7 +129,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def usable_processors() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

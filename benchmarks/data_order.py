@@ -1,4 +1,4 @@
-"""Measure what a repeatable order of data costs: EpochDataset beside fit on plain arrays.
+"""Measures the overhead of a repeatable order of data: EpochDataset and fit on plain arrays.
 
 python -m benchmarks.data_order
 """
@@ -26,7 +26,7 @@ BATCH_SIZE = 64
 )
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Epochs of each, interleaved.")
 def main(images: int, rounds: int) -> None:
-    """Measure an epoch of the CNN on made-up images of CIFAR-10's shape, from several sources."""
+    """Measure an epoch of the CNN on random images of CIFAR-10's shape, from several sources."""
     import keras
     import numpy as np
 
@@ -57,11 +57,11 @@ def main(images: int, rounds: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in sources}
     for epoch in range(-1, rounds):
         for name, source in sources.items():
-            # The callback would tell epoch and order; without it, no checkpoint is in the way.
-            given = {"shuffle": name == "fit(x, y)", **source(max(epoch, 0))}
+            # Without MlflowCheckpoint, which would begin the epochs but also save checkpoints.
+            arguments = {"shuffle": name == "fit(x, y)", **source(max(epoch, 0))}
             started = time.perf_counter()
-            model.fit(**given, verbose=0)
-            if epoch >= 0:  # the first traces the graph
+            model.fit(**arguments, verbose=0)
+            if epoch >= 0:  # the first epoch traces the graph
                 times[name].append(time.perf_counter() - started)
     _show(times, images)
 
@@ -77,10 +77,10 @@ def _show(times: dict[str, list[float]], images: int) -> None:
         table.add_column(column, justify="left" if column == "source" else "right")
     base = times["fit(x, y)"]
     for name, seconds in times.items():
-        ratio = median(each / other for each, other in zip(seconds, base, strict=True))
+        ratio = median(own / plain for own, plain in zip(seconds, base, strict=True))
         table.add_row(
             name,
-            *(f"{each:.2f}" for each in (median(seconds), min(seconds), max(seconds))),
+            *(f"{value:.2f}" for value in (median(seconds), min(seconds), max(seconds))),
             f"{ratio:.3f}",
         )
     Console(width=100).print(table)

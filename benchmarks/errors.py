@@ -1,7 +1,7 @@
-"""What stops a benchmark."""
+"""Errors of the benchmarks."""
 
 import click
 
 
 class BenchmarkError(click.ClickException):
-    """A measurement cannot be made, told in one sentence."""
+    """A measurement cannot be made."""

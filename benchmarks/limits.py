@@ -1,4 +1,4 @@
-"""What the machine itself needs for a model's state: no way of saving can be faster."""
+"""Measures the machine's limits for a model's state, which no way of saving can beat."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ import numpy.typing as npt
 
 Arrays = list[npt.NDArray[Any]]
 
-# A small state is measured several times in a row, as the clock and the caches are coarse.
+# A small state is measured repeatedly, because of the clock's resolution and the caches.
 _SMALL_BYTES = 32_000_000
 _REPEATS = 9
 
 
 def measure_limits(state: Arrays, directory: Path) -> dict[str, float]:
-    """Measure seconds for the bytes of `state`.
+    """Measure how long basic operations on the bytes of `state` take.
 
     Args:
-        state: Arrays that are already in host memory.
-        directory: Lies on the store's disk.
+        state: Arrays in host memory.
+        directory: A directory on the store's disk.
 
     Returns:
-        Seconds by what was done.
+        Seconds by operation.
     """
     buffers = [np.zeros_like(array) for array in state]
     views = [array.reshape(-1).view(np.uint8).data for array in state]
@@ -49,7 +49,7 @@ def measure_limits(state: Arrays, directory: Path) -> dict[str, float]:
         for view in views:
             value = zlib.crc32(view, value)
 
-    works: dict[str, Callable[[], None]] = {
+    operations: dict[str, Callable[[], None]] = {
         "copy to a warm buffer": copy,
         "write to a file": lambda: _write(views, directory, sync=False),
         "write to a file and fsync": lambda: _write(views, directory, sync=True),
@@ -57,8 +57,8 @@ def measure_limits(state: Arrays, directory: Path) -> dict[str, float]:
         "CRC-32": checksum,
     }
     return {
-        name: statistics.median(_seconds(work, directory) for _ in range(repeats))
-        for name, work in works.items()
+        name: statistics.median(_seconds(operation, directory) for _ in range(repeats))
+        for name, operation in operations.items()
     }
 
 
@@ -72,12 +72,12 @@ def _write(views: list[memoryview], directory: Path, *, sync: bool) -> None:
             os.fsync(file.fileno())
 
 
-def _seconds(work: Callable[[], None], directory: Path) -> float:
-    """Return the seconds of `work`, once all memory and disk space that it takes is warm."""
-    work()
+def _seconds(operation: Callable[[], None], directory: Path) -> float:
+    """Return the seconds of an operation, after a first call that warms up memory and disk."""
+    operation()
     (directory / "state.bin").unlink(missing_ok=True)
     started = time.perf_counter()
-    work()
+    operation()
     seconds = time.perf_counter() - started
     (directory / "state.bin").unlink(missing_ok=True)
     return seconds

@@ -1,4 +1,4 @@
-"""Trains once with one callback, and measures what the callback cost."""
+"""Runs a training with a callback, and measures the callback's overhead."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _LOOP_HOOKS = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One training.
+    """The measurements of one training.
 
     Attributes:
-        round: 0 for the warm-up.
-        saves: Checkpoints that were saved, one an epoch.
-        wall: Seconds of the whole `fit`.
-        cpu: Seconds of processor time meanwhile, of all threads and of child processes that ended.
-        blocking: Seconds of the training thread inside the callback's hooks of epochs and batches.
+        round: Number of the round; 0 for the warm-up.
+        saves: Number of saved checkpoints, one per epoch.
+        wall: Wall time of `fit` in seconds.
+        cpu: Processor time of `fit` in seconds, of all threads and of child processes that ended.
+        blocking: Seconds of the training thread in the callback's hooks for epochs and batches.
         begin: Seconds in its `on_train_begin`.
-        end: Seconds in its `on_train_end`, where saving in the background is waited for.
-        resident_before: Bytes of resident memory before the training; None where not measured.
-        resident_peak: The most there was during the training.
-        resident_after: What is left when the callback is gone.
-        written: Bytes that this process passed to write calls; None where not measured.
-        stored: Bytes of the files that the training left behind.
+        end: Seconds in its `on_train_end`, which waits for saves in the background.
+        resident_before: Bytes of resident memory before the training; None if not measured.
+        resident_peak: Peak of resident memory during the training.
+        resident_after: Resident memory after the callback was deleted.
+        written: Bytes that this process passed to write calls; None if not measured.
+        stored: Size of the files that the training saved, in bytes.
     """
 
     round: int
@@ -64,10 +64,10 @@ class Sample:
 
 
 class HookTimer:
-    """Measures the time that the training thread spends inside a callback's hooks.
+    """Measures the time that the training thread spends in a callback's hooks.
 
-    Only the hooks that the callback overrides are wrapped: where a batch hook exists, Keras's loop
-    runs differently.
+    Only hooks that the callback overrides are wrapped, because Keras's loop differs if there is a
+    batch hook.
     """
 
     def __init__(self, callback: keras.callbacks.Callback) -> None:
@@ -80,12 +80,12 @@ class HookTimer:
                 setattr(callback, name, self._timed(name, getattr(callback, name)))
 
     def in_loop(self) -> float:
-        """Return the seconds inside the hooks of epochs and batches."""
+        """Return the seconds in the hooks for epochs and batches."""
         return sum(self.seconds[name] for name in _LOOP_HOOKS)
 
     def _timed(self, name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
-            # One hook may call another, and background threads hold nothing up.
+            # Skip hooks called by other hooks or by background threads, which block nothing.
             if self._inside or threading.get_ident() != self._thread:
                 return hook(*args, **kwargs)
             self._inside = True
@@ -102,17 +102,17 @@ class HookTimer:
 def measure_fit(
     subject: Subject, variant: Variant, store: Store, *, epochs: int, number: int
 ) -> Sample:
-    """Train in a run of its own, check that every epoch was saved, and delete what was saved.
+    """Train in a new run, check that every epoch was saved, and delete the saved files.
 
     Args:
         subject: Model and data.
-        variant: How to save.
-        store: Where to.
-        epochs: Epochs to train.
-        number: Of the round.
+        variant: The way to save.
+        store: The store to save to.
+        epochs: Number of epochs to train.
+        number: Number of the round.
 
     Raises:
-        BenchmarkError: Not every epoch was saved when `fit` returned.
+        BenchmarkError: If an epoch was not saved when `fit` returned.
     """
     release_memory()
     resident_before = _status("VmRSS")
@@ -128,7 +128,7 @@ def measure_fit(
     files = store.saved()
     if variant.make is not None:
         _check_saves(variant, store, epochs)
-    # The callback holds the model, and the model's history of callbacks the callback.
+    # The callback references the model, and the model's history the callback.
     del callback
     release_memory()
     sample = Sample(
@@ -150,7 +150,7 @@ def measure_fit(
 
 
 def release_memory() -> None:
-    """Collect garbage, and give the allocator's free memory back to the system."""
+    """Collect garbage, and return the allocator's free memory to the system."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -159,14 +159,14 @@ def release_memory() -> None:
 
 @dataclass
 class Peak:
-    """The most resident memory that there was; None where it cannot be measured."""
+    """Peak of resident memory in bytes; None if it cannot be measured."""
 
     bytes: int | None = None
 
 
 @contextmanager
 def peak_memory() -> Iterator[Peak]:
-    """Measure the peak of this process's resident memory, as `memory_method` tells."""
+    """Measure the peak of this process's resident memory, by the method of `memory_method`."""
     peak = Peak()
     method = memory_method()
     if method == "none":
@@ -187,11 +187,11 @@ def peak_memory() -> Iterator[Peak]:
 
 
 def memory_method() -> str:
-    """Tell how memory is measured.
+    """Return the method by which memory is measured.
 
     Returns:
-        `"VmHWM"`, Linux's own high-water mark, exact; `"sampled"` by a thread, where Linux does not
-        let the mark be reset; `"none"` on other systems.
+        `"VmHWM"`: Linux's high-water mark, which is exact; `"sampled"`: sampled by a thread, if the
+        mark cannot be reset; `"none"`: not measured, on other systems.
     """
     if _status("VmRSS") is None:
         return "none"
@@ -212,7 +212,7 @@ def _sample_memory(peak: Peak, finished: threading.Event) -> None:
 
 
 def _status(field: str) -> int | None:
-    """Return a size from /proc/self/status in bytes, or None where there is none."""
+    """Return a size from /proc/self/status in bytes; None if it is not available."""
     status = _PROCESS / "status"
     if not status.exists():
         return None
@@ -229,7 +229,7 @@ def _cpu() -> float:
 
 
 def _written() -> int | None:
-    """Return the bytes that this process has passed to write calls so far."""
+    """Return the number of bytes that this process has passed to write calls."""
     try:
         lines = (_PROCESS / "io").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The models that are trained, on made-up images in the shape of CIFAR-10."""
+"""The models to train, on random images of CIFAR-10's shape."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Subject:
     """A compiled model and the data of one epoch.
 
     Attributes:
-        name: As chosen on the command line.
-        model: Trained again and again, so that its graph is traced once.
+        name: Name on the command line.
+        model: The model, which is reused so that its graph is traced once.
         images: (N, 32, 32, 3) uint8.
         labels: (N,) int64.
-        batch_size: Images a step.
+        batch_size: Images per step.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Subject:
 
     @property
     def steps(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         return -(-len(self.images) // self.batch_size)
 
     def fit(self, epochs: int, callbacks: list[keras.callbacks.Callback]) -> None:
-        """Train, without a word."""
+        """Train without output."""
         self.model.fit(
             self.images,
             self.labels,
@@ -55,20 +55,20 @@ class Subject:
         )
 
     def state(self) -> list[npt.NDArray[Any]]:
-        """Return copies of what a full checkpoint holds: weights and optimizer state."""
+        """Return copies of the arrays in a full checkpoint: weights and optimizer state."""
         variables = [*self.model.weights, *self.model.optimizer.variables]
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def build_cnn(steps: int, seed: int) -> Subject:
-    """Build the CNN of the CIFAR-10 project: 258,762 parameters."""
+    """Build the CNN of the CIFAR-10 project, with 258,762 parameters."""
     keras.utils.set_random_seed(seed)
     model = build_model(IMAGE_SHAPE, CLASSES, learning_rate=0.001)
     return Subject("cnn", model, *synthesize(64 * steps, seed), batch_size=64)
 
 
 def build_dense(steps: int, seed: int) -> Subject:
-    """Build a dense model of 25 million parameters: 302 MB of state with Adam's two moments."""
+    """Build a dense model with 25 million parameters: 302 MB of state with Adam's moments."""
     keras.utils.set_random_seed(seed)
     layers = keras.layers
     model = keras.Sequential(
@@ -88,7 +88,7 @@ def build_dense(steps: int, seed: int) -> Subject:
 
 
 def synthesize(count: int, seed: int) -> tuple[Images, Labels]:
-    """Make up `count` images and labels in the shape of CIFAR-10."""
+    """Generate `count` random images and labels of CIFAR-10's shape."""
     random = np.random.default_rng(seed)
     images = random.integers(0, 256, (count, *IMAGE_SHAPE), dtype=np.uint8)
     return images, random.integers(0, CLASSES, count)

@@ -1,4 +1,4 @@
-"""Starts TensorFlow and MLflow without their chatter, and all that is measured with them."""
+"""Imports TensorFlow and MLflow without their messages, and what is measured with them."""
 
 import logging
 import os
@@ -10,15 +10,15 @@ _SETTINGS = {
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
-    # The progress bars of uploads are not what is measured.
+    # Do not measure the progress bars of uploads.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # Silences `Logged to http://…` after each run.
+    # Suppresses "View run … at: http://…" after each run.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
 def start() -> None:
-    """Import the frameworks, so that no variant's first save pays for an import."""
+    """Import the frameworks, so that no variant's first save includes an import."""
     os.environ.update(_SETTINGS)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.environ.pop("MLFLOW_RUN_ID", None)

@@ -1,4 +1,4 @@
-"""Measure how long it takes to find a checkpoint among many, over HTTP.
+"""Measures how long it takes to find a checkpoint among many over HTTP.
 
 python -m benchmarks.reading
 """
@@ -35,23 +35,23 @@ def main(checkpoints: tuple[int, ...], rounds: int) -> None:
         current(store),
     ):
         runs = {count: run_of(store, count).id for count in checkpoints}
-        # Each in a process of its own, with all that it must import.
+        # Each call is a new process, including all imports.
         command = [sys.executable, "-m", "mlflow_ckpt._cli", "list", "--tracking-uri", store.uri]
-        ways: dict[str, Callable[[str], object]] = {
+        readers: dict[str, Callable[[str], object]] = {
             "mlflow --version": lambda _: _run([sys.executable, "-m", "mlflow", "--version"]),
             "mlflow-ckpt list": lambda run_id: _run([*command, run_id]),
             **{f"mlflow_ckpt: {name}": reader for name, reader in READERS.items()},
         }
         seconds = {
-            (name, count): _median_of(rounds, way, run_id)
-            for name, way in ways.items()
+            (name, count): _median_of(rounds, reader, run_id)
+            for name, reader in readers.items()
             for count, run_id in runs.items()
         }
     table = Table(title=f"seconds, median of {rounds}")
     table.add_column("")
     for count in checkpoints:
         table.add_column(f"{count:,} checkpoints", justify="right")
-    for name in ways:
+    for name in readers:
         table.add_row(name, *(f"{seconds[name, count]:.2f}" for count in checkpoints))
     Console().print(table)
 
@@ -60,13 +60,13 @@ def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1])  # noqa: S603
 
 
-def _median_of(rounds: int, way: Callable[[str], object], run_id: str) -> float:
-    way(run_id)  # the first one fills caches
+def _median_of(rounds: int, reader: Callable[[str], object], run_id: str) -> float:
+    reader(run_id)  # the first call fills caches
     samples = []
     for _ in range(rounds):
-        began = time.perf_counter()
-        way(run_id)
-        samples.append(time.perf_counter() - began)
+        started = time.perf_counter()
+        reader(run_id)
+        samples.append(time.perf_counter() - started)
     return median(samples)
 
 

@@ -1,4 +1,4 @@
-"""Shows results: tables for people, JSON for machines."""
+"""Formats results as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.variants import MLFLOW_CALLBACK, PLAIN, VARIANTS
 
 _TITLES = {variant.name: variant.title for variant in VARIANTS}
 _NOTHING = "-"
-# Memory that stays after a training, beyond what caches and imports explain.
+# Fraction of the state: more memory than this left after a training is reported.
 _KEPT_OF_STATE = 0.25
 
 
@@ -34,7 +34,7 @@ def to_json(
     settings: Settings,
     environment: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return everything: seconds and bytes, every sample, and what was made of them."""
+    """Return all results as plain values: samples, summaries and targets, in seconds and bytes."""
     return {
         "environment": environment,
         "settings": asdict(settings),

@@ -1,4 +1,4 @@
-"""What the samples say: medians, ranges, ratios, and whether the targets are met."""
+"""Evaluates samples: medians, ranges, ratios, and whether the targets are met."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.measuring import Sample
-from benchmarks.variants import LOG_MODEL, MLFLOW_CALLBACK, OURS, PLAIN
+from benchmarks.variants import FULL, LOG_MODEL, MLFLOW_CALLBACK, PLAIN
 
 IN_FLIGHT = 2
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and range of one quantity over the rounds."""
+    """Median and range of a quantity over the rounds."""
 
     median: float
     min: float
@@ -22,26 +22,26 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """Return the spread of `values`, or None if any was not measured."""
-        known = [value for value in values if value is not None]
-        if not known or None in values:
+        """Return the spread of `values`; None if there are none, or one was not measured."""
+        measured = [value for value in values if value is not None]
+        if not measured or None in values:
             return None
-        return cls(statistics.median(known), min(known), max(known))
+        return cls(statistics.median(measured), min(measured), max(measured))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What one variant costs, over the rounds.
+    """The overhead of a variant over the rounds.
 
-    Differences are taken within a round: from the mean of that round's trainings without callback.
+    Overhead is the difference to the mean of the same round's trainings without callback.
 
     Attributes:
-        blocking: Seconds a save that the training thread spends inside the callback.
-        wall_added: Seconds a save that training takes longer.
-        cpu_added: Seconds a save of processor time more, of all threads and child processes.
-        memory_added: Bytes that the peak of resident memory is higher.
-        written: Bytes a save passed to write calls.
-        stored: Bytes a save that stay.
+        blocking: Seconds per save that the training thread spends in the callback.
+        wall_added: Wall time added per save, in seconds.
+        cpu_added: Processor time added per save, of all threads and child processes, in seconds.
+        memory_added: Increase of the peak of resident memory, in bytes.
+        written: Bytes per save passed to write calls.
+        stored: Bytes per save that remain on disk.
     """
 
     blocking: Spread | None
@@ -54,16 +54,16 @@ class Summary:
 
 @dataclass
 class ModelResults:
-    """Everything measured of one model.
+    """The measurements of one model.
 
     Attributes:
-        name: Of the model.
-        parameters: How many it has.
-        state_bytes: Weights and optimizer state.
-        steps: Of a measured epoch.
+        name: Name of the model.
+        parameters: Number of its parameters.
+        state_bytes: Size of weights and optimizer state.
+        steps: Steps per epoch.
         cifar10_epoch: Seconds of one epoch of CIFAR-10 without callback; None if not measured.
-        samples: By variant; round 0 is the warm-up.
-        limits: Seconds of each round, by what was done to the state's bytes.
+        samples: Samples by variant; round 0 is the warm-up.
+        limits: Seconds per round, by operation on the state's bytes.
     """
 
     name: str
@@ -90,14 +90,14 @@ class ModelResults:
         return {name: self._summary(name) for name in self.samples}
 
     def kept(self, variant: str) -> int | None:
-        """Return the bytes that stayed in memory after the variant's first training."""
+        """Return the bytes left in memory by the variant's first training; None if not measured."""
         warm_up = self.samples[variant][0]
         if warm_up.resident_after is None or warm_up.resident_before is None:
             return None
         return warm_up.resident_after - warm_up.resident_before
 
     def noise(self) -> float:
-        """Return the seconds a save by which trainings without callback in one round differ."""
+        """Return the difference of trainings without callback in a round, in seconds per save."""
         return statistics.median(
             (max(sample.wall for sample in samples) - min(sample.wall for sample in samples))
             / samples[0].saves
@@ -120,7 +120,7 @@ class ModelResults:
                 for sample in samples
             ]
 
-        def a_save(values: list[float | None]) -> Spread | None:
+        def per_save(values: list[float | None]) -> Spread | None:
             return Spread.of(
                 [
                     None if value is None else value / sample.saves
@@ -129,24 +129,24 @@ class ModelResults:
             )
 
         return Summary(
-            blocking=a_save([sample.blocking for sample in samples]),
-            wall_added=a_save(added(lambda sample: sample.wall)),
-            cpu_added=a_save(added(lambda sample: sample.cpu)),
+            blocking=per_save([sample.blocking for sample in samples]),
+            wall_added=per_save(added(lambda sample: sample.wall)),
+            cpu_added=per_save(added(lambda sample: sample.cpu)),
             memory_added=Spread.of(added(lambda sample: sample.resident_peak)),
-            written=a_save(added(lambda sample: sample.written)),
-            stored=a_save([sample.stored for sample in samples]),
+            written=per_save(added(lambda sample: sample.written)),
+            stored=per_save([sample.stored for sample in samples]),
         )
 
 
 @dataclass(frozen=True)
 class Target:
-    """What `MlflowCheckpoint(forms=("full",))` shall reach.
+    """A target for `MlflowCheckpoint(forms=("full",))`.
 
     Attributes:
-        model: Of which model.
-        title: Of what.
-        limit: The most that it may be.
-        value: What it is; None if something that it needs was not measured.
+        model: Name of the model.
+        title: The quantity.
+        limit: Its maximum.
+        value: Its value; None if it was not measured.
     """
 
     model: str
@@ -156,27 +156,27 @@ class Target:
 
     @property
     def met(self) -> bool | None:
-        """Whether it is reached; None if that was not measured."""
+        """Whether the target is met; None if it was not measured."""
         return None if self.value is None else self.value <= self.limit
 
 
 def targets(models: Sequence[ModelResults]) -> list[Target]:
-    """Return the targets of the models that were measured."""
-    found = []
+    """Return the targets of the measured models."""
+    result = []
     for model in models:
         summaries = model.summaries()
 
         def times(
             quantity: str, peer: str, summaries: Mapping[str, Summary] = summaries
         ) -> float | None:
-            return ratio(summaries.get(OURS), summaries.get(peer), quantity)
+            return ratio(summaries.get(FULL), summaries.get(peer), quantity)
 
-        ours = summaries.get(OURS)
+        full = summaries.get(FULL)
         blocking = times("blocking", MLFLOW_CALLBACK)
         wall = times("wall_added", MLFLOW_CALLBACK)
         log_model = times("wall_added", LOG_MODEL)
         if model.name == "dense":
-            memory = None if ours is None else _share(ours.memory_added, model.state_bytes)
+            memory = None if full is None else _share(full.memory_added, model.state_bytes)
             rows = [
                 ("blocking time / MlflowModelCheckpointCallback", 1 / 4, blocking),
                 ("wall time added / MlflowModelCheckpointCallback", 1.0, wall),
@@ -184,21 +184,21 @@ def targets(models: Sequence[ModelResults]) -> list[Target]:
                 (f"memory added / state ({IN_FLIGHT} in flight)", 1.5 * IN_FLIGHT, memory),
             ]
         else:
-            share = None if ours is None else _share(ours.wall_added, model.cifar10_epoch)
+            share = None if full is None else _share(full.wall_added, model.cifar10_epoch)
             rows = [
                 ("blocking time / MlflowModelCheckpointCallback", 1 / 2, blocking),
                 ("wall time added / epoch of CIFAR-10", 0.01, share),
                 ("wall time added / mlflow.keras.log_model", 1 / 100, log_model),
             ]
-        found += [Target(model.name, title, limit, value) for title, limit, value in rows]
-    return found
+        result += [Target(model.name, title, limit, value) for title, limit, value in rows]
+    return result
 
 
 def ratio(summary: Summary | None, peer: Summary | None, quantity: str) -> float | None:
-    """Return how many times the peer's median a quantity's median is.
+    """Return the ratio of the medians of a quantity, to that of the peer.
 
     Returns:
-        None where one was not measured, or where the peer's median is within the noise of nothing.
+        The ratio; None if a median was not measured, or the peer's is not positive.
     """
     value: Spread | None = getattr(summary, quantity, None)
     other: Spread | None = getattr(peer, quantity, None)
@@ -212,8 +212,8 @@ def _share(spread: Spread | None, whole: float | None) -> float | None:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.mean(known) if len(known) == len(values) else None
+    measured = [value for value in values if value is not None]
+    return statistics.mean(measured) if len(measured) == len(values) else None
 
 
 def _minus(value: float | None, other: float | None) -> float | None:

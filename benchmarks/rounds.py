@@ -1,4 +1,4 @@
-"""Measures one model: every variant once a round, in an order that changes from round to round."""
+"""Measures the variants on one model, in rounds of random order."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def measure_model(name: str, settings: Settings, store: Store) -> ModelResults:
 
     Args:
         name: `"cnn"` or `"dense"`.
-        settings: What to measure.
-        store: Where to save.
+        settings: The settings of the benchmark.
+        store: The store to save to.
 
     Raises:
-        BenchmarkError: A variant did not save what it should have.
+        BenchmarkError: If a variant did not save every epoch.
     """
     build, steps = (
         (build_cnn, settings.cnn_steps) if name == "cnn" else (build_dense, settings.dense_steps)
@@ -36,7 +36,7 @@ def measure_model(name: str, settings: Settings, store: Store) -> ModelResults:
     subject = build(steps, settings.seed)
     variants = [variant for variant in VARIANTS if variant.name in (PLAIN, *settings.variants)]
     _say(f"{name}: warm-up")
-    # Traces the graph and makes the optimizer's variables, so that no variant's warm-up does.
+    # Trace the graph and create the optimizer's variables before any variant's warm-up.
     subject.fit(1, [])
     state = subject.state()
     results = ModelResults(
@@ -54,7 +54,7 @@ def measure_model(name: str, settings: Settings, store: Store) -> ModelResults:
         _say(f"{name}: one epoch of the length of CIFAR-10's")
         results.cifar10_epoch = _time_cifar10_epoch(subject, settings.seed)
 
-    # Twice a round without callback: all else is compared with it, and the two with each other.
+    # Two trainings without callback per round: the baseline, whose difference is the noise.
     trainings = [variant for variant in variants if variant.name == PLAIN] + variants
     order = random.Random(settings.seed)  # noqa: S311
     for number in range(1, settings.rounds + 1):
@@ -62,20 +62,18 @@ def measure_model(name: str, settings: Settings, store: Store) -> ModelResults:
         for variant in order.sample(trainings, len(trainings)):
             sample = measure_fit(subject, variant, store, epochs=settings.epochs, number=number)
             results.samples[variant.name].append(sample)
-        state = subject.state()
-        for limit, seconds in measure_limits(state, store.files).items():
+        for limit, seconds in measure_limits(subject.state(), store.files).items():
             results.limits.setdefault(limit, []).append(seconds)
-        del state
         seconds = time.perf_counter() - started
         _say(f"{name}: round {number} of {settings.rounds} took {seconds:.0f} s")
     return results
 
 
 def _time_cifar10_epoch(subject: Subject, seed: int) -> float:
-    """Return the seconds of one epoch over as many images as CIFAR-10 has."""
+    """Return the seconds of one epoch with as many images as CIFAR-10."""
     images, labels = synthesize(CIFAR10_IMAGES, seed)
     whole = replace(subject, images=images, labels=labels)
-    # The last batch is smaller, and its shape must be traced before.
+    # Trace the shape of the last batch, which is smaller, before measuring.
     few = subject.batch_size + len(images) % subject.batch_size
     replace(whole, images=images[:few], labels=labels[:few]).fit(1, [])
     release_memory()

@@ -1,22 +1,22 @@
-"""What the command line asks for."""
+"""Settings from the command line."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure.
+    """Settings of the benchmark.
 
     Attributes:
-        models: Their names.
-        variants: Ways to save, by name.
-        rounds: Trainings of each.
-        epochs: Epochs of each training, with a save after each.
-        cnn_steps: Steps an epoch of the CNN.
-        dense_steps: Steps an epoch of the dense model.
+        models: Names of the models.
+        variants: Names of the variants.
+        rounds: Trainings per variant.
+        epochs: Epochs per training, each with a save.
+        cnn_steps: Steps per epoch of the CNN.
+        dense_steps: Steps per epoch of the dense model.
         cifar10_epoch: Whether to train the CNN for an epoch as long as CIFAR-10's.
         store: `"sqlite"` or `"http"`.
-        seed: Of the order within each round, and of the data.
+        seed: Seed of the order within rounds, and of the data.
     """
 
     models: tuple[str, ...]

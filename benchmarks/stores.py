@@ -1,4 +1,4 @@
-"""The place that is saved to: SQLite with local artifacts, or a real `mlflow server`."""
+"""Stores to save to: SQLite with local artifacts, or an `mlflow server`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from devtools.stores import Store as TrackingStore
 
 @dataclass(frozen=True)
 class Store:
-    """Where checkpoints land.
+    """Directories of saved checkpoints.
 
     Attributes:
-        artifacts: Directory below which all artifacts of the tracking store land.
+        artifacts: Directory of all artifacts of the tracking store.
         files: Directory for callbacks that write plain files.
     """
 
@@ -31,23 +31,23 @@ class Store:
     files: Path
 
     def clear(self) -> None:
-        """Delete what the last training saved, so that the disk does not fill."""
+        """Delete the files that the last training saved."""
         for directory in (self.artifacts, self.files):
             for entry in directory.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def saved(self) -> list[Path]:
-        """Return every file that was saved."""
+        """Return all saved files."""
         files = [*self.artifacts.rglob("*"), *self.files.rglob("*")]
         return [file for file in files if file.is_file()]
 
 
 @contextmanager
 def workspace(parent: Path | None) -> Iterator[Path]:
-    """Make a directory on a disk for everything, also for temporary files and mlflow_ckpt's spool.
+    """Create a directory on disk for all files, including temporary ones and the spool.
 
     Raises:
-        BenchmarkError: It would lie in memory, where writing costs next to nothing.
+        BenchmarkError: If the directory is on a file system in memory.
     """
     parent = (parent or Path(tempfile.gettempdir())).resolve()
     if _filesystem(parent) in ("ramfs", "tmpfs"):
@@ -55,7 +55,7 @@ def workspace(parent: Path | None) -> Iterator[Path]:
             f"{parent} lies in memory, and checkpoints belong on a disk: pass --directory."
         )
     directory = Path(tempfile.mkdtemp(prefix="checkpoint-overhead-", dir=parent))
-    # Registered first, so run last: after an interrupt, others may still write at exit.
+    # Registered first and so run last: after an interrupt, other exit handlers may still write.
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     temporary = directory / "tmp"
     temporary.mkdir()
@@ -76,7 +76,7 @@ def workspace(parent: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def open_store(kind: str, directory: Path) -> Iterator[Store]:
-    """Make a tracking store in `directory`, and make it MLflow's current one."""
+    """Create a tracking store in `directory`, and set it as MLflow's current one."""
     files = directory / "files"
     files.mkdir()
     opened = served(directory) if kind == "http" else _local(directory)
@@ -94,7 +94,7 @@ def served(directory: Path) -> Iterator[TrackingStore]:
     """Run an `mlflow server` on 127.0.0.1, with its data in `directory`.
 
     Raises:
-        BenchmarkError: It does not start.
+        BenchmarkError: If the server does not start.
     """
     server = Server(_template(directory), directory)
     try:
@@ -124,14 +124,14 @@ def _current(uri: str, experiment_id: str) -> Iterator[None]:
 
 
 def _filesystem(directory: Path) -> str | None:
-    """Return the type of the file system that `directory` lies on, where Linux tells."""
+    """Return the file system type of `directory`; None if it is unknown, as on other systems."""
     mounts = Path("/proc/mounts")
     if not mounts.exists():
         return None
-    found = (Path("/"), "unknown")
+    mount, kind = Path("/"), "unknown"
     for line in mounts.read_text().splitlines():
-        _, point, kind, *_ = line.split()
-        path = Path(point.replace("\\040", " "))
-        if directory.is_relative_to(path) and len(path.parts) >= len(found[0].parts):
-            found = (path, kind)
-    return found[1]
+        _, text, line_kind, *_ = line.split()
+        path = Path(text.replace("\\040", " "))
+        if directory.is_relative_to(path) and len(path.parts) >= len(mount.parts):
+            mount, kind = path, line_kind
+    return kind

@@ -1,4 +1,4 @@
-"""What is compared: one Keras callback, or none, that saves at the end of each epoch."""
+"""The variants to compare: Keras callbacks that save after each epoch, and no callback."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import mlflow_ckpt
 PLAIN = "none"
 MLFLOW_CALLBACK = "mlflow-callback"
 LOG_MODEL = "log-model"
-OURS = "full"
+FULL = "full"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to save.
+    """A way to save checkpoints.
 
     Attributes:
-        name: As chosen on the command line.
-        title: As shown in the tables.
-        make: Makes the callback, given a directory for plain files; None for no callback.
-        proof: Glob pattern of a file that every complete save leaves exactly once.
+        name: Name on the command line.
+        title: Title in the tables.
+        make: Creates the callback, given a directory for plain files; None for no callback.
+        proof: Glob pattern of a file that each complete save writes exactly once.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Variant:
 
 
 class LogModelEachEpoch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Calls `mlflow.keras.log_model` after each epoch."""
+    """Logs the model with `mlflow.keras.log_model` after each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
         """Log the model."""
@@ -54,7 +54,7 @@ def _keras_checkpoint(
     return make
 
 
-def _ours(*forms: str) -> Callable[[Path], keras.callbacks.Callback]:
+def _mlflow_ckpt(*forms: str) -> Callable[[Path], keras.callbacks.Callback]:
     return lambda _: mlflow_ckpt.MlflowCheckpoint(forms=forms, monitor="loss")
 
 
@@ -74,7 +74,7 @@ VARIANTS = (
     ),
     Variant(MLFLOW_CALLBACK, "MlflowModelCheckpointCallback", _mlflow_callback, "**/checkpoint.h5"),
     Variant(LOG_MODEL, "mlflow.keras.log_model", lambda _: LogModelEachEpoch(), "**/MLmodel"),
-    Variant(OURS, "MlflowCheckpoint full", _ours("full"), "**/manifest.json"),
-    Variant("split", "MlflowCheckpoint split", _ours("split"), "**/manifest.json"),
-    Variant("both", "MlflowCheckpoint both", _ours("full", "split"), "**/manifest.json"),
+    Variant(FULL, "MlflowCheckpoint full", _mlflow_ckpt("full"), "**/manifest.json"),
+    Variant("split", "MlflowCheckpoint split", _mlflow_ckpt("split"), "**/manifest.json"),
+    Variant("both", "MlflowCheckpoint both", _mlflow_ckpt("full", "split"), "**/manifest.json"),
 )

@@ -51,7 +51,7 @@ class VerificationResult:
 
     Attributes:
         name: The checkpoint's name, such as `epoch_0003`.
-        files: Number of files in the manifest.
+        files: Number of files that were checked.
         size: Size of these files in bytes.
         missing: Files of the manifest that are not in the directory.
         extra: Files in the directory that are not in the manifest.

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-# Placeholder colours, which the SVG's text replaces by the page's CSS variables.
+# Placeholder colours, replaced in the SVG's text by the page's CSS variables.
 SERIES = ("#010fa1", "#010fa2", "#010fa3", "#010fa4")
 _VARIABLES = {
     "#010fb1": "var(--ink)",

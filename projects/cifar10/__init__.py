@@ -1,7 +1,7 @@
-"""A small CNN on CIFAR-10, trained, evaluated and asked through MLflow."""
+"""A small CNN on CIFAR-10: training, evaluation and prediction with MLflow."""
 
 import os
 
-# Read by TensorFlow when it is imported, so it stands before every other import.
-# 1 hides its notices (which CPU instructions, oneDNN); warnings and errors still show.
+# TensorFlow reads this when it is imported, so it precedes all other imports.
+# 1 hides notices (CPU instructions, oneDNN), but not warnings and errors.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")

@@ -1,6 +1,6 @@
-"""The images to train on: CIFAR-10, scikit-learn's digits, or the user's own `.npz`.
+"""Loads the images to train on: CIFAR-10, scikit-learn's digits, or the user's `.npz`.
 
-Whatever the source, pixels are raw, 0..255, as in an image file; the model scales them itself.
+Pixels are raw values in 0..255 for any source; the model scales them.
 """
 
 import contextlib
@@ -35,22 +35,22 @@ CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
-# What sklearn.datasets.load_digits is a copy of the test half of.
+# sklearn.datasets.load_digits is a copy of the test half of this data set.
 DIGITS_SOURCE = "https://archive.ics.uci.edu/dataset/80"
 CHOICES = "auto, cifar10, digits or the path of an .npz file"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """Where CIFAR-10 comes from, and how long to wait for it.
+    """The archive of CIFAR-10, and how long to wait for it.
 
     Attributes:
-        url: Address of the archive that `keras.datasets.cifar10` reads.
+        url: URL of the archive that `keras.datasets.cifar10` reads.
         sha256: Its SHA-256, in hex.
-        patience: Seconds to wait for an answer before giving up.
+        patience: Seconds to wait for an answer.
     """
 
-    # Both values are those of keras/src/datasets/cifar10.py, Keras 3.15.1.
+    # As in keras/src/datasets/cifar10.py, Keras 3.15.1.
     url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     sha256: str = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
     patience: float = 10.0
@@ -68,11 +68,11 @@ class Dataset:
         y_train: Class numbers, (N,), int64.
         x_test: As `x_train`.
         y_test: As `y_train`.
-        class_names: Name of each class, by number.
-        name: Short name to show.
-        reference: What gives this data set again: `cifar10`, `digits` or an absolute path.
-        source: URL or path that the images come from.
-        why: Why this data set was used.
+        class_names: Names of the classes, by number.
+        name: Short display name.
+        reference: The `--dataset` that loads it again: `cifar10`, `digits` or an absolute path.
+        source: URL or path of the images.
+        why: Why this data set was chosen.
     """
 
     x_train: NDArray[Any]
@@ -87,12 +87,12 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every image."""
+        """(height, width, channels) of the images."""
         height, width, channels = self.x_train.shape[1:]
         return height, width, channels
 
     def __str__(self) -> str:
-        """Tell the data set in one line."""
+        """Return a one-line description."""
         height, width, channels = self.image_shape
         return (
             f"{self.name} ({self.why}): {len(self.x_train):,} training and {len(self.x_test):,} "
@@ -101,7 +101,7 @@ class Dataset:
 
 
 def digest(x: NDArray[Any], y: NDArray[Any]) -> str:
-    """SHA-256 over all pixels and labels, cut to 32 hex digits: MLflow takes at most 36."""
+    """SHA-256 of all pixels and labels, cut to 32 hex digits, as MLflow allows at most 36."""
     sha256 = hashlib.sha256(np.ascontiguousarray(x).data)
     sha256.update(np.ascontiguousarray(y).data)
     return sha256.hexdigest()[:32]
@@ -111,15 +111,15 @@ def load_dataset(choice: str, archive: Archive = CIFAR10) -> Dataset:
     """Load the data set that `choice` names.
 
     Args:
-        choice: `cifar10`, `digits`, the path of an `.npz` file, or `auto`: CIFAR-10 when it is
-            in Keras's cache or can be downloaded, else digits.
-        archive: Where CIFAR-10 is downloaded from.
+        choice: `cifar10`, `digits`, the path of an `.npz` file, or `auto`: CIFAR-10 if it is in
+            Keras's cache or can be downloaded, else digits.
+        archive: The archive to download CIFAR-10 from.
 
     Returns:
-        The data set; its `why` tells what decided for it.
+        The data set; its `why` says why it was chosen.
 
     Raises:
-        UserError: The data set cannot be had, or the file's content is not one.
+        UserError: If the data set is not available, or the file contains no valid data set.
     """
     if choice == "auto":
         try:
@@ -140,10 +140,10 @@ def load_dataset(choice: str, archive: Archive = CIFAR10) -> Dataset:
 
 
 def load_npz(choice: str) -> Dataset:
-    """Load the user's own images from the `.npz` file at `choice`.
+    """Load the user's images from the `.npz` file at `choice`.
 
     Raises:
-        UserError: There is no such file, or its content is not a data set.
+        UserError: If the file does not exist or contains no valid data set.
     """
     path = Path(choice).expanduser().absolute()
     if not path.exists():
@@ -162,23 +162,23 @@ def load_npz(choice: str) -> Dataset:
 
 
 def load_digits_32(why: str) -> Dataset:
-    """Load scikit-learn's 8x8 digits as 32x32 RGB images, so that CIFAR-10's network fits.
+    """Load scikit-learn's 8x8 digits as 32x32 RGB images, as the network for CIFAR-10 takes them.
 
     Args:
-        why: What decided for this data set.
+        why: Why this data set was chosen.
 
     Returns:
-        1,437 training and 360 test images, always the same ones.
+        1,437 training and 360 test images, always in the same split.
     """
     digits = load_digits()
-    # Their pixels are whole numbers from 0 to 16.
+    # The pixels are integers from 0 to 16.
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     grey = np.stack(
         [np.asarray(Image.fromarray(p).resize((32, 32), Image.Resampling.BILINEAR)) for p in pixels]
     )
     images = np.repeat(grey[..., np.newaxis], 3, axis=-1)
     labels = digits.target.astype(np.int64)
-    # The split has a seed of its own: runs with different seeds stay comparable.
+    # A fixed seed keeps runs with different seeds comparable.
     x_train, x_test, y_train, y_test = train_test_split(
         images, labels, test_size=0.2, random_state=0, stratify=labels
     )
@@ -196,14 +196,14 @@ def load_digits_32(why: str) -> Dataset:
 
 
 def load_cifar10(archive: Archive = CIFAR10) -> Dataset:
-    """Load CIFAR-10 through Keras, downloading it into Keras's cache first if need be.
+    """Load CIFAR-10 with Keras, after downloading it to Keras's cache if necessary.
 
     Args:
-        archive: Where it is downloaded from.
+        archive: The archive to download it from.
 
     Raises:
-        DownloadError: It is not cached and cannot be downloaded.
-        UserError: The cache cannot be written or read.
+        DownloadError: If it is not cached and cannot be downloaded.
+        UserError: If the cache cannot be written or read.
     """
     cached = _cached_archive()
     why = "in Keras's cache"
@@ -231,7 +231,7 @@ def load_cifar10(archive: Archive = CIFAR10) -> Dataset:
 
 
 def _cached_archive() -> Path:
-    """Where `keras.utils.get_file` keeps the archive of CIFAR-10."""
+    """Return the path of CIFAR-10's archive in the cache of `keras.utils.get_file`."""
     home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     if not os.access(home, os.W_OK):
         home = Path(tempfile.gettempdir()) / ".keras"
@@ -239,7 +239,7 @@ def _cached_archive() -> Path:
 
 
 def _is_archive(path: Path, archive: Archive) -> bool:
-    """Whether Keras would use the file at `path` instead of going to the network itself."""
+    """Whether Keras would use the file at `path` instead of downloading it."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -247,11 +247,11 @@ def _is_archive(path: Path, archive: Archive) -> bool:
 
 
 def _fill_cache(archive: Archive) -> None:
-    """Download the archive with time limits, which Keras's own download has not, for Keras."""
+    """Download the archive to Keras's cache, with timeouts, which Keras's download lacks."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "cifar-10-python.tar.gz"
         download(archive.url, file, sha256=archive.sha256, patience=archive.patience)
-        with contextlib.redirect_stdout(io.StringIO()):  # its progress bar for a local copy
+        with contextlib.redirect_stdout(io.StringIO()):  # the progress bar of a local copy
             keras.utils.get_file(
                 "cifar-10-batches-py-target",
                 origin=file.as_uri(),

@@ -1,4 +1,4 @@
-"""Fetch one file over HTTP and give up in seconds when the network hangs."""
+"""Downloads a file over HTTP, with timeouts for a network that hangs."""
 
 import hashlib
 import http.client
@@ -17,22 +17,22 @@ import click
 from projects.cifar10.errors import DownloadError
 
 CHUNK = 64 * 1024
-# Slower than this for a whole `patience` counts as a stall: the archive would take hours.
+# Fewer bytes within `patience` seconds count as a stall: the archive would take hours.
 LEAST_BYTES = 64 * 1024
 
 
 def download(url: str, target: Path, *, sha256: str, patience: float) -> None:
-    """Write the file at `url` to `target` and check its digest.
+    """Download the file at `url` to `target` and check its digest.
 
     Args:
-        url: An http or https address.
-        target: Where to write; a failed download may leave a part of the file here.
+        url: An http or https URL.
+        target: The path to write to; a failed download may leave a partial file.
         sha256: Expected SHA-256 of the file, in hex.
         patience: Seconds to wait for an answer, and for 64 kB during the transfer.
 
     Raises:
-        DownloadError: No answer, a refusal, a stall, or other bytes than expected.
-        OSError: `target` cannot be written.
+        DownloadError: If the server does not answer, refuses, stalls, or sends other content.
+        OSError: If `target` cannot be written.
     """
     host = urllib.parse.urlsplit(url).netloc
     with _ask(url, host, patience) as response, target.open("wb") as file:
@@ -48,18 +48,18 @@ def download(url: str, target: Path, *, sha256: str, patience: float) -> None:
 
 
 def _ask(url: str, host: str, patience: float) -> HTTPResponse:
-    """Open `url`, all of it (name lookup, connection, headers) within `patience` seconds.
+    """Open `url` within `patience` seconds, including name lookup, connection and headers.
 
-    A socket's timeout does not cover the name lookup, and starts anew for every address of a
-    host and every line of a header: so it happens on a thread that can be left behind.
+    A socket's timeout excludes the name lookup, and restarts for every address of the host and
+    every line of the headers. So a thread makes the request, and is abandoned on timeout.
     """
     answers: queue.Queue[HTTPResponse | Exception] = queue.Queue()
-    given_up = threading.Event()
+    abandoned = threading.Event()
 
     def ask() -> None:
         try:
             response = urllib.request.urlopen(url, timeout=patience)  # noqa: S310 (a constant)
-            if given_up.is_set():
+            if abandoned.is_set():
                 response.close()
             answers.put(response)
         except (OSError, http.client.HTTPException) as error:
@@ -69,7 +69,7 @@ def _ask(url: str, host: str, patience: float) -> HTTPResponse:
     try:
         answer = answers.get(timeout=patience)
     except queue.Empty:
-        given_up.set()
+        abandoned.set()
         answer = TimeoutError()
     if isinstance(answer, urllib.error.HTTPError):
         answer.close()
@@ -112,7 +112,7 @@ def _copy(
 
 def _read(response: HTTPResponse, host: str, patience: float) -> bytes:
     try:
-        # read1 returns what has arrived; read would wait for a whole chunk.
+        # read1 returns the bytes that have arrived; read would wait for a whole chunk.
         return response.read1(CHUNK)
     except TimeoutError as error:
         raise DownloadError(f"{host} stopped sending for {patience:g} s") from error

@@ -1,8 +1,8 @@
-"""What goes wrong for reasons the user can mend: one sentence, exit code 1, no traceback.
+"""Errors that the user can fix: shown as one sentence, with exit code 1 and no traceback.
 
 click.ClickException
 └── UserError              one sentence: problem, what was expected, what was received, what to do
-    └── DownloadError      a file could not be fetched; `auto` goes on without it
+    └── DownloadError      a file could not be downloaded; `auto` falls back to digits
 """
 
 import functools
@@ -19,15 +19,15 @@ R = TypeVar("R")
 
 
 class UserError(click.ClickException):
-    """A problem of the user's input or surroundings, told in one sentence."""
+    """A problem with the user's input or environment, described in one sentence."""
 
 
 class DownloadError(UserError):
-    """A download failed: no network, no answer in time, refused, or damaged on the way."""
+    """A download failed: no network, a timeout, a refusal, or corrupted content."""
 
 
 def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Let `command` show the errors of mlflow_ckpt and MLflow as one sentence.
+    """Make `command` show errors of mlflow_ckpt and MLflow as one sentence.
 
     Any other exception is a bug and keeps its traceback.
     """

@@ -1,4 +1,4 @@
-"""Measure loss and accuracy of any checkpoint.
+"""Evaluates loss and accuracy of a checkpoint.
 
 python -m projects.cifar10.evaluate --run-id RUN --checkpoint best
 """
@@ -31,13 +31,13 @@ from projects.cifar10.record import (
 @batch_size_option
 @plain_errors
 def main(run_id: str, checkpoint: str, dataset: str, batch_size: int) -> None:
-    """Evaluate a checkpoint on the test half of a data set and log what comes out to a new run."""
-    found = mlflow_ckpt.get_checkpoint(run_id, checkpoint)
-    data = load_dataset(trained_on(found) if dataset == "same" else dataset)
+    """Evaluate a checkpoint on the test half of a data set and log the metrics to a new run."""
+    saved = mlflow_ckpt.get_checkpoint(run_id, checkpoint)
+    data = load_dataset(trained_on(saved) if dataset == "same" else dataset)
     click.echo(f"Data set: {data}")
 
-    # The split form is in every checkpoint, and judging needs no optimizer.
-    model = mlflow_ckpt.load_model(found.run_id, found.name, form="split")
+    # Every checkpoint has the split form, and evaluation needs no optimizer.
+    model = mlflow_ckpt.load_model(saved.run_id, saved.name, form="split")
     check_fit(model, data)
     compile_model(model)
 
@@ -51,24 +51,24 @@ def main(run_id: str, checkpoint: str, dataset: str, batch_size: int) -> None:
                 "batch_size": batch_size,
             },
         )
-        mlflow.set_tags({SOURCE_RUN_TAG: found.run_id, SOURCE_CHECKPOINT_TAG: found.name})
+        mlflow.set_tags({SOURCE_RUN_TAG: saved.run_id, SOURCE_CHECKPOINT_TAG: saved.name})
         log_split(data, "eval")
-        measured = model.evaluate(
+        metrics = model.evaluate(
             data.x_test, data.y_test, batch_size=batch_size, verbose=0, return_dict=True
         )
-        mlflow.log_metrics(measured, step=found.manifest.epoch)
+        mlflow.log_metrics(metrics, step=saved.manifest.epoch)
 
-    click.echo(f"Checkpoint {found.name} of run {found.run_id}:")
-    for name, value in measured.items():
+    click.echo(f"Checkpoint {saved.name} of run {saved.run_id}:")
+    for name, value in metrics.items():
         click.echo(f"  {name}: {value:.4f}")
     click.echo(f"Logged to run {run.info.run_id}.")
 
 
 def trained_on(checkpoint: mlflow_ckpt.Checkpoint) -> str:
-    """Tell what gives the data set that `checkpoint` was trained on.
+    """Return the reference of the data set that `checkpoint` was trained on.
 
     Raises:
-        UserError: The checkpoint does not say.
+        UserError: If the checkpoint does not record it.
     """
     reference = checkpoint.manifest.metadata.get("dataset")
     if not isinstance(reference, str):
@@ -80,20 +80,20 @@ def trained_on(checkpoint: mlflow_ckpt.Checkpoint) -> str:
 
 
 def check_fit(model: keras.Model, data: Dataset) -> None:
-    """Check that `model` takes the images of `data` and knows its classes.
+    """Check that `model` fits the images and classes of `data`.
 
     Raises:
-        UserError: It does not.
+        UserError: If the shape of the images or the number of classes differs.
     """
-    takes, gives = tuple(model.input_shape[1:]), model.output_shape[-1]
-    if takes != data.image_shape:
+    image_shape, classes = tuple(model.input_shape[1:]), model.output_shape[-1]
+    if image_shape != data.image_shape:
         raise UserError(
-            f"The model does not take the images of {data.name}: expected shape {takes}. "
+            f"The model does not take the images of {data.name}: expected shape {image_shape}. "
             f"Received: {data.image_shape}"
         )
-    if len(data.class_names) != gives:
+    if len(data.class_names) != classes:
         raise UserError(
-            f"The model does not know the classes of {data.name}: expected {gives} classes. "
+            f"The model does not know the classes of {data.name}: expected {classes} classes. "
             f"Received: {len(data.class_names)}"
         )
 

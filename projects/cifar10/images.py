@@ -1,4 +1,4 @@
-"""Image files -> the array a model takes."""
+"""Reads image files into a model's input array."""
 
 from pathlib import Path
 from typing import Any
@@ -12,33 +12,33 @@ from projects.cifar10.errors import UserError
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-def find_images(given: str) -> list[Path]:
-    """List the image files that `given` names.
+def find_images(source: str) -> list[Path]:
+    """List the image files that `source` names.
 
     Args:
-        given: A file, several separated by commas, or a folder, whose image files (by suffix) are
-            taken in the order of their names.
+        source: A file, several files separated by commas, or a folder, whose image files (by
+            suffix) are listed in the order of their names.
 
     Returns:
         Existing files, at least one.
 
     Raises:
-        UserError: A file is missing, or a folder holds no image.
+        UserError: If a file does not exist, or a folder contains no image.
     """
-    whole = Path(given).expanduser()
+    whole = Path(source).expanduser()
     # A comma may be part of a name.
-    parts = [whole] if whole.exists() else [Path(p.strip()).expanduser() for p in given.split(",")]
+    parts = [whole] if whole.exists() else [Path(p.strip()).expanduser() for p in source.split(",")]
     files = [file for part in parts for file in _expand(part)]
-    if not given.strip() or not files:
+    if not source.strip() or not files:
         raise UserError(
             "input names no image: expected a file, several separated by commas, or a folder. "
-            f"Received: input={given}"
+            f"Received: input={source}"
         )
     return files
 
 
 def _expand(path: Path) -> list[Path]:
-    if path == Path():  # what an empty part of "a.png," becomes
+    if path == Path():  # the empty part of "a.png,"
         return []
     if not path.exists():
         raise UserError(
@@ -47,7 +47,7 @@ def _expand(path: Path) -> list[Path]:
         )
     if not path.is_dir():
         return [path]
-    # What Pillow reads: it also knows formats, such as PDF, that it only writes.
+    # Formats that Pillow can read; it only writes some others, such as PDF.
     suffixes = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN}
     files = sorted(
         file for file in path.iterdir() if file.is_file() and file.suffix.lower() in suffixes
@@ -64,14 +64,14 @@ def read_images(files: list[Path], image_shape: tuple[int, int, int]) -> NDArray
 
     Args:
         files: Images of any size and colour mode.
-        image_shape: (height, width, channels) the model takes.
+        image_shape: (height, width, channels) of the model's input.
 
     Returns:
-        uint8, (N, height, width, channels), 0..255; turned upright by their EXIF orientation and
-        resized, not cropped.
+        uint8, (N, height, width, channels), 0..255; rotated by their EXIF orientation and resized,
+        not cropped.
 
     Raises:
-        UserError: A file is not an image, or is damaged.
+        UserError: If a file is not an image or is damaged.
     """
     return np.stack([_read(file, image_shape) for file in files])
 
@@ -96,10 +96,10 @@ def _read(file: Path, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring 16-bit grey to 8 bits; Pillow's own conversion would clip it to white.
+    """Convert 16-bit grey to 8 bits; Pillow's conversion would clip it to white.
 
     Raises:
-        ValueError: The pixels are wider numbers, whose range nothing tells.
+        ValueError: If the pixels have 32 bits, whose range is unknown.
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

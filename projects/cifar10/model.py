@@ -4,18 +4,18 @@ import keras
 
 from projects.cifar10.errors import UserError
 
-# Three rounds of "3x3 convolution, 2x2 pooling" leave nothing of a smaller image.
+# A smaller image vanishes in three layers of 3x3 convolution and 2x2 pooling.
 SMALLEST_SIDE = 22
 
 
 def check_image_shape(image_shape: tuple[int, int, int]) -> None:
-    """Check that images of `image_shape` pass through the network.
+    """Check that the network can process images of `image_shape`.
 
     Args:
         image_shape: (height, width, channels).
 
     Raises:
-        UserError: They are too small.
+        UserError: If the images are too small.
     """
     height, width, _ = image_shape
     if min(height, width) < SMALLEST_SIDE:
@@ -28,26 +28,26 @@ def check_image_shape(image_shape: tuple[int, int, int]) -> None:
 def build_model(
     image_shape: tuple[int, int, int], classes: int, learning_rate: float
 ) -> keras.Model:
-    """Build and compile the CNN; 258,762 parameters for 32x32x3 images and 10 classes.
+    """Build and compile the CNN, with 258,762 parameters for 32x32x3 images and 10 classes.
 
     Args:
         image_shape: (height, width, channels).
         classes: Number of classes.
-        learning_rate: Adam's step size.
+        learning_rate: Learning rate of Adam.
 
     Returns:
         A model from raw pixels, (N, height, width, channels) in 0..255, to class probabilities,
         (N, classes) float32.
 
     Raises:
-        UserError: The images are too small for the network.
+        UserError: If the images are too small for the network.
     """
     check_image_shape(image_shape)
     layers = keras.layers
     model = keras.Sequential(
         [
             layers.Input(image_shape),
-            # Inside the model, so that whoever reloads or serves it sends plain pixels.
+            # In the model, so that a loaded or served model takes raw pixels.
             layers.Rescaling(1 / 255),
             layers.Conv2D(32, 3, activation="relu"),
             layers.MaxPooling2D(),
@@ -67,11 +67,11 @@ def build_model(
 
 
 def compile_model(model: keras.Model, learning_rate: float = 0.001) -> None:
-    """Give `model` its optimizer, loss and metric.
+    """Compile `model` with its optimizer, loss and metric.
 
     Args:
-        model: Ends in softmax, so the loss is told to expect probabilities.
-        learning_rate: Adam's step size.
+        model: The model, whose outputs are probabilities.
+        learning_rate: Learning rate of Adam.
     """
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate),

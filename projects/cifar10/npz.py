@@ -1,4 +1,4 @@
-"""A user's own images: an `.npz` file, checked before anything is trained on it.
+"""Reads and checks the user's images in an `.npz` file.
 
 Required arrays: `x_train`, `y_train`, `x_test`, `y_test`. Optional: `class_names`.
 """
@@ -20,7 +20,7 @@ CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
 @dataclass(frozen=True)
 class Arrays:
-    """The checked content of a file; shapes and ranges as in `data.Dataset`."""
+    """The checked content of a file, with shapes and ranges as in `data.Dataset`."""
 
     x_train: NDArray[Any]
     y_train: NDArray[np.int64]
@@ -32,15 +32,15 @@ class Arrays:
 def read_npz(path: Path) -> Arrays:
     """Read and check the data set in `path`.
 
-    Images may be (N, H, W, C) or, for grey ones, (N, H, W); labels (N,) or (N, 1). Whole-number
-    pixels must lie in 0..255. Floating-point pixels may lie in 0..1 (when no pixel of the file is
-    above 1; they are multiplied by 255) or in 0..255 (kept): the model takes 0..255.
+    Images may be (N, H, W, C) or, if grey, (N, H, W); labels (N,) or (N, 1). Integer pixels must be
+    in 0..255. Floating-point pixels may be in 0..255, or in 0..1 if no pixel of the file is above
+    1; these are multiplied by 255.
 
     Args:
         path: An existing file.
 
     Raises:
-        UserError: The first problem found, in one sentence.
+        UserError: If the file or an array is not as described; names the first problem.
     """
     raw = _read(path)
     x_train, x_test = (_images(name, raw[name]) for name in ("x_train", "x_test"))
@@ -73,8 +73,8 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
                     f"{path} lacks {', '.join(missing)}: expected the arrays "
                     f"{', '.join(REQUIRED)}. Received: {', '.join(file.files) or 'no array'}"
                 )
-            wanted = [*REQUIRED, *({"class_names"} & set(file.files))]
-            return {name: file[name] for name in wanted}
+            names = [*REQUIRED, *({"class_names"} & set(file.files))]
+            return {name: file[name] for name in names}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path} cannot be read: {str(error).rstrip('.')}. "
@@ -83,7 +83,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _images(name: str, x: NDArray[Any]) -> NDArray[Any]:
-    """Check shape and type of images and give grey ones their channel axis."""
+    """Check shape and dtype of images; add the channel axis to grey ones."""
     if x.ndim == 3:
         x = x[..., np.newaxis]
     if x.ndim != 4 or x.shape[-1] not in CHANNELS:
@@ -102,7 +102,7 @@ def _images(name: str, x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _labels(name: str, y: NDArray[Any]) -> NDArray[np.int64]:
-    """Check shape and type of labels and make them one-dimensional."""
+    """Check shape and dtype of labels; return them as a one-dimensional array."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
@@ -127,7 +127,7 @@ def _check_lengths(split: str, x: NDArray[Any], y: NDArray[Any]) -> None:
 
 
 def _class_names(names: NDArray[Any] | None, y_train: NDArray[Any]) -> tuple[str, ...]:
-    """The names in the file, else "0".."n-1", n being one above the largest training label."""
+    """Return the file's class names, or else the numbers up to the largest training label."""
     if names is not None:
         if names.ndim != 1 or names.dtype.kind != "U" or len(names) < 2:
             raise UserError(
@@ -159,21 +159,25 @@ def _check_range(name: str, y: NDArray[Any], classes: int) -> None:
 
 
 def _pixels(*splits: NDArray[Any]) -> list[NDArray[Any]]:
-    """Bring pixels to 0..255: uint8 for whole numbers, float32 for floating-point ones."""
+    """Scale pixels to 0..255: uint8 for integers, float32 for floating-point numbers."""
     for x, name in zip(splits, ("x_train", "x_test"), strict=True):
-        bad = x.size - int(np.isfinite(x).sum()) if x.dtype.kind == "f" else 0
-        if bad:
-            raise UserError(
-                f"{name} holds {bad} pixels that are NaN or infinite: expected numbers in 0..255 "
-                "or 0..1."
-            )
-        if x.min() < 0 or x.max() > 255:
-            raise UserError(
-                f"{name} holds pixels out of range: expected 0..255, or 0..1 for floating-point "
-                f"pixels. Received: {x.min():g}..{x.max():g}"
-            )
+        _check_pixels(name, x)
     if all(x.dtype.kind in "ui" for x in splits):
         return [x.astype(np.uint8, copy=False) for x in splits]
-    # One rule for the whole file, so that train and test stay on one scale.
+    # One rule for the whole file, so that all arrays have the same scale.
     scale = np.float32(255 if max(x.max() for x in splits) <= 1 else 1)
     return [x.astype(np.float32) * scale for x in splits]
+
+
+def _check_pixels(name: str, x: NDArray[Any]) -> None:
+    bad = x.size - int(np.isfinite(x).sum()) if x.dtype.kind == "f" else 0
+    if bad:
+        raise UserError(
+            f"{name} holds {bad} pixels that are NaN or infinite: expected numbers in 0..255 "
+            "or 0..1."
+        )
+    if x.min() < 0 or x.max() > 255:
+        raise UserError(
+            f"{name} holds pixels out of range: expected 0..255, or 0..1 for floating-point "
+            f"pixels. Received: {x.min():g}..{x.max():g}"
+        )

@@ -1,6 +1,6 @@
-"""Command-line options that several commands share, and types that click lacks.
+"""Command-line options shared by the commands, and option types that click lacks.
 
-A type is a function from text to value: click names the option in front of its message.
+A type is a function that converts text to a value; click adds the option's name to its message.
 """
 
 import math
@@ -24,10 +24,10 @@ batch_size_option = click.option(
 
 
 def forms(text: str) -> tuple[str, ...]:
-    """Read `full`, `split` or both, separated by a comma.
+    """Parse `full`, `split` or both, separated by a comma.
 
     Raises:
-        click.BadParameter: Something else was given.
+        click.BadParameter: If `text` is anything else.
     """
     names = tuple(name.strip() for name in text.split(","))
     if not set(names) <= {"full", "split"} or len(set(names)) < len(names):
@@ -36,10 +36,10 @@ def forms(text: str) -> tuple[str, ...]:
 
 
 def save_freq(text: str) -> int | Literal["epoch"]:
-    """Read `epoch` or a number of batches from 1.
+    """Parse `epoch`, or a number of batches from 1.
 
     Raises:
-        click.BadParameter: Something else was given.
+        click.BadParameter: If `text` is anything else.
     """
     if text == "epoch":
         return "epoch"
@@ -51,10 +51,10 @@ def save_freq(text: str) -> int | Literal["epoch"]:
 
 
 def positive(text: str | float) -> float:
-    """Read a finite number above 0; click's FloatRange lets `nan` and `inf` pass.
+    """Parse a finite number above 0; click's FloatRange accepts `nan` and `inf`.
 
     Raises:
-        click.BadParameter: Something else was given.
+        click.BadParameter: If `text` is anything else.
     """
     try:
         number = float(text)

@@ -1,4 +1,4 @@
-"""Classify image files with any checkpoint.
+"""Classifies image files with a checkpoint.
 
 python -m projects.cifar10.predict --run-id RUN --input cat.png
 """
@@ -26,14 +26,14 @@ FORMATS = (".csv", ".jsonl")
 
 
 @dataclass(frozen=True)
-class Guess:
-    """One class that an image may show.
+class Prediction:
+    """The probability of one class for an image.
 
     Attributes:
-        file: The image.
-        rank: 1 for the likeliest class.
-        class_name: Its name.
-        probability: 0..1.
+        file: Path of the image.
+        rank: 1 for the most likely class.
+        class_name: Name of the class.
+        probability: Its probability, 0..1.
     """
 
     file: str
@@ -46,37 +46,37 @@ class Guess:
 @run_id_option
 @checkpoint_option
 @click.option(
-    "--input", "given", required=True, help="An image, several separated by commas, or a folder."
+    "--input", "source", required=True, help="An image, several separated by commas, or a folder."
 )
 @click.option("--top", type=click.IntRange(min=1), default=3, help="Classes to show per image.")
 @click.option("--output", default="", help="Also write a .csv or .jsonl file.")
 @batch_size_option
 @plain_errors
-def main(run_id: str, checkpoint: str, given: str, top: int, output: str, batch_size: int) -> None:
-    """Show the likeliest classes of image files."""
+def main(run_id: str, checkpoint: str, source: str, top: int, output: str, batch_size: int) -> None:
+    """Show the most likely classes of image files."""
     check_output(output)
-    files = find_images(given)
-    found = mlflow_ckpt.get_checkpoint(run_id, checkpoint)
-    # Weights and architecture are all that inference needs.
-    model = mlflow_ckpt.load_model(found.run_id, found.name, form="split")
+    files = find_images(source)
+    saved = mlflow_ckpt.get_checkpoint(run_id, checkpoint)
+    # Inference needs only weights and architecture.
+    model = mlflow_ckpt.load_model(saved.run_id, saved.name, form="split")
     images = read_images(files, image_shape(model.input_shape))
 
     probabilities = model.predict(images, batch_size=batch_size, verbose=0)
-    guesses = rank(files, probabilities, class_names(found, probabilities.shape[1]), top)
+    predictions = rank(files, probabilities, class_names(saved, probabilities.shape[1]), top)
 
-    click.echo(f"Checkpoint {found.name} of run {found.run_id}:")
-    click.echo(table(guesses))
+    click.echo(f"Checkpoint {saved.name} of run {saved.run_id}:")
+    click.echo(table(predictions))
     if output:
-        write(guesses, Path(output))
+        write(predictions, Path(output))
         click.echo(f"Written to {output}.")
-    record(found)
+    record(saved)
 
 
 def check_output(output: str) -> None:
-    """Refuse an output file that could not be written, before any work is done.
+    """Check the output file before any work is done.
 
     Raises:
-        UserError: Its suffix is unknown or its folder does not exist.
+        UserError: If its suffix is unknown or its folder does not exist.
     """
     if not output:
         return
@@ -91,10 +91,10 @@ def check_output(output: str) -> None:
 
 
 def image_shape(input_shape: Any) -> tuple[int, int, int]:
-    """Read (height, width, channels) from a model's input shape.
+    """Return (height, width, channels) of a model's input shape.
 
     Raises:
-        UserError: The model does not take images of one size.
+        UserError: If the model does not take images of one size.
     """
     if not isinstance(input_shape, tuple) or len(input_shape) != 4 or None in input_shape[1:]:
         raise UserError(
@@ -111,7 +111,7 @@ def image_shape(input_shape: Any) -> tuple[int, int, int]:
 
 
 def class_names(checkpoint: mlflow_ckpt.Checkpoint, classes: int) -> list[str]:
-    """Name the model's classes as the checkpoint does, or by their numbers."""
+    """Return the class names in the checkpoint's metadata, or else the classes' numbers."""
     names = checkpoint.manifest.metadata.get("class_names")
     if isinstance(names, list) and len(names) == classes:
         return [str(name) for name in names]
@@ -120,40 +120,40 @@ def class_names(checkpoint: mlflow_ckpt.Checkpoint, classes: int) -> list[str]:
 
 def rank(
     files: list[Path], probabilities: NDArray[np.float32], names: list[str], top: int
-) -> list[Guess]:
-    """List the `top` likeliest classes of every image.
+) -> list[Prediction]:
+    """Return the `top` most likely classes of every image.
 
     Args:
-        files: The images.
+        files: Paths of the images.
         probabilities: (N, classes), float32.
-        names: Name of every class.
-        top: How many classes to list; all when there are fewer.
+        names: Names of the classes.
+        top: Number of classes per image; all classes if there are fewer.
     """
     return [
-        Guess(str(file), place + 1, names[number], float(row[number]))
+        Prediction(str(file), position + 1, names[number], float(row[number]))
         for file, row in zip(files, probabilities, strict=True)
-        for place, number in enumerate(np.argsort(-row, kind="stable")[:top])
+        for position, number in enumerate(np.argsort(-row, kind="stable")[:top])
     ]
 
 
-def table(guesses: list[Guess]) -> str:
-    """Lay the guesses out in columns; a file's name stands beside its first guess."""
-    wide = max(len(guess.file) for guess in guesses)
-    name = max(len(guess.class_name) for guess in guesses)
+def table(predictions: list[Prediction]) -> str:
+    """Format predictions as columns, with a file's name in the row of its first class."""
+    file_width = max(len(row.file) for row in predictions)
+    name_width = max(len(row.class_name) for row in predictions)
     return "\n".join(
-        f"  {guess.file if guess.rank == 1 else '':{wide}}  "
-        f"{guess.class_name:{name}}  {guess.probability:.4f}"
-        for guess in guesses
+        f"  {row.file if row.rank == 1 else '':{file_width}}  "
+        f"{row.class_name:{name_width}}  {row.probability:.4f}"
+        for row in predictions
     )
 
 
-def write(guesses: list[Guess], path: Path) -> None:
-    """Write the guesses as CSV or as JSON lines, by the suffix of `path`.
+def write(predictions: list[Prediction], path: Path) -> None:
+    """Write predictions as CSV or JSON lines, according to the suffix of `path`.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: If the file cannot be written.
     """
-    rows = [vars(guess) for guess in guesses]
+    rows = [vars(prediction) for prediction in predictions]
     text = io.StringIO()
     if path.suffix == ".csv":
         writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
@@ -168,7 +168,7 @@ def write(guesses: list[Guess], path: Path) -> None:
 
 
 def record(checkpoint: mlflow_ckpt.Checkpoint) -> None:
-    """Note in the run that `mlflow run` opened which checkpoint was asked."""
+    """Tag the run that `mlflow run` started with the checkpoint that made the predictions."""
     if "MLFLOW_RUN_ID" in os.environ:
         with mlflow.start_run():
             mlflow.set_tags(

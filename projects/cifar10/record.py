@@ -1,4 +1,4 @@
-"""What a run remembers besides metrics and checkpoints: enough to repeat and to judge it."""
+"""Logs what is needed to repeat and assess a run, in addition to metrics and checkpoints."""
 
 import io
 import json
@@ -18,7 +18,8 @@ from projects.cifar10.data import Dataset, digest
 from projects.cifar10.errors import UserError
 
 PACKAGES = ("h5py", "keras", "mlflow", "numpy", "pillow", "scikit-learn", "tensorflow")
-# Tags of a run: the data set really used (`auto` decides), and why; what an evaluation judged.
+# Tags: the data set that `auto` chose, and why; parameters changed on resuming; the checkpoint that
+# an evaluation or prediction used.
 DATASET_TAG = "mlflow_ckpt.dataset"
 DATASET_WHY_TAG = "mlflow_ckpt.dataset_why"
 CHANGED_TAG = "mlflow_ckpt.changed_parameters"
@@ -27,18 +28,19 @@ SOURCE_CHECKPOINT_TAG = "mlflow_ckpt.source_checkpoint"
 
 
 def log_parameters(run: Run, parameters: dict[str, Any], *, resumed: bool = False) -> None:
-    """Log the parameters that `run` does not hold yet.
+    """Log the parameters that `run` does not have yet.
 
-    `mlflow run` has already logged those of its entry point, as text quoted for a shell.
+    `mlflow run` has already logged those of its entry point, as shell-quoted text.
 
     Args:
         run: The active run.
-        parameters: Value of each parameter.
-        resumed: Whether the training goes on from another one. Then parameters may have other
-            values than the run holds, which MLflow cannot change: a tag tells them.
+        parameters: Values of the parameters by name.
+        resumed: Whether the training was resumed. Then parameters may differ from those of the run,
+            which MLflow cannot change; a tag records the new values.
 
     Raises:
-        UserError: The run holds another value: it is the run of another training.
+        UserError: If the run has another value and `resumed` is False, as it is the run of another
+            training.
     """
     changed = {
         name: value
@@ -57,7 +59,7 @@ def log_parameters(run: Run, parameters: dict[str, Any], *, resumed: bool = Fals
 
 
 def _same(logged: str, value: Any) -> bool:
-    """Whether the text `logged` means `value`: `1e-3` is 0.001, `'my data.npz'` has quotes."""
+    """Whether `logged` is the text of `value`: `1e-3` is 0.001, `'my data.npz'` has quotes."""
     text = plain_text(logged)
     try:
         return bool(type(value)(text) == value)
@@ -66,12 +68,12 @@ def _same(logged: str, value: Any) -> bool:
 
 
 def plain_text(logged: str) -> str:
-    """Return what `mlflow run` was given, of which it logs a form quoted for a shell."""
+    """Return a parameter's value, which `mlflow run` logs shell-quoted."""
     return " ".join(shlex.split(logged))
 
 
 def log_dataset(dataset: Dataset) -> None:
-    """Log both halves of the data set, its class names, and why it was taken."""
+    """Log both halves of the data set, its class names, and why it was chosen."""
     mlflow.set_tags({DATASET_TAG: dataset.reference, DATASET_WHY_TAG: dataset.why})
     log_split(dataset, "train")
     log_split(dataset, "eval")
@@ -91,23 +93,23 @@ def log_split(dataset: Dataset, context: str) -> None:
         else (dataset.x_test, dataset.y_test)
     )
     with warnings.catch_warnings():
-        # MLflow registers local files twice, and warns of that for every path.
+        # MLflow warns for every path, as it registers local files twice.
         warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
         source = resolve_dataset_source(dataset.source)
-    # A digest of our own: MLflow's looks at the first 10,000 pixels only.
+    # MLflow's own digest covers only the first 10,000 pixels.
     logged = from_numpy(x, source=source, targets=y, name=dataset.name, digest=digest(x, y))
     mlflow.log_input(logged, context=context)
 
 
 def log_model_summary(model: keras.Model) -> None:
-    """Log Keras's table of layers as `model_summary.txt`."""
+    """Log Keras's model summary as `model_summary.txt`."""
     table = io.StringIO()
     model.summary(print_fn=lambda line, *_, **__: table.write(f"{line}\n"), line_length=80)
     mlflow.log_text(table.getvalue(), "model_summary.txt")
 
 
 def log_environment() -> None:
-    """Log `environment.json`: versions of Python and packages, Keras's backend, platform."""
+    """Log `environment.json`: versions of Python and packages, Keras backend, platform."""
     mlflow.log_dict(
         {
             "python": platform.python_version(),

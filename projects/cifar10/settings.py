@@ -1,4 +1,4 @@
-"""What a training is told: its parameters, and for one that goes on, those it had."""
+"""The parameters of a training, which a resumed one inherits."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,15 +13,15 @@ class Settings:
     """The parameters of a training.
 
     Attributes:
-        epochs: Epochs in all.
-        batch_size: Images in a batch.
-        learning_rate: Adam's step size.
-        seed: Two trainings with the same seed end with identical weights.
+        epochs: Total number of epochs.
+        batch_size: Images per batch.
+        learning_rate: Learning rate of Adam.
+        seed: Random seed; trainings with the same seed end with identical weights.
         dataset: `auto`, `cifar10`, `digits` or the path of an .npz file.
         forms: `full`, `split` or both.
         full_format: `keras` or `h5`.
         save_freq: `epoch`, or a number of batches.
-        monitor: The metric that tells the best checkpoint.
+        monitor: The metric that decides which checkpoint is best.
     """
 
     epochs: int = 2
@@ -35,25 +35,25 @@ class Settings:
     monitor: str = "val_loss"
 
     def parameters(self) -> dict[str, Any]:
-        """Return them as a run logs them."""
+        """Return the parameters in the form in which a run logs them."""
         return {**asdict(self), "forms": ",".join(self.forms), "save_freq": str(self.save_freq)}
 
     def continued(self, recorded: Mapping[str, str], dataset: str | None) -> "Settings":
-        """Take what was left at its default from the run that is gone on from.
+        """Return settings in which defaults are replaced by the values of a resumed run.
 
         Args:
-            recorded: That run's parameters.
-            dataset: The data set that it really used; None if unknown.
+            recorded: The resumed run's parameters.
+            dataset: The data set that `auto` chose in it; None if unknown.
         """
-        found: dict[str, Any] = {}
+        inherited: dict[str, Any] = {}
         for field in fields(self):
             text = recorded.get(field.name)
             at_default = getattr(self, field.name) == field.default
             if field.name != "epochs" and text is not None and at_default:
-                found[field.name] = _READERS.get(field.name, str)(plain_text(text))
+                inherited[field.name] = _READERS.get(field.name, str)(plain_text(text))
         if self.dataset == "auto" and dataset is not None:
-            found["dataset"] = dataset
-        return replace(self, **found)
+            inherited["dataset"] = dataset
+        return replace(self, **inherited)
 
 
 _READERS: dict[str, Any] = {

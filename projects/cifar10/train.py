@@ -1,4 +1,4 @@
-"""Train the CNN and keep its checkpoints in MLflow.
+"""Trains the CNN and saves its checkpoints in MLflow.
 
 python -m projects.cifar10.train --epochs 2 --dataset auto
 """
@@ -25,9 +25,9 @@ from projects.cifar10.record import (
 )
 from projects.cifar10.settings import Settings
 
-# What a server that is away has not got waits in the spool, however long. For the rest, such as the
-# run's status, MLflow need not try for the four minutes that it does otherwise.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+# If the server is unavailable, checkpoints wait in the spool. For other requests, such as the run's
+# status, limit MLflow's retries, which take four minutes by default.
+MLFLOW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
 @click.command(context_settings={"show_default": True})
@@ -69,11 +69,12 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT
     "at their defaults are taken from it.",
 )
 @plain_errors
-def main(resume_from: str, **given: Any) -> None:
+def main(resume_from: str, **arguments: Any) -> None:
     """Train a CNN on images; its metrics and checkpoints go to MLflow."""
-    os.environ.update({name: each for name, each in PATIENCE.items() if name not in os.environ})
-    settings = Settings(**given)
-    # What can be refused is refused before a run exists.
+    for name, value in MLFLOW_RETRIES.items():
+        os.environ.setdefault(name, value)
+    settings = Settings(**arguments)
+    # Raise errors before a run is created.
     origin = mlflow_ckpt.get_checkpoint(resume_from) if resume_from else None
     if origin is not None:
         recorded = mlflow.get_run(origin.run_id).data.params
@@ -83,9 +84,9 @@ def main(resume_from: str, **given: Any) -> None:
     check_image_shape(data.image_shape)
 
     with mlflow.start_run() as run:
-        # Not earlier: MLflow draws the run's name from Python's random numbers.
+        # Not earlier, as MLflow draws the run's name from Python's random generator.
         prepare_backend(settings.seed)
-        # It logs the metrics of every epoch too, at step = epoch.
+        # Also logs the metrics of every epoch, with step = epoch.
         checkpoints = mlflow_ckpt.MlflowCheckpoint(
             monitor=settings.monitor,
             verbose=1,
@@ -99,7 +100,7 @@ def main(resume_from: str, **given: Any) -> None:
         parameters = {**settings.parameters(), "resume_from": resume_from}
         log_parameters(run, parameters, resumed=bool(resume_from))
         if origin is None or origin.run_id != run.info.run_id:
-            log_surroundings(data, training.model)
+            log_context(data, training.model)
         with checkpoints:
             fit(training, data, settings)
 
@@ -108,12 +109,12 @@ def main(resume_from: str, **given: Any) -> None:
 
 @dataclass(frozen=True)
 class Training:
-    """A training that can begin, or go on.
+    """A new or resumed training.
 
     Attributes:
-        model: Compiled.
+        model: The compiled model.
         initial_epoch: Number of completed epochs.
-        callbacks: What to pass to `fit`.
+        callbacks: Callbacks for `fit`.
     """
 
     model: keras.Model
@@ -127,10 +128,10 @@ def begin(
     checkpoints: mlflow_ckpt.MlflowCheckpoint,
     resume_from: str,
 ) -> Training:
-    """Build a model, or bring a training back that was saved.
+    """Build a new model, or restore a saved training.
 
     Raises:
-        UserError: There is nothing left to train.
+        UserError: If the saved training has completed all epochs.
     """
     if not resume_from:
         model = build_model(data.image_shape, len(data.class_names), settings.learning_rate)
@@ -145,17 +146,17 @@ def begin(
     return Training(point.model, point.initial_epoch, point.callbacks)
 
 
-def log_surroundings(data: Dataset, model: keras.Model) -> None:
-    """Log what the parameters do not tell of a training: its data, its model, its environment."""
+def log_context(data: Dataset, model: keras.Model) -> None:
+    """Log data, model and environment of a training."""
     log_dataset(data)
     log_model_summary(model)
     log_environment()
 
 
 def fit(training: Training, data: Dataset, settings: Settings) -> None:
-    """Train a model on all of the data, and save its checkpoints."""
+    """Train the model on the training data."""
     training.model.fit(
-        # The same batches in epoch 3, whether or not the process was restarted.
+        # Gives the same batches in an epoch after a restart of the process.
         mlflow_ckpt.EpochDataset(
             data.x_train, data.y_train, batch_size=settings.batch_size, seed=settings.seed
         ),
@@ -164,16 +165,16 @@ def fit(training: Training, data: Dataset, settings: Settings) -> None:
         validation_data=(data.x_test, data.y_test),
         validation_batch_size=settings.batch_size,
         callbacks=training.callbacks,
-        # Away from a terminal a progress bar is noise: one line an epoch.
+        # One line per epoch instead of a progress bar, unless on a terminal.
         verbose=1 if sys.stdout.isatty() else 2,
     )
 
 
 def prepare_backend(seed: int) -> None:
-    """Make training repeatable, and take GPU memory as needed instead of all of it.
+    """Make training deterministic, and allocate GPU memory on demand.
 
     Args:
-        seed: For Python, numpy and the backend.
+        seed: Seed for Python, NumPy and the backend.
     """
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() != "tensorflow":
@@ -186,7 +187,7 @@ def prepare_backend(seed: int) -> None:
 
 
 def next_steps(run_id: str) -> str:
-    """Tell what to do with the run `run_id` now."""
+    """Return commands that the user may run next with the run `run_id`."""
     saved = mlflow_ckpt.list_checkpoints(run_id)
     uri = mlflow.get_tracking_uri()
     web = uri.startswith(("http://", "https://"))

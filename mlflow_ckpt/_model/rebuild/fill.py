@@ -131,13 +131,9 @@ def fill_all(
     rebuilt = introspection.fingerprint_tensors(model)
     fresh = manifest.step == 0 and not saved.of_role(OPTIMIZER_ROLE)
     compared = (WEIGHTS_ROLE,) if fresh else roles
-    problems = list(
-        _problems(
-            {t.name: t for t in rebuilt.tensors if t.role in compared},
-            {t.name: t for t in saved.tensors if t.role in compared},
-        )
-    )
-    if problems:
+    own = {t.name: t for t in rebuilt.tensors if t.role in compared}
+    expected = {t.name: t for t in saved.tensors if t.role in compared}
+    if problems := list(_problems(own, expected)):
         raise _mismatch(manifest, problems, "")
     if manifest.full_format == "keras":
         guarded(lambda: model.load_weights(directory / layout.FULL_KERAS))
@@ -180,7 +176,7 @@ def _load_report(model: keras.Model, path: Path, own: Tensors, saved: Tensors) -
     """Determine by digest which tensors were loaded."""
     filled = introspection.fingerprint_tensors(model)
     expected = _expected_digests(path, own, saved)
-    loaded = [name for name in own if expected.get(name) == filled[name].digest]
+    loaded = dict.fromkeys(name for name in own if expected.get(name) == filled[name].digest)
     return LoadReport(
         loaded=tuple(loaded),
         skipped=tuple(name for name in own if name in saved and name not in loaded),

@@ -232,15 +232,6 @@ def test_a_damaged_fingerprint_does_not_hide_a_damaged_model(copy: Callable[[str
     assert [m.expected.path for m in result.mismatched] == ["data/model.keras", "fingerprint.json"]
 
 
-def test_files_of_one_form_can_be_verified_alone(copy: Callable[[str], Path]) -> None:
-    directory = copy("keras")
-    (directory / layout.FULL_KERAS).unlink()
-    only = [layout.WEIGHTS, layout.ARCHITECTURE_JSON]
-    result = verify_directory(directory, read_manifest(directory), only=only)
-    assert result.ok
-    assert result.files == 2
-
-
 def test_a_directory_without_a_manifest_is_no_checkpoint(copy: Callable[[str], Path]) -> None:
     directory = copy("keras")
     (directory / layout.MANIFEST).unlink()

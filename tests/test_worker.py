@@ -23,7 +23,7 @@ def test_tasks_run_in_order_and_a_failure_stops_none() -> None:
     worker.submit(lambda: done.append(1))
     worker.submit(fail)
     worker.submit(lambda: done.append(2))
-    assert worker.join()
+    worker.join()
     assert done == [1, 2]
     assert [str(error) for error in errors] == ["broken"]
     worker.close()
@@ -34,33 +34,25 @@ def test_a_closed_worker_starts_again() -> None:
     worker = Worker("test", lambda error: None)
     for _ in range(2):
         worker.submit(lambda: threads.append(threading.current_thread()))
-        assert worker.join()
+        worker.join()
         worker.close()
         threads[-1].join()
     assert threads[0] is not threads[1]
 
 
-def test_waiting_may_have_a_limit() -> None:
-    go_on = threading.Event()
-    worker = Worker("test", lambda error: None)
-    worker.submit(go_on.wait)
-    assert not worker.join(0.01)
-    go_on.set()
-    assert worker.join()
-    worker.close()
-
-
 SCRIPT = """
 import sys
 import numpy as np
-from mlflow_ckpt._model.files.hdf5 import written_to
+from mlflow_ckpt._model.files.hdf5 import laid_out, write_out
 from mlflow_ckpt._saving.worker import Worker
 from pathlib import Path
 
 def write():
-    with written_to(Path(sys.argv[1])) as file:
+    with laid_out() as (file, layout):
         for index in range(300):
             file.create_dataset(f"layer_{index}", data=np.zeros(20_000))
+    with Path(sys.argv[1]).open("wb") as target:
+        write_out(layout, target.write)
 
 worker = Worker("writer", print)
 worker.submit(write)

@@ -37,11 +37,6 @@ class FileName:
     epoch: int
     metrics: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def is_weights(self) -> bool:
-        """Whether the file holds weights only."""
-        return self.name.endswith(ENDINGS[0])
-
 
 def read_names(names: Sequence[str], pattern: str | None = None) -> list[FileName]:
     """Parse epoch and metrics from the names of files.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,32 +139,28 @@ def read_manifest(directory: Path) -> Manifest:
     return Manifest.from_json(text)
 
 
-def verify_directory(
-    directory: Path, manifest: Manifest, *, only: Collection[str] | None = None
-) -> VerificationResult:
+def verify_directory(directory: Path, manifest: Manifest) -> VerificationResult:
     """Compare the files in a directory with a manifest.
 
     Args:
         directory: The checkpoint's files.
         manifest: The expected content.
-        only: Paths to check; other files of the manifest may be absent. All if None.
     """
     present = set(_files(directory)) - {layout.MANIFEST} - _ADDED_BY_MLFLOW
     # A process that died after it completed the checkpoint leaves its claim.
     present = {path for path in present if not layout.is_claim(path)}
     entries = {entry.path: entry for entry in manifest.files}
-    checked = entries if only is None else {path: entries[path] for path in only}
     mismatches = [
         mismatch
-        for path, entry in sorted(checked.items())
+        for path, entry in sorted(entries.items())
         if path in present and (mismatch := _compare(directory, entry))
     ]
     damaged, error = _name_tensors(directory, mismatches)
     return VerificationResult(
         name=manifest.name,
-        files=len(checked),
-        size=sum(entry.size for entry in checked.values()),
-        missing=tuple(sorted(checked.keys() - present)),
+        files=len(entries),
+        size=sum(entry.size for entry in entries.values()),
+        missing=tuple(sorted(entries.keys() - present)),
         extra=tuple(sorted(present - entries.keys())),
         mismatched=damaged,
         error=error,

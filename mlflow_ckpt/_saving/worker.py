@@ -35,17 +35,10 @@ class Worker(BackgroundThread):
         if not started:
             self._work()
 
-    def join(self, limit: float | None = None) -> bool:
-        """Wait until all tasks are done.
-
-        Args:
-            limit: Maximum seconds to wait; None for no limit.
-
-        Returns:
-            Whether all tasks are done.
-        """
+    def join(self) -> None:
+        """Wait until all tasks are done."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._tasks and not self._busy, limit)
+            self._changed.wait_for(lambda: not self._tasks and not self._busy)
 
     def _started(self) -> None:
         atexit.register(self.join)

@@ -25,8 +25,7 @@ from mlflow_ckpt._model.capture.snapshot import Snapshot
 from mlflow_ckpt._model.capture.updates import Update
 from mlflow_ckpt._model.files import model_config, training_state
 from mlflow_ckpt._model.files.captured import CapturedState, Group, Tensor
-from mlflow_ckpt._model.files.hdf5 import LaidOutFile, laid_out
-from mlflow_ckpt._model.files.stream import emit
+from mlflow_ckpt._model.files.hdf5 import LaidOutFile, laid_out, write_out
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt.errors import UnsupportedModelError
 
@@ -139,7 +138,7 @@ def _write_full(
     prepared = snapshot.prepared.get(layout.FULL_FILES[full_format])
     if isinstance(prepared, LaidOutFile):
         with target.open("wb") as file:
-            emit(prepared, file.write)
+            write_out(prepared, file.write)
     elif prepared is not None:
         shutil.move(prepared, target)
     elif snapshot.captured is not None:
@@ -179,7 +178,7 @@ def _write_weights(
     with target.open("wb") as stream:
         if fingerprint:
             return _fingerprinted(tensors, laid, stream.write)
-        emit(laid, stream.write)
+        write_out(laid, stream.write)
         return {}
 
 
@@ -188,7 +187,7 @@ def _fingerprinted(
 ) -> dict[str, TensorFingerprint]:
     """Write a file; return the fingerprints of the tensors that are contiguous in it."""
     fingerprinters = {i: tensor.fingerprinter() for i, tensor in enumerate(tensors)}
-    by_index = emit(laid, write, [tensor.array for tensor in tensors], fingerprinters)
+    by_index = write_out(laid, write, [tensor.array for tensor in tensors], fingerprinters)
     return {tensors[index].name: fingerprint for index, fingerprint in by_index.items()}
 
 

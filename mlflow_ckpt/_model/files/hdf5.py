@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
 import ml_dtypes
 import numpy as np
+
+from mlflow_ckpt._format.fingerprint import PIECE, TensorFingerprint, TensorFingerprinter
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -188,18 +189,39 @@ def laid_out(
         yield file, layout
 
 
-@contextmanager
-def written_to(path: Path) -> Iterator[h5py.File]:
-    """Yield an HDF5 file, which is written to `path` when the context exits.
+def write_out(
+    layout: LaidOutFile,
+    write: Callable[[memoryview], Any],
+    arrays: Sequence[np.ndarray[Any, Any]] = (),
+    fingerprinters: Mapping[int, TensorFingerprinter] | None = None,
+) -> dict[int, TensorFingerprint]:
+    """Write a file sequentially.
 
-    Raises:
-        OSError: If the disk is full or the path cannot be written.
+    Each piece is written, hashed and summarized while it is in the processor's cache.
+
+    Args:
+        layout: The file.
+        write: Writes the next bytes.
+        arrays: The tensors that the file was laid out with.
+        fingerprinters: Fingerprinters by the tensor's index in `arrays`.
+
+    Returns:
+        The fingerprints of the tensors that are contiguous in the file, by index.
     """
-    with laid_out() as (file, layout):
-        yield file
-    with path.open("wb") as target:
-        for segment in layout.segments():
-            target.write(segment.data.data)
+    fingerprinters = fingerprinters or {}
+    fingerprints: dict[int, TensorFingerprint] = {}
+    for segment in layout.segments():
+        fingerprinter = None if segment.array is None else fingerprinters.get(segment.array)
+        if segment.array is None or fingerprinter is None:
+            write(segment.data.data)
+            continue
+        flat = arrays[segment.array].reshape(-1)
+        for start in range(0, flat.size, PIECE):
+            piece = flat[start : start + PIECE]
+            write(piece.view(np.uint8).data)
+            fingerprinter.update(piece)
+        fingerprints[segment.array] = fingerprinter.result()
+    return fingerprints
 
 
 def native(dataset: h5py.Dataset) -> np.ndarray[Any, Any]:

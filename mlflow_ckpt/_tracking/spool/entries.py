@@ -18,7 +18,6 @@ ANNOUNCEMENT = "announcement"
 METRICS = "metrics"
 TAGS = "tags"
 STATUS = "status"
-RECORDS = (METRICS, TAGS, STATUS)
 
 # The directory of a checkpoint's files, and what describes the entry.
 FILES = "files"

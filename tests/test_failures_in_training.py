@@ -34,13 +34,13 @@ from mlflow_ckpt.errors import (
 from tests.support import cli
 from tests.support.proxy import Proxy
 from tests.support.training import fit, names, new_run, small_model
-from tests.support.waiting import Deadline, wait_for
+from tests.support.waiting import PATIENCE_SECONDS, Deadline, wait_for
 
 
 @pytest.fixture
 def proxy(server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """The current store, behind a proxy."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     made = Proxy(server.uri)
     try:
@@ -95,7 +95,11 @@ def told(mode: str, uri: str) -> str:
 @pytest.mark.parametrize(
     "mode", ["fail", pytest.param("hang", marks=pytest.mark.long), "refuse artifacts"]
 )
-def test_training_goes_on_and_what_it_saved_is_sent_later(mode: str, proxy: Proxy) -> None:
+def test_training_goes_on_and_what_it_saved_is_sent_later(
+    mode: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mode == "hang":
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     run_id = new_run()
     model = small_model()
     ours = MlflowCheckpoint(run_id=run_id, drain_timeout=1.0)
@@ -139,7 +143,7 @@ def test_tries_to_reach_the_server_do_not_touch_the_training_s_random_numbers(
     left = saver.finish(patience=2.0)
     assert [entry.label for entry in left] == ["epoch_0001", "metrics of step 1"]
     proxy.release()
-    assert saver.finish(patience=30.0) == []
+    assert saver.finish(patience=PATIENCE_SECONDS) == []
     assert (random.getstate(), repr(np.random.get_state())) == (state, state_of_numpy)
 
 
@@ -306,7 +310,7 @@ def test_a_third_save_waits_for_the_first(
         target=lambda: fit(small_model(), Watch(), MlflowCheckpoint(run_id=run_id), epochs=5)
     )
     training.start()
-    assert third.wait(60)
+    assert third.wait(PATIENCE_SECONDS)
     # If it did not wait, it would be done within this time.
     training.join(1.0)
     assert training.is_alive()

@@ -211,7 +211,7 @@ def test_a_server_that_goes_in_the_middle_of_an_upload(
     saver.log_metrics({"loss": 0.5}, 1)
     saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
     try:
-        assert gone.wait(60)
+        assert gone.wait(PATIENCE_SECONDS)
     finally:
         server.start()
     assert saver.finish(patience=PATIENCE_SECONDS) == []

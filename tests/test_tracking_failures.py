@@ -30,6 +30,7 @@ from tests.support.training import fit, new_run, small_model
 
 ROOT = Path(__file__).parents[1]
 RUN = "0" * 32
+impatient = pytest.mark.usefixtures("_impatient")
 CALLS: list[Callable[[str], Any]] = [
     lambda uri: mlflow_ckpt.list_checkpoints(RUN, tracking_uri=uri),
     lambda uri: mlflow_ckpt.load_model(RUN, tracking_uri=uri),
@@ -38,7 +39,7 @@ CALLS: list[Callable[[str], Any]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -73,6 +74,7 @@ def unavailable(uri: str, doing: str) -> str:
     )
 
 
+@impatient
 @pytest.mark.parametrize("call", CALLS)
 def test_a_server_that_is_not_there(call: Callable[[str], Any]) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
@@ -82,17 +84,20 @@ def test_a_server_that_is_not_there(call: Callable[[str], Any]) -> None:
     assert isinstance(caught.value, ConnectionError)
 
 
+@impatient
 def test_a_server_that_never_answers(silent_server: str) -> None:
     with pytest.raises(TrackingUnavailableError) as caught:
         mlflow_ckpt.load_model(RUN, tracking_uri=silent_server)
     assert str(caught.value) == unavailable(silent_server, "find the run")
 
 
+@impatient
 def test_a_host_that_does_not_exist() -> None:
     with pytest.raises(TrackingUnavailableError, match=r"http://nowhere\.invalid does not answer"):
         mlflow_ckpt.load_model(RUN, tracking_uri="http://nowhere.invalid")
 
 
+@impatient
 @pytest.mark.parametrize("uri", ["foo://somewhere", "sqlite:////nonexistent/directory/mlflow.db"])
 def test_a_tracking_uri_that_leads_nowhere(uri: str) -> None:
     with pytest.raises(TrackingError) as caught:
@@ -101,6 +106,7 @@ def test_a_tracking_uri_that_leads_nowhere(uri: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@impatient
 def test_training_is_refused_before_it_starts_without_a_server_where_that_is_asked_for() -> None:
     model = small_model()
     mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")

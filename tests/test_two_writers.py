@@ -29,7 +29,7 @@ from mlflow_ckpt.errors import CheckpointBusyError, CheckpointExistsError
 from tests.support import children, cli
 from tests.support.children import Child
 from tests.support.training import names, new_run, small_model
-from tests.support.waiting import Deadline
+from tests.support.waiting import PATIENCE_SECONDS, Deadline
 
 PUBLISHING = "mlflow_ckpt._tracking.publishing"
 INDEX = "mlflow_ckpt._tracking.index"
@@ -145,7 +145,7 @@ def entry(http_store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch) -> En
     monkeypatch.setattr(Uploader, "add", lambda *_: None)
     saver = CheckpointSaver(RunStore(run_id))
     saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
-    assert saver.finish(patience=30) == []
+    assert saver.finish(patience=PATIENCE_SECONDS) == []
     (found,) = Spool(spool).entries(run_id)
     assert found.kind == CHECKPOINT
     return found

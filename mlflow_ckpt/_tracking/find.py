@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import ClassVar, overload
 
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.query import Query
@@ -28,9 +28,9 @@ class OpenedCheckpoint:
     """The files of a checkpoint.
 
     Attributes:
-        directory: Where they are, laid out as docs/format.md says.
+        directory: Their directory, laid out as in docs/format.md.
         manifest: Their manifest.
-        lost: What of a foreign model could not be loaded, as a phrase; None if nothing.
+        lost: The parts of a foreign model that could not be loaded, as a phrase; None if none.
     """
 
     directory: Path
@@ -38,27 +38,24 @@ class OpenedCheckpoint:
     lost: str | None = None
 
 
-# Converts a foreign model file into a checkpoint: given what was found, the downloaded file and an
-# empty directory, it fills the directory, and returns the manifest and what was lost.
+# Converts a foreign model into a checkpoint. Takes the model, its downloaded file and an empty
+# directory to fill; returns the manifest and `OpenedCheckpoint.lost`.
 Convert = Callable[[ForeignCheckpoint, Path, Path], tuple[Manifest, str | None]]
 
 
 @dataclass(frozen=True)
 class OwnCheckpoint:
-    """A checkpoint that this package wrote. Its files are verified when it is opened."""
+    """A checkpoint written by this package. Its files are verified when it is opened."""
 
     catalog: Catalog
     checkpoint: Checkpoint
+    # Whether a manifest proves the contents of the files.
+    verified: ClassVar[bool] = True
 
     @property
     def store(self) -> RunStore:
-        """The run, as a store of files and metrics."""
+        """The store of its run."""
         return self.catalog.store
-
-    @property
-    def verified(self) -> bool:
-        """Whether a manifest proves what the files hold."""
-        return True
 
     @property
     def run_id(self) -> str:
@@ -82,7 +79,7 @@ class OwnCheckpoint:
 
     @contextmanager
     def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
-        """Open the files, verified, for as long as the context lasts.
+        """Verify and open the files for the duration of the context.
 
         Raises:
             VerificationError: If a file is missing, extra or altered.
@@ -91,26 +88,22 @@ class OwnCheckpoint:
             yield OpenedCheckpoint(directory, self.checkpoint.manifest)
 
     def verify(self, progress: Progress | None = None) -> VerificationResult:
-        """Compare every file with the manifest that lies beside them."""
+        """Compare every file with the manifest."""
         return self.catalog.verify(self.checkpoint, progress)
 
 
 @dataclass(frozen=True)
 class UnverifiedCheckpoint:
-    """A model that others saved. It is converted into a checkpoint when it is opened."""
+    """A model saved by other software. It is converted into a checkpoint when it is opened."""
 
     foreign: ForeignCheckpoint
     tracking_uri: str | None
     convert: Convert
-
-    @property
-    def verified(self) -> bool:
-        """Whether a manifest proves what the files hold."""
-        return False
+    verified: ClassVar[bool] = False
 
     @property
     def run_id(self) -> str:
-        """The run; empty if none is known."""
+        """The run; empty if unknown."""
         return self.foreign.run_id
 
     @property
@@ -130,10 +123,10 @@ class UnverifiedCheckpoint:
 
     @contextmanager
     def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
-        """Download, load and convert the model; open the files for as long as the context lasts.
+        """Download and convert the model; open its files for the duration of the context.
 
         Raises:
-            CheckpointNotFoundError: If it is no Keras model.
+            CheckpointNotFoundError: If it is not a Keras model.
             ModelError: If Keras cannot rebuild the model.
         """
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
@@ -157,12 +150,12 @@ def find(query: Query, convert: Convert) -> FoundCheckpoint: ...
 
 
 def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
-    """Find a checkpoint of a run, without reading more than its manifest.
+    """Find a checkpoint of a run, reading manifests only.
 
     Args:
-        query: What to find.
-        convert: Makes a checkpoint of a model that others saved, when that is opened. With it, such
-            models are found too, where the run has no checkpoint of this package's.
+        query: The run and the selector.
+        convert: Converts foreign models into checkpoints when they are opened. If passed, such
+            models are found too if the run has no matching checkpoint of this package.
 
     Raises:
         NotFoundError, SelectorError, TrackingError: As in `mlflow_ckpt.get_checkpoint`.
@@ -174,16 +167,16 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
             return _own(store, reference, query)
     located = locate(query.run, query.checkpoint, query.tracking_uri)
     if not isinstance(located, Reference):
-        found = foreign.at(located, query.tracking_uri)
-        return UnverifiedCheckpoint(found, query.tracking_uri, convert)
+        model = foreign.at(located, query.tracking_uri)
+        return UnverifiedCheckpoint(model, query.tracking_uri, convert)
     store = RunStore(located.run_id, query.tracking_uri)
     try:
         return _own(store, located, query)
     except CheckpointNotFoundError:
-        other = foreign.find(store, located.selector, query.monitor, query.mode)
-        if other is None:
+        match = foreign.find(store, located.selector, query.monitor, query.mode)
+        if match is None:
             raise
-        return UnverifiedCheckpoint(other, query.tracking_uri, convert)
+        return UnverifiedCheckpoint(match, query.tracking_uri, convert)
 
 
 def _own(store: RunStore, reference: Reference, query: Query) -> OwnCheckpoint:

@@ -1,4 +1,4 @@
-"""Brings files that Keras's own `ModelCheckpoint` saved into a run, as checkpoints of it."""
+"""Imports files that Keras's `ModelCheckpoint` saved as checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ IMPORTED, SKIPPED, FAILED, PLANNED = "imported", "already there", "failed", "wou
 
 @dataclass(frozen=True)
 class ImportedFile:
-    """What became of one file.
+    """The outcome of importing one file.
 
     Attributes:
-        file: Its name.
+        file: The file's name.
         checkpoint: Name of its checkpoint, such as `epoch_0003`.
-        epoch: Number of completed epochs, from the name.
-        metrics: Values by name, from the name.
+        epoch: Number of completed epochs, from the file's name.
+        metrics: Metrics by name, from the file's name.
         outcome: `"imported"`, `"already there"`, `"failed"` or `"would be imported"`.
-        remark: Why it failed, or what of it is not in the checkpoint; None for nothing.
+        remark: Why it failed, or what the checkpoint lacks; None without either.
     """
 
     file: str
@@ -59,32 +59,32 @@ def import_checkpoints(
     tracking_uri: str | None = None,
     tell: Callable[[ImportedFile], None] = lambda _: None,
 ) -> list[ImportedFile]:
-    """Bring a folder of `.keras`, `.h5` and `.weights.h5` files into a run as checkpoints.
+    """Import a folder of `.keras`, `.h5` and `.weights.h5` files into a run as checkpoints.
 
-    Epoch and metrics come from the files' names. Each file is loaded by Keras and saved anew, with
-    manifest and fingerprint. A checkpoint that the run has already is never overwritten, and one
-    file that fails does not stop the others.
+    Epoch and metrics are parsed from the file names. Keras loads every file, which is saved again
+    with manifest and fingerprint. Existing checkpoints of the run are never overwritten. A file
+    that fails does not stop the import.
 
     Args:
-        directory: The folder; what is below it is not looked at.
+        directory: The folder; subfolders are ignored.
         run_id: The run.
-        pattern: How the names are made, as `ModelCheckpoint` was told, such as
-            `"model.{epoch:02d}-{val_loss:.2f}.keras"`; guessed if None.
-        architecture: For weights: a `.json`, `.yaml` or `.keras` file with the architecture.
-        monitor: The metric that tells which is best; `val_loss` if the names tell it, if None.
-        mode: `"min"` or `"max"`; by the metric's name if None.
-        dry_run: Load the files and tell what would be done, and save nothing.
-        custom_objects: Classes and functions by name.
+        pattern: Pattern of the file names, as passed to `ModelCheckpoint`, such as
+            `"model.{epoch:02d}-{val_loss:.2f}.keras"`; inferred if None.
+        architecture: For weights files: a `.json`, `.yaml` or `.keras` file with the architecture.
+        monitor: The metric that decides which is best; `val_loss`, if the names have it, if None.
+        mode: `"min"` or `"max"`; inferred from the metric's name if None.
+        dry_run: Load the files and report what would be imported without saving anything.
+        custom_objects: Custom classes and functions by name.
         tracking_uri: The tracking server; MLflow's current one if None.
-        tell: Called with what became of each file.
+        tell: Called with the outcome of a file.
 
     Returns:
-        What became of each file, by epoch.
+        The outcomes of the files, by epoch.
 
     Raises:
-        InvalidArgumentError: If the folder holds no such file, or the names do not tell.
-        ModelLoadError: If `architecture` is none.
-        RunNotFoundError, TrackingError: If there is no such run, or the server fails.
+        InvalidArgumentError: If the folder has no such file, or the names cannot be parsed.
+        ModelLoadError: If `architecture` is not an architecture.
+        RunNotFoundError, TrackingError: If the run does not exist, or the server fails.
     """
     folder = Path(directory)
     names = read_names(_files_in(folder, pattern), pattern)
@@ -96,28 +96,28 @@ def import_checkpoints(
     blueprint = None if architecture is None else stock_files.read_blueprint(Path(architecture))
     catalog = Catalog.of(run_id, tracking_uri)
     store = catalog.store
-    known = {checkpoint.name: checkpoint.manifest for checkpoint in catalog.checkpoints()}
+    existing = {checkpoint.name: checkpoint.manifest for checkpoint in catalog.checkpoints()}
     logged = resumed_runs.logged_steps(store, [])
-    done = []
+    outcomes = []
     for name in names:
         checkpoint = str(CheckpointName("epoch", name.epoch))
-        planned = ImportedFile(name.name, checkpoint, name.epoch, name.metrics)
+        outcome = ImportedFile(name.name, checkpoint, name.epoch, name.metrics)
         try:
             model, lost = stock_files.load(folder / name.name, custom_objects, blueprint)
             remark = None if lost is None else f"without {lost}"
-            if _is_there(store, model, planned, known):
-                planned = replace(planned, outcome=SKIPPED)
+            if _exists(store, model, outcome, existing):
+                outcome = replace(outcome, outcome=SKIPPED)
             elif dry_run:
-                planned = replace(planned, remark=remark)
+                outcome = replace(outcome, remark=remark)
             else:
-                new = resumed_runs.unlogged(_loggable(name), name.epoch, logged)
-                _save(store, model, planned, _monitor(name, monitor, mode), new)
-                planned = replace(planned, outcome=IMPORTED, remark=remark)
+                unlogged = resumed_runs.unlogged(_loggable(name), name.epoch, logged)
+                _save(store, model, outcome, _monitor(name, monitor, mode), unlogged)
+                outcome = replace(outcome, outcome=IMPORTED, remark=remark)
         except (MlflowCkptError, OSError) as error:
-            planned = replace(planned, outcome=FAILED, remark=str(error))
-        tell(planned)
-        done.append(planned)
-    return done
+            outcome = replace(outcome, outcome=FAILED, remark=str(error))
+        tell(outcome)
+        outcomes.append(outcome)
+    return outcomes
 
 
 def _files_in(folder: Path, pattern: str | None) -> list[str]:
@@ -125,34 +125,34 @@ def _files_in(folder: Path, pattern: str | None) -> list[str]:
         raise InvalidArgumentError(
             f"Expected a folder of files that ModelCheckpoint saved. Received: {folder}"
         )
-    found = sorted(item.name for item in folder.iterdir() if item.is_file())
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
     if pattern is not None:
-        return found
-    found = [name for name in found if name.endswith(ENDINGS)]
-    if not found:
+        return names
+    names = [name for name in names if name.endswith(ENDINGS)]
+    if not names:
         raise InvalidArgumentError(
             f"The folder {folder} holds no file that ModelCheckpoint saves. "
             f"Expected names that end with {', '.join(ENDINGS)}."
         )
-    return found
+    return names
 
 
-def _is_there(
-    store: RunStore, model: keras.Model, planned: ImportedFile, known: Mapping[str, Manifest]
+def _exists(
+    store: RunStore, model: keras.Model, file: ImportedFile, existing: Mapping[str, Manifest]
 ) -> bool:
-    """Whether the run has the checkpoint.
+    """Whether the run already has the checkpoint.
 
     Raises:
-        CheckpointExistsError: If it has another one of that name.
+        CheckpointExistsError: If it has another checkpoint of that name.
     """
-    there = known.get(planned.checkpoint)
-    if there is None:
+    manifest = existing.get(file.checkpoint)
+    if manifest is None:
         return False
-    if there.weights_digest != fingerprint(model).weights_digest:
+    if manifest.weights_digest != fingerprint(model).weights_digest:
         raise CheckpointExistsError(
-            f"The run has another checkpoint {planned.checkpoint}, which is never overwritten.",
+            f"The run has another checkpoint {file.checkpoint}, which is never overwritten.",
             run_id=store.run_id,
-            name=planned.checkpoint,
+            name=file.checkpoint,
         )
     return True
 
@@ -160,19 +160,19 @@ def _is_there(
 def _save(
     store: RunStore,
     model: keras.Model,
-    planned: ImportedFile,
+    file: ImportedFile,
     monitor: Monitor | None,
-    new: Mapping[str, float],
+    unlogged: Mapping[str, float],
 ) -> None:
-    """Save a model as a checkpoint, and what the run does not know of its metrics before it."""
-    metadata = {"imported_from": planned.file}
+    """Save a model as a checkpoint, after logging the metrics that the run lacks."""
+    metadata = {"imported_from": file.file}
     with CheckpointSaver(store, forms=("full",), metadata=metadata) as saver:
-        if new:
-            saver.log_metrics(new, planned.epoch)
+        if unlogged:
+            saver.log_metrics(unlogged, file.epoch)
         saver.save(
-            *(model, planned.checkpoint),
-            epoch=planned.epoch,
-            metrics=planned.metrics,
+            *(model, file.checkpoint),
+            epoch=file.epoch,
+            metrics=file.metrics,
             monitor=monitor,
         )
 
@@ -184,5 +184,5 @@ def _loggable(name: FileName) -> dict[str, float]:
 
 def _monitor(name: FileName, monitor: str | None, mode: str | None) -> Monitor | None:
     metric = monitor or "val_loss"
-    way = mode or infer_mode(metric)
-    return Monitor(metric, way) if metric in name.metrics and way is not None else None
+    mode = mode or infer_mode(metric)
+    return Monitor(metric, mode) if metric in name.metrics and mode is not None else None

@@ -180,7 +180,7 @@ class CheckpointSaver:
 
         Raises:
             InvalidArgumentError: If `name` is not a valid checkpoint name.
-            UnsupportedModelError: If Keras cannot save the model in the forms asked for.
+            UnsupportedModelError: If Keras cannot save the model in the requested forms.
         """
         if CheckpointName.parse(str(name)) is None:
             raise InvalidArgumentError(

@@ -254,12 +254,12 @@ def fetch(
 def _saved_by_callback(
     store: RunStore, artifacts: Sequence[StoredFile], own: Collection[str]
 ) -> Iterator[ForeignCheckpoint]:
-    names = {item.path.rpartition("/")[2]: item for item in artifacts}
+    names = {item.name: item for item in artifacts}
     for ending in _MODEL_NAMES:
         file = names.get(f"{_LATEST}{ending}")
         if file is not None and not file.is_dir:
             text = store.read(f"{layout.CHECKPOINTS_DIR}/{_LATEST}{_METRICS_NAME}")
-            yield _from_callback(store.run_id, file, file.path.rpartition("/")[2], text)
+            yield _from_callback(store.run_id, file, file.name, text)
     directories = [
         item
         for name, item in names.items()
@@ -280,12 +280,12 @@ def _is_callback_name(name: str) -> bool:
 
 
 def _read_directory(store: RunStore, directory: StoredFile) -> ForeignCheckpoint | None:
-    files = {item.path.rpartition("/")[2]: item for item in store.list(directory.path)}
+    files = {item.name: item for item in store.list(directory.path)}
     file = next((files[name] for name in _MODEL_NAMES if name in files), None)
     if file is None:
         return None
     text = store.read(f"{directory.path}/{_METRICS_NAME}") if _METRICS_NAME in files else None
-    return _from_callback(store.run_id, file, directory.path.rpartition("/")[2], text)
+    return _from_callback(store.run_id, file, directory.name, text)
 
 
 def _from_callback(

@@ -109,8 +109,7 @@ def require_name(manifest: Manifest, name: str) -> None:
 
 def checkpoint_names(listed: Iterable[StoredFile]) -> list[str]:
     """Return the names of checkpoint directories in a listing of `checkpoints/`."""
-    names = (item.path.rpartition("/")[2] for item in listed if item.is_dir)
-    return [name for name in names if CheckpointName.parse(name)]
+    return [item.name for item in listed if item.is_dir and CheckpointName.parse(item.name)]
 
 
 def read_manifest(store: RunStore, name: str) -> Manifest | ManifestError | None:

@@ -116,7 +116,7 @@ def is_leftover(store: RunStore, name: str) -> bool:
 
     A prune deletes the fingerprint last, and an upload starts with a claim.
     """
-    files = {item.path.rpartition("/")[2] for item in store.list(layout.artifact_path(name))}
+    files = {item.name for item in store.list(layout.artifact_path(name))}
     if layout.MANIFEST in files or any(layout.is_claim(file) for file in files):
         return False
     return layout.FINGERPRINT in files

@@ -151,7 +151,7 @@ def _is_published(store: RunStore, manifest: Manifest, claim: str) -> bool:
 
 def _refuse_other_claims(store: RunStore, name: str, own: str) -> None:
     for item in store.list(layout.artifact_path(name)):
-        if layout.is_claim(item.path.rpartition("/")[2]) and item.path != own:
+        if layout.is_claim(item.name) and item.path != own:
             holder = _read_claim(store, item.path)
             if holder is not None:
                 raise _busy_error(store.run_id, name, holder)
@@ -159,7 +159,7 @@ def _refuse_other_claims(store: RunStore, name: str, own: str) -> None:
 
 def _require_claim(store: RunStore, name: str, own: str) -> None:
     """Raise if another process removed our claim because the upload took too long."""
-    if all(item.path != own for item in store.list(layout.artifact_path(name))):
+    if not store.exists(own):
         raise _busy_error(store.run_id, name, "that took over")
 
 

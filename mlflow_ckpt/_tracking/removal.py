@@ -84,10 +84,10 @@ def _remove(store: RunStore, name: str, before: list[PlannedCheckpoint]) -> bool
     """Remove one checkpoint; return False if it had already been removed."""
     directory = layout.artifact_path(name)
     manifest = f"{directory}/{layout.MANIFEST}"
-    existed = _has(store, manifest)
+    existed = store.exists(manifest)
     if existed:
         failure = _delete(store, manifest)
-        if _has(store, manifest):
+        if store.exists(manifest):
             raise TrackingError(
                 f"The artifact store does not delete: {manifest} of run {store.run_id} is still "
                 f"there{_because(failure)}. The checkpoint {name} is left whole. "
@@ -99,16 +99,12 @@ def _remove(store: RunStore, name: str, before: list[PlannedCheckpoint]) -> bool
     for item in sorted(store.walk(directory), key=lambda item: item.path == fingerprint):
         failure = _delete(store, item.path) or failure
     # Only if the store has directories: otherwise the path is a prefix that others may share.
-    if _has(store, directory):
+    if store.exists(directory):
         failure = _delete(store, directory) or failure
     if remaining := list(store.walk(directory)):
         message = _leftovers_message(store, name, remaining, failure, before)
         raise TrackingError(message) from failure
     return existed
-
-
-def _has(store: RunStore, path: str) -> bool:
-    return any(item.path == path for item in store.list(path.rpartition("/")[0]))
 
 
 def _delete(store: RunStore, path: str) -> TrackingError | None:

@@ -71,6 +71,11 @@ class StoredFile:
     is_dir: bool
     size: int | None
 
+    @property
+    def name(self) -> str:
+        """The last component of the path."""
+        return self.path.rpartition("/")[2]
+
 
 class RunStore:
     """One run of a tracking server, and its artifacts.
@@ -178,10 +183,14 @@ class RunStore:
             raise
         except TrackingError:
             # Stores report a missing file in many ways; the listing is reliable.
-            if any(item.path == path for item in self.list(path.rpartition("/")[0])):
+            if self.exists(path):
                 raise
             return False
         return True
+
+    def exists(self, path: str) -> bool:
+        """Whether the run has an artifact, by listing its directory."""
+        return any(item.path == path for item in self.list(path.rpartition("/")[0]))
 
     def local_path(self, path: str) -> Path | None:
         """Return the path of an artifact on this machine's disk, or None if it is elsewhere."""

@@ -286,7 +286,7 @@ UPLOADING = [
     Point("after the claim's removal", die_after, (PUBLISHING, "_withdraw"), listed=True),
 ]
 PLACING = [
-    Point("before the place", die_before, (DRAFT, "place"), waiting=False),
+    Point("before the place", die_before, (DRAFT, "move_to"), waiting=False),
     Point("in its place", die_before, (DRAFT, "_rename"), waiting=False, listed=True),
     Point("once it is to be announced", die_after, (DRAFT, "_rename"), listed=True),
 ]

@@ -226,7 +226,7 @@ def test_a_checkpoint_moves_to_its_place_in_one_step(empty: Spool, tmp_path: Pat
     goal = tmp_path / "artifacts" / "epoch_0001"
     with empty.draft(RUN, beside=goal.parent) as draft:
         (draft.files / "weights").write_text("whole")
-        entry = draft.place(
+        entry = draft.move_to(
             goal, kind=ANNOUNCEMENT, run_id=RUN, tracking_uri=URI, name="epoch_0001"
         )
     assert [path.name for path in goal.parent.iterdir()] == ["epoch_0001"]
@@ -235,7 +235,7 @@ def test_a_checkpoint_moves_to_its_place_in_one_step(empty: Spool, tmp_path: Pat
     with empty.draft(RUN, beside=goal.parent) as draft:
         (draft.files / "weights").write_text("other")
         with pytest.raises(FileExistsError):
-            draft.place(goal, kind=ANNOUNCEMENT, run_id=RUN, tracking_uri=URI)
+            draft.move_to(goal, kind=ANNOUNCEMENT, run_id=RUN, tracking_uri=URI)
     assert [path.name for path in goal.parent.iterdir()] == ["epoch_0001"]
     assert (goal / "weights").read_text() == "whole"
     assert empty.entries() == [entry]

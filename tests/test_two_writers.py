@@ -93,7 +93,7 @@ def test_one_name_at_the_same_moment_on_a_server(
 
 def test_one_name_at_the_same_moment_on_local_disk(local_store: Store, tmp_path: Path) -> None:
     run_id = new_run()
-    require_that_one_is_saved(run_id, (DRAFT, "place"), local_store, tmp_path)
+    require_that_one_is_saved(run_id, (DRAFT, "move_to"), local_store, tmp_path)
     assert names(run_id) == ["epoch_0001"]
     assert mlflow_ckpt.verify(run_id, 1).ok
 

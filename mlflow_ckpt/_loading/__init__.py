@@ -1,1 +1,1 @@
-"""From what a person names to a model: find, load, resume, compare, import."""
+"""Load, resume, compare and import checkpoints."""

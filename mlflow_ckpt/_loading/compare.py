@@ -1,14 +1,13 @@
-"""Compare two checkpoints, of one run or of two. Loads Keras only for what others saved."""
+"""Compares two checkpoints. Loads Keras only for foreign models."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_ckpt._format import layout
-from mlflow_ckpt._format.architecture_diff import Tree, diff_architectures
+from mlflow_ckpt._format.architecture import read_architecture
+from mlflow_ckpt._format.architecture_diff import diff_architectures
 from mlflow_ckpt._format.diff import Difference, Side, diff_tensors
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
 from mlflow_ckpt._format.query import Query
@@ -17,7 +16,6 @@ from mlflow_ckpt._format.weights_file import reading
 from mlflow_ckpt._loading.convert import converter
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.find import FoundCheckpoint, OpenedCheckpoint, find
-from mlflow_ckpt.errors import IntegrityError
 
 
 def diff(
@@ -29,25 +27,25 @@ def diff(
     tracking_uri: str | None = None,
     progress: Progress | None = None,
 ) -> Difference:
-    """Compare two checkpoints: every tensor by digest, those that differ by value, every layer.
+    """Compare two checkpoints: all layers, all tensors by digest, differing tensors by value.
 
         mlflow_ckpt.diff(f"ckpt:/{one}/4", f"ckpt:/{other}/4").identical
 
-    The files of both are verified, unless others wrote them, which `verified` of each side tells.
-    Epoch, step, metrics and seed generators may differ between identical checkpoints.
+    The files of both are verified, except those of foreign models (see `verified` of either side).
+    Identical checkpoints may differ in epoch, step, metrics and seed generators.
 
     Args:
         a: A run id (its latest checkpoint), or a URI: `ckpt:/…`, `runs:/…` or `models:/…`.
-        b: Another, of the same tracking server.
-        custom_objects: Classes and functions by name, to load what others wrote.
-        architecture: For weights alone, which others wrote: a file with their architecture.
+        b: Another checkpoint on the same tracking server.
+        custom_objects: Custom classes and functions by name, to load foreign models.
+        architecture: For foreign weights files: a file with the architecture.
         tracking_uri: The tracking server; MLflow's current one if None.
-        progress: Called with bytes done and bytes in all, where files are downloaded.
+        progress: Called with bytes done and total bytes if files are downloaded.
 
     Raises:
         VerificationError: If a file is missing, extra or altered.
         IntegrityError: If a verified file cannot be read.
-        ModelError: If Keras cannot rebuild what others wrote.
+        ModelError: If Keras cannot rebuild a foreign model.
         NotFoundError, SelectorError, TrackingError: As in `get_checkpoint`.
     """
     convert = converter(custom_objects, None if architecture is None else Path(architecture))
@@ -63,18 +61,17 @@ def compare(a: FoundCheckpoint, b: FoundCheckpoint, progress: Progress | None = 
         reading(opened_a.directory) as read_a,
         reading(opened_b.directory) as read_b,
     ):
-        of_a, of_b = _fingerprint(opened_a.directory), _fingerprint(opened_b.directory)
-        uncompared = _uncompared(opened_a, of_a, opened_b, of_b)
+        directories = (opened_a.directory, opened_b.directory)
+        fingerprint_a, fingerprint_b = map(Fingerprint.read, directories)
+        uncompared = _uncompared(opened_a, fingerprint_a, opened_b, fingerprint_b)
         roles = {WEIGHTS_ROLE, OPTIMIZER_ROLE} - uncompared.keys()
-        same = of_a.architecture_digest == of_b.architecture_digest
+        same = fingerprint_a.architecture_digest == fingerprint_b.architecture_digest
         return Difference(
             a=_side(a, opened_a),
             b=_side(b, opened_b),
-            tensors=diff_tensors(of_a, of_b, read_a, read_b, roles),
+            tensors=diff_tensors(fingerprint_a, fingerprint_b, read_a, read_b, roles),
             same_architecture=same,
-            architecture=()
-            if same
-            else diff_architectures(_described(opened_a.directory), _described(opened_b.directory)),
+            architecture=() if same else diff_architectures(*map(read_architecture, directories)),
             uncompared=uncompared,
         )
 
@@ -86,25 +83,11 @@ def _side(checkpoint: FoundCheckpoint, opened: OpenedCheckpoint) -> Side:
     return Side(uri, checkpoint.epoch, opened.manifest.step, verified=checkpoint.verified)
 
 
-def _fingerprint(directory: Path) -> Fingerprint:
-    return Fingerprint.from_json((directory / layout.FINGERPRINT).read_bytes())
-
-
-def _described(directory: Path) -> Tree:
-    try:
-        architecture = json.loads((directory / layout.ARCHITECTURE_JSON).read_bytes())
-    except (RecursionError, ValueError) as error:
-        raise IntegrityError(f"architecture.json is not JSON: {error}.") from error
-    if not isinstance(architecture, dict):
-        raise IntegrityError("architecture.json holds no architecture. Expected an object.")
-    return architecture
-
-
 def _uncompared(
-    opened_a: OpenedCheckpoint, of_a: Fingerprint, opened_b: OpenedCheckpoint, of_b: Fingerprint
+    opened_a: OpenedCheckpoint, a: Fingerprint, opened_b: OpenedCheckpoint, b: Fingerprint
 ) -> dict[str, str]:
-    """Say why the optimizer cannot be compared: one form holds it, and the other does not."""
-    for name, opened, own, other in (("A", opened_a, of_a, of_b), ("B", opened_b, of_b, of_a)):
+    """Return why the optimizer cannot be compared, by role, if only one checkpoint has it."""
+    for name, opened, own, other in (("A", opened_a, a, b), ("B", opened_b, b, a)):
         if own.of_role(OPTIMIZER_ROLE) or not other.of_role(OPTIMIZER_ROLE):
             continue
         if opened.manifest.full_file is None:

@@ -1,4 +1,4 @@
-"""Make a checkpoint of a model that others saved."""
+"""Converts foreign models into checkpoints."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def converter(
     """Return the function that converts foreign models for `find`; its first call loads Keras.
 
     Args:
-        custom_objects: Classes and functions by name, which the model uses.
-        architecture: For files of weights alone: a file with their architecture.
+        custom_objects: Custom classes and functions of the model by name.
+        architecture: For weights files: a file with the architecture.
     """
 
     def convert(
-        found: ForeignCheckpoint, file: Path, directory: Path
+        foreign: ForeignCheckpoint, file: Path, directory: Path
     ) -> tuple[Manifest, str | None]:
         from mlflow_ckpt._model.capture.buffers import Buffers
         from mlflow_ckpt._model.rebuild import stock_files
@@ -31,10 +31,11 @@ def converter(
 
         blueprint = None if architecture is None else stock_files.read_blueprint(architecture)
         model, lost = stock_files.load(file, custom_objects, blueprint)
-        composer = Composer(found.run_id, forms=("full",), full_format="keras", metadata={})
-        with composer.take(model, Buffers()) as taken:
-            name = str(CheckpointName("epoch", found.epoch or 0))
-            job = Job(taken, name, found.epoch or 0, found.metrics, None, False, None)
+        composer = Composer(foreign.run_id, forms=("full",), full_format="keras", metadata={})
+        with composer.take(model, Buffers()) as snapshot:
+            epoch = foreign.epoch or 0
+            name = str(CheckpointName("epoch", epoch))
+            job = Job(snapshot, name, epoch, foreign.metrics, None, False, None)
             manifest = composer.compose(job, directory).manifest
         return manifest, lost
 

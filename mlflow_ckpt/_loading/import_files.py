@@ -1,4 +1,4 @@
-"""Brings files that Keras's own `ModelCheckpoint` saved into a run, as checkpoints of it."""
+"""Imports files that Keras's `ModelCheckpoint` saved as checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ IMPORTED, SKIPPED, FAILED, PLANNED = "imported", "already there", "failed", "wou
 
 @dataclass(frozen=True)
 class ImportedFile:
-    """What became of one file.
+    """The outcome of importing one file.
 
     Attributes:
-        file: Its name.
+        file: The file's name.
         checkpoint: Name of its checkpoint, such as `epoch_0003`.
-        epoch: Number of completed epochs, from the name.
-        metrics: Values by name, from the name.
+        epoch: Number of completed epochs, from the file's name.
+        metrics: Metrics by name, from the file's name.
         outcome: `"imported"`, `"already there"`, `"failed"` or `"would be imported"`.
-        remark: Why it failed, or what of it is not in the checkpoint; None for nothing.
+        remark: Why it failed, or what the checkpoint lacks; None without either.
     """
 
     file: str
@@ -59,32 +59,32 @@ def import_checkpoints(
     tracking_uri: str | None = None,
     tell: Callable[[ImportedFile], None] = lambda _: None,
 ) -> list[ImportedFile]:
-    """Bring a folder of `.keras`, `.h5` and `.weights.h5` files into a run as checkpoints.
+    """Import a folder of `.keras`, `.h5` and `.weights.h5` files into a run as checkpoints.
 
-    Epoch and metrics come from the files' names. Each file is loaded by Keras and saved anew, with
-    manifest and fingerprint. A checkpoint that the run has already is never overwritten, and one
-    file that fails does not stop the others.
+    Epoch and metrics are parsed from the file names. Keras loads every file, which is saved again
+    with manifest and fingerprint. Existing checkpoints of the run are never overwritten. A file
+    that fails does not stop the import.
 
     Args:
-        directory: The folder; what is below it is not looked at.
+        directory: The folder; subfolders are ignored.
         run_id: The run.
-        pattern: How the names are made, as `ModelCheckpoint` was told, such as
-            `"model.{epoch:02d}-{val_loss:.2f}.keras"`; guessed if None.
-        architecture: For weights: a `.json`, `.yaml` or `.keras` file with the architecture.
-        monitor: The metric that tells which is best; `val_loss` if the names tell it, if None.
-        mode: `"min"` or `"max"`; by the metric's name if None.
-        dry_run: Load the files and tell what would be done, and save nothing.
-        custom_objects: Classes and functions by name.
+        pattern: Pattern of the file names, as passed to `ModelCheckpoint`, such as
+            `"model.{epoch:02d}-{val_loss:.2f}.keras"`; inferred if None.
+        architecture: For weights files: a `.json`, `.yaml` or `.keras` file with the architecture.
+        monitor: The metric that decides which is best; `val_loss`, if the names have it, if None.
+        mode: `"min"` or `"max"`; inferred from the metric's name if None.
+        dry_run: Load the files and report what would be imported without saving anything.
+        custom_objects: Custom classes and functions by name.
         tracking_uri: The tracking server; MLflow's current one if None.
-        tell: Called with what became of each file.
+        tell: Called with the outcome of a file.
 
     Returns:
-        What became of each file, by epoch.
+        The outcomes of the files, by epoch.
 
     Raises:
-        InvalidArgumentError: If the folder holds no such file, or the names do not tell.
-        ModelLoadError: If `architecture` is none.
-        RunNotFoundError, TrackingError: If there is no such run, or the server fails.
+        InvalidArgumentError: If the folder has no such file, or the names cannot be parsed.
+        ModelLoadError: If `architecture` is not an architecture.
+        RunNotFoundError, TrackingError: If the run does not exist, or the server fails.
     """
     folder = Path(directory)
     names = read_names(_files_in(folder, pattern), pattern)
@@ -122,16 +122,16 @@ def _files_in(folder: Path, pattern: str | None) -> list[str]:
         raise InvalidArgumentError(
             f"Expected a folder of files that ModelCheckpoint saved. Received: {folder}"
         )
-    found = sorted(item.name for item in folder.iterdir() if item.is_file())
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
     if pattern is not None:
-        return found
-    found = [name for name in found if name.endswith(ENDINGS)]
-    if not found:
+        return names
+    names = [name for name in names if name.endswith(ENDINGS)]
+    if not names:
         raise InvalidArgumentError(
             f"The folder {folder} holds no file that ModelCheckpoint saves. "
             f"Expected names that end with {', '.join(ENDINGS)}."
         )
-    return found
+    return names
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ def list_checkpoints(run_id: str, *, tracking_uri: str | None = None) -> list[Ch
         tracking_uri: The tracking server; MLflow's current one if None.
 
     Raises:
-        RunNotFoundError: If there is no such run.
-        ManifestError: If a checkpoint has a manifest that cannot be read.
+        RunNotFoundError: If the run does not exist.
+        ManifestError: If the manifest of a checkpoint cannot be read.
         TrackingError: If the server fails.
     """
     return Catalog.of(run_id, tracking_uri).checkpoints()
@@ -47,7 +47,7 @@ def get_checkpoint(
     mode: str | None = None,
     tracking_uri: str | None = None,
 ) -> Checkpoint:
-    """Find one checkpoint of a run, without reading more than its manifest.
+    """Find one checkpoint of a run, reading manifests only.
 
     Args:
         run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
@@ -57,9 +57,9 @@ def get_checkpoint(
         tracking_uri: The tracking server; MLflow's current one if None.
 
     Raises:
-        SelectorError: If `run_id` or `checkpoint` does not parse.
-        RunNotFoundError, CheckpointNotFoundError: If there is no such run or checkpoint.
-        MetricNotFoundError: If `"best"` is asked for by a metric that was never recorded.
+        SelectorError: If `run_id` or `checkpoint` cannot be parsed.
+        RunNotFoundError, CheckpointNotFoundError: If the run or checkpoint does not exist.
+        MetricNotFoundError: If no checkpoint recorded the metric of `"best"`.
         TrackingError: If the server fails.
     """
     return find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).checkpoint
@@ -82,10 +82,10 @@ def verify(
         monitor: For `"best"`, the metric to judge by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
-        progress: Called with bytes done and bytes in all, where files are downloaded.
+        progress: Called with bytes done and total bytes if files are downloaded.
 
     Returns:
-        What is missing, extra or altered, down to the tensor; `result.ok` if nothing is.
+        The missing, extra and altered files and tensors; `result.ok` if there are none.
     """
     return find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).verify(progress)
 
@@ -102,27 +102,27 @@ def load_model(
     tracking_uri: str | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
-    """Rebuild the model of a checkpoint, verified file by file and tensor by tensor.
+    """Rebuild the model of a checkpoint, and verify every file and tensor.
 
     Args:
         run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
-        form: `"full"` gives architecture, weights, optimizer and compile settings, ready for
-            `fit`; `"split"` gives architecture and weights, uncompiled.
-        custom_objects: Classes and functions by name, which the model uses and which are not
-            registered with Keras.
+        form: `"full"` loads architecture, weights, optimizer and compile settings, ready for
+            `fit`; `"split"` loads architecture and weights, uncompiled.
+        custom_objects: Custom classes and functions of the model by name, unless registered with
+            Keras.
         monitor: For `"best"`, the metric to judge by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
-        allow_unverified: Take what others wrote too, such as `mlflow.keras.log_model` or MLflow's
-            own callback, where this package has no checkpoint of that name. Nothing proves it.
+        allow_unverified: If this package has no matching checkpoint, also load models saved by
+            other software, such as `mlflow.keras.log_model` or MLflow's callback, unverified.
         tracking_uri: The tracking server; MLflow's current one if None.
-        progress: Called with bytes done and bytes in all, where files are downloaded.
+        progress: Called with bytes done and total bytes if files are downloaded.
 
     Raises:
         VerificationError: If a file is missing, extra or altered.
         FormNotFoundError: If the checkpoint was saved without the full form.
         UnknownObjectError, ModelLoadError: If Keras cannot rebuild the model.
-        FingerprintMismatchError: If a tensor is not the one that was saved.
+        FingerprintMismatchError: If a tensor differs from the saved one.
         NotFoundError, SelectorError, TrackingError: As in `get_checkpoint`.
     """
     if form not in layout.FORMS:
@@ -146,7 +146,7 @@ def load_architecture(
     mode: str | None = None,
     tracking_uri: str | None = None,
 ) -> keras.Model:
-    """Build the model of a checkpoint with fresh weights, uncompiled.
+    """Build the model of a checkpoint with newly initialized weights, uncompiled.
 
     Arguments and errors as in `load_model`.
     """
@@ -167,24 +167,24 @@ def load_weights(
     mode: str | None = None,
     tracking_uri: str | None = None,
 ) -> LoadReport:
-    """Copy a checkpoint's weights into a model that you built.
+    """Load a checkpoint's weights into an existing model.
 
-    Tensors meet by their place in the model's structure, as in `keras.Model.load_weights`. The
-    optimizer is left alone.
+    Tensors are matched by their position in the model's structure, as in
+    `keras.Model.load_weights`. The optimizer is not changed.
 
     Args:
         model: A built model.
         run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
-        skip_mismatch: Load what fits and leave the rest (transfer learning). Otherwise nothing is
-            touched unless everything fits.
-        custom_objects: Needed only where the checkpoint has nothing but legacy HDF5.
+        skip_mismatch: Load the tensors that fit and skip the rest (transfer learning). If False,
+            the model is only changed if all tensors fit.
+        custom_objects: Needed only if the checkpoint has no form but legacy HDF5.
         monitor: For `"best"`, the metric to judge by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
 
     Returns:
-        What was loaded and what was not, tensor by tensor.
+        The loaded and the skipped tensors.
 
     Raises:
         WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.
@@ -205,10 +205,10 @@ def load_weights(
 def fingerprint(model: keras.Model) -> Fingerprint:
     """Fingerprint a live model: digests and statistics of all weights and optimizer variables.
 
-    It equals that of the model's checkpoint, in every process, before and after a reload.
+    It equals the fingerprint of the model's checkpoint, in any process, also after reloading.
 
     Args:
-        model: A built model. Its architecture's digest is None if it cannot describe itself.
+        model: A built model. The architecture's digest is None if it cannot be serialized.
 
     Raises:
         UnsupportedModelError: If the model is not built.

@@ -1,4 +1,4 @@
-"""Open the checkpoint to resume from: the one asked for, or the newest that is valid."""
+"""Opens the checkpoint to resume from: the requested one, or the newest valid one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OpenedForResume:
     Attributes:
         checkpoint: The checkpoint.
         directory: Its verified files.
-        damaged: Newer checkpoints that cannot be used, and why, by name.
+        damaged: Why newer checkpoints cannot be used, by name.
     """
 
     checkpoint: Checkpoint
@@ -34,19 +34,19 @@ class OpenedForResume:
 
 @contextmanager
 def open_for_resume(query: Query, progress: Progress | None) -> Iterator[OpenedForResume]:
-    """Open a checkpoint's verified files, for as long as the context lasts.
+    """Verify and open a checkpoint's files for the duration of the context.
 
-    For `latest`, passes over checkpoints that are damaged or incomplete, with a warning.
+    For `latest`, skips damaged and incomplete checkpoints with a warning.
 
     Raises:
-        CheckpointNotFoundError: If the run has no such, or no valid, checkpoint.
+        CheckpointNotFoundError: If the checkpoint does not exist, or no checkpoint is valid.
         NewerSchemaError: If a newer mlflow_ckpt wrote one of the run's checkpoints.
-        VerificationError: If the checkpoint asked for is damaged.
+        VerificationError: If the requested checkpoint is damaged.
     """
     if query.checkpoint != "latest":
-        found = find(query)
-        with found.open(progress) as opened:
-            yield OpenedForResume(found.checkpoint, opened.directory)
+        own = find(query)
+        with own.open(progress) as opened:
+            yield OpenedForResume(own.checkpoint, opened.directory)
         return
     catalog = Catalog.of(query.run, query.tracking_uri)
     complete, unreadable, unfinished = catalog.survey()
@@ -76,10 +76,8 @@ def open_for_resume(query: Query, progress: Progress | None) -> Iterator[OpenedF
 def _warn_of_newer(
     checkpoint: Checkpoint, damaged: Mapping[str, str], unfinished: Sequence[str]
 ) -> None:
-    newer = {
-        name: "it was not uploaded whole" for name in unfinished if _is_newer(name, checkpoint)
-    }
-    newer = {**damaged, **newer}
+    incomplete = [name for name in unfinished if _is_newer(name, checkpoint)]
+    newer = {**damaged, **dict.fromkeys(incomplete, "it was not uploaded whole")}
     if newer:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in newer.items())
         warn(

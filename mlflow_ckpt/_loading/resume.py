@@ -1,4 +1,4 @@
-"""Resume a training: a model, its training's state, and callbacks that put it back."""
+"""Resumes a training: its model, its state, and the callbacks that restore it."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from mlflow_ckpt._tracking.spool.sending import send_waiting
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._warn import warn
 
-# Returns the model with the checkpoint's state, and how it differs from the one that was saved.
+# Returns the model with the checkpoint's state, and its differences from the saved one.
 Rebuild = Callable[[OpenedForResume, TrainingState], tuple[keras.Model, list[str]]]
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A training that was saved, ready to go on.
+    """A saved training, ready to be continued.
 
         point.model.fit(data, epochs=10, initial_epoch=point.initial_epoch,
                         callbacks=point.callbacks)
 
     Attributes:
-        model: Weights, optimizer, compile settings and seed generators as they were saved.
-        checkpoint: The checkpoint that it comes from.
+        model: The model with its saved weights, optimizer, compile settings and seed generators.
+        checkpoint: The checkpoint.
         initial_epoch: Number of completed epochs.
-        initial_batch: Batches done of the epoch under way; 0 between two epochs.
-        callbacks: What to pass to `fit`: the callbacks that were given, an `MlflowCheckpoint` if
-            none was, and before them the one that puts their states back.
-        changes: How the training differs from the one that was saved, one phrase each.
+        initial_batch: Number of completed batches of the current epoch; 0 between two epochs.
+        callbacks: The callbacks to pass to `fit`: one that restores their states, those passed to
+            `resume`, and an `MlflowCheckpoint` unless one was passed.
+        changes: Differences from the saved training, as phrases.
     """
 
     model: keras.Model
@@ -70,27 +70,28 @@ def resume(
     tracking_uri: str | None = None,
     progress: Progress | None = None,
 ) -> ResumePoint:
-    """Rebuild a training from a checkpoint, to go on as if it had never stopped.
+    """Rebuild a training from a checkpoint, to continue as if it had never stopped.
 
-    What cannot be as it was is named in one warning, by name and value. Where the newest checkpoint
-    is damaged or was never uploaded whole, the newest valid one is taken, and that is said.
+    One warning names everything that cannot be restored, by name and value. If the newest
+    checkpoint is damaged or incomplete, the newest valid one is used, with a warning.
 
     Args:
         run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
-        callbacks: Callbacks made as for the first training; their states are put back.
-        in_place: Go on in the same run, rather than in a new one whose parent it is. So does a
-            training while that run is MLflow's active one.
-        custom_objects: Classes and functions by name, which the model uses and which are not
-            registered with Keras.
+        callbacks: Callbacks created as for the first training; their states are restored.
+        in_place: Continue in the same run instead of a new child run. Also the case while that run
+            is MLflow's active one.
+        custom_objects: Custom classes and functions of the model by name, unless registered with
+            Keras.
         monitor: For `"best"`, the metric to judge by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
-        progress: Called with bytes done and bytes in all, where files are downloaded.
+        progress: Called with bytes done and total bytes if files are downloaded.
 
     Raises:
         NotFoundError, SelectorError, TrackingError: As in `load_model`.
-        VerificationError, FormNotFoundError, ModelError, FingerprintMismatchError: As there.
+        VerificationError, FormNotFoundError, ModelError, FingerprintMismatchError: As in
+            `load_model`.
     """
 
     def rebuild(opened: OpenedForResume, _: TrainingState) -> tuple[keras.Model, list[str]]:
@@ -114,9 +115,9 @@ def restore(
     tracking_uri: str | None = None,
     progress: Progress | None = None,
 ) -> ResumePoint:
-    """Fill a model that you built and compiled with a checkpoint's whole state.
+    """Load a checkpoint's complete state into a model that is already built and compiled.
 
-    Weights, optimizer variables and seed generators are replaced, or nothing is.
+    Replaces either all weights, optimizer variables and seed generators, or none.
 
     Args:
         model: A built and compiled model.
@@ -124,19 +125,19 @@ def restore(
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         callbacks: As in `resume`.
         in_place: As in `resume`.
-        custom_objects: Needed only where the checkpoint has nothing but legacy HDF5.
+        custom_objects: Needed only if the checkpoint has no form but legacy HDF5.
         monitor: For `"best"`, the metric to judge by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
-        progress: Called with bytes done and bytes in all, where files are downloaded.
+        progress: Called with bytes done and total bytes if files are downloaded.
 
     Raises:
-        WeightsMismatchError: If a weight or a variable of the optimizer does not fit.
+        WeightsMismatchError: If a weight or an optimizer variable does not fit.
         NotFoundError, SelectorError, TrackingError, VerificationError: As in `resume`.
     """
 
     def rebuild(opened: OpenedForResume, state: TrainingState) -> tuple[keras.Model, list[str]]:
-        # Before the optimizer's variables replace what the user compiled the model with.
+        # Before the optimizer's variables are replaced, which include compile settings.
         changes = changed_settings(model, state)
         fill.fill_all(model, opened.directory, opened.checkpoint.manifest, custom_objects)
         return model, changes
@@ -153,17 +154,17 @@ def _resume(
     in_place: bool,
     progress: Progress | None,
 ) -> ResumePoint:
-    """Find, verify, rebuild, read the training's state, and prepare the callbacks."""
+    """Open the checkpoint, rebuild the model, and prepare the callbacks."""
     reference = resolve(query.run, query.checkpoint, query.tracking_uri)
     store = RunStore(reference.run_id, query.tracking_uri)
     query = replace(query, run=reference.run_id, checkpoint=str(reference.selector))
-    # The run's newest state may still be in this machine's spool.
+    # The run's newest checkpoint may still be in this machine's spool.
     send_waiting(store)
     with open_for_resume(query, progress) as opened:
         state = training_state.read(opened.directory)
         model, changes = rebuild(opened, state)
     if in_place:
-        # A training in the same run will write these again.
+        # A training in the same run will write these checkpoints again.
         for name in opened.damaged:
             removal.remove(store, name)
     changes += _end_finished_epoch(state)
@@ -187,7 +188,7 @@ def _resume(
 
 
 def _end_finished_epoch(state: TrainingState) -> list[str]:
-    """Move a state saved after an epoch's last batch to the next epoch; return what is left out."""
+    """Move a state saved after an epoch's last batch to the next epoch; return what is skipped."""
     if state.batch == 0 or state.batch != state.steps:
         return []
     state.epoch, state.batch = state.epoch + 1, 0
@@ -205,7 +206,7 @@ def _origin(checkpoint: Checkpoint, store: RunStore) -> Origin:
 def _with_checkpoints(
     callbacks: list[keras.callbacks.Callback], state: TrainingState
 ) -> list[keras.callbacks.Callback]:
-    """Add an `MlflowCheckpoint` with the recorded arguments, unless one was given."""
+    """Add an `MlflowCheckpoint` with the recorded arguments unless there is one."""
     if any(isinstance(callback, MlflowCheckpoint) for callback in callbacks):
         return callbacks
     arguments = {} if state.settings is None else arguments_of(state.settings)
@@ -218,7 +219,7 @@ def _changes(
     state: TrainingState,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> list[str]:
-    """Return how the resumed training differs from the one that was saved, a phrase each."""
+    """Return the differences of the resumed training from the saved one, as phrases."""
     changes = list(changed_versions(checkpoint.manifest.versions, versions()))
     changes += changed_code(state.code, code_digests(model))
     if state.callbacks is None or state.random is None:

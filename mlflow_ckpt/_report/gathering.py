@@ -192,7 +192,7 @@ def _read_metrics(store: RunStore, logged: Sequence[str], data: RunData) -> None
         names = names[:MOST_METRICS]
 
     def history(name: str) -> list[Any]:
-        with store.asking("read the metrics") as client:
+        with store.client_to("read the metrics") as client:
             return list(client.get_metric_history(store.run_id, name))
 
     for name, points in zip(names, in_parallel(history, names, _THREADS), strict=True):

@@ -86,7 +86,7 @@ class Composer:
             The shapes of the buffers that a snapshot needs.
 
         Raises:
-            UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
+            UnsupportedModelError: If Keras cannot save the whole model in the requested forms.
         """
         if not model.built:
             model_config.require_format(model_config.describe(model), self._format_of_full)
@@ -99,7 +99,7 @@ class Composer:
         """Take a snapshot of a built model.
 
         Raises:
-            UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
+            UnsupportedModelError: If Keras cannot save the whole model in the requested forms.
         """
         snapshot = take_snapshot(
             model,

@@ -134,7 +134,7 @@ class CheckpointSaver:
         Of a model that has no weights yet, only the architecture is checked.
 
         Raises:
-            UnsupportedModelError: If Keras cannot save the model, whole, in the forms asked for.
+            UnsupportedModelError: If Keras cannot save the whole model in the requested forms.
         """
         shapes = self._composer.check(model)
         buffers = self._buffers.get()
@@ -180,7 +180,7 @@ class CheckpointSaver:
 
         Raises:
             InvalidArgumentError: If `name` is not a valid checkpoint name.
-            UnsupportedModelError: If Keras cannot save the model in the forms asked for.
+            UnsupportedModelError: If Keras cannot save the model in the requested forms.
         """
         if CheckpointName.parse(str(name)) is None:
             raise InvalidArgumentError(

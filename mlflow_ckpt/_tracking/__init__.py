@@ -1,1 +1,1 @@
-"""A checkpoint's directory to and from an MLflow run. Knows no Keras."""
+"""Stores checkpoints in MLflow runs and reads them back. Does not import Keras."""

@@ -1,7 +1,7 @@
-"""The scheme `ckpt:` for MLflow itself: `mlflow models serve -m ckpt:/RUN/best`.
+"""The `ckpt:` URI scheme for MLflow: `mlflow models serve -m ckpt:/RUN/best`.
 
-MLflow finds this through the entry point `mlflow.artifact_repository` (`scheme.py`). What it needs
-of this package is imported when it is used, so that it costs little.
+MLflow finds it through the entry point `mlflow.artifact_repository` (`scheme.py`). Imports most of
+this package lazily, because MLflow imports it early.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _EXPECTED = "Expected ckpt:/<run_id>/<selector>, such as ckpt:/0a1b2c…/best."
 
 
 class CheckpointArtifactRepository(ArtifactRepository):
-    """The checkpoints of runs, to be read: verified against their manifests on the way.
+    """Read-only access to the checkpoints of runs, verified against their manifests.
 
-    MLflow divides a URI at its last slash. So a repository may stand for `ckpt:/`, a run, a
-    checkpoint or a directory in it, and the rest comes as a path.
+    MLflow splits a URI at its last slash. So the repository's URI may be `ckpt:/`, a run, a
+    checkpoint or a directory in it, and the rest is passed as a path.
     """
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
-        """List what is directly below a path: a run's checkpoints, or a checkpoint's files.
+        """List the entries directly below a path: a run's checkpoints, or a checkpoint's files.
 
         Args:
             path: Path relative to the repository.
 
         Raises:
-            MlflowException: If there is no such run or checkpoint, or the server fails.
+            MlflowException: If the run or checkpoint does not exist, or the server fails.
         """
         with _translated():
-            run_id, selector, inside = self._divided(path)
+            run_id, selector, inside = self._split(path)
             prefix = PurePosixPath(path or ".")
             if selector is None:
                 from mlflow_ckpt._tracking.catalog import Catalog
@@ -56,27 +56,27 @@ class CheckpointArtifactRepository(ArtifactRepository):
                     for checkpoint in Catalog.of(run_id, self.tracking_uri).checkpoints()
                 ]
             sizes = _sizes(self._find(run_id, selector))
-        listed: dict[str, FileInfo] = {}
+        entries: dict[str, FileInfo] = {}
         for file, size in sizes.items():
             if inside != file and file.is_relative_to(inside):
                 parts = file.relative_to(inside).parts
-                place = str(prefix / parts[0])
-                listed[place] = FileInfo(place, len(parts) > 1, None if len(parts) > 1 else size)
-        return [listed[place] for place in sorted(listed)]
+                name, is_dir = str(prefix / parts[0]), len(parts) > 1
+                entries[name] = FileInfo(name, is_dir, None if is_dir else size)
+        return [entries[name] for name in sorted(entries)]
 
     def download_artifacts(self, artifact_path: str, dst_path: str | None = None) -> str:
-        """Download a checkpoint, or a directory or file of it, and compare it with its manifest.
+        """Download a checkpoint, or a directory or file of it, and verify it.
 
         Args:
             artifact_path: Path relative to the repository.
             dst_path: An existing directory; a new temporary one if None.
 
         Returns:
-            Where it is now.
+            The local path.
 
         Raises:
-            MlflowException: If there is no such thing, the server fails, or what it delivers is not
-                what was saved. Nothing is left behind then.
+            MlflowException: If the artifact does not exist, the server fails, or a file is
+                missing, extra or altered. No files are left behind.
         """
         if dst_path is not None and not Path(dst_path).is_dir():
             raise MlflowException(
@@ -84,48 +84,48 @@ class CheckpointArtifactRepository(ArtifactRepository):
                 INVALID_PARAMETER_VALUE,
             )
         with _translated():
-            run_id, selector, inside = self._divided(artifact_path)
+            run_id, selector, inside = self._split(artifact_path)
             if selector is None:
                 raise MlflowException(
                     f"{self._uri(artifact_path)} names a run, and no checkpoint. {_EXPECTED}",
                     INVALID_PARAMETER_VALUE,
                 )
-            found = self._find(run_id, selector)
-            wanted = [file for file in _sizes(found) if file.is_relative_to(inside)]
-            if not wanted:
+            checkpoint = self._find(run_id, selector)
+            files = [file for file in _sizes(checkpoint) if file.is_relative_to(inside)]
+            if not files:
                 raise MlflowException(
-                    f"The checkpoint {found.name} of run {run_id} has no {inside}.",
+                    f"The checkpoint {checkpoint.name} of run {run_id} has no {inside}.",
                     RESOURCE_DOES_NOT_EXIST,
                 )
-            goal = Path(dst_path or tempfile.mkdtemp(prefix="mlflow_ckpt_")).absolute()
-            place = goal / (artifact_path or str(inside))
+            root = Path(dst_path or tempfile.mkdtemp(prefix="mlflow_ckpt_")).absolute()
+            target = root / (artifact_path or str(inside))
             try:
-                with tempfile.TemporaryDirectory(prefix=".mlflow_ckpt_", dir=goal) as staging:
+                with tempfile.TemporaryDirectory(prefix=".mlflow_ckpt_", dir=root) as staging:
                     directory = Path(staging)
-                    found.catalog.deliver(found.checkpoint, directory)
-                    for file in wanted:
-                        _move(directory / file, place / file.relative_to(inside))
+                    checkpoint.catalog.deliver(checkpoint.checkpoint, directory)
+                    for file in files:
+                        _move(directory / file, target / file.relative_to(inside))
             except BaseException:
                 if dst_path is None:
-                    shutil.rmtree(goal, ignore_errors=True)
+                    shutil.rmtree(root, ignore_errors=True)
                 raise
-        return str(place)
+        return str(target)
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
-        """Download one file; called by what goes around `download_artifacts`."""
+        """Download one file; called by MLflow code that bypasses `download_artifacts`."""
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             _move(Path(self.download_artifacts(remote_file_path, temporary)), Path(local_path))
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> NoReturn:
-        """Refuse: checkpoints are read here, and written by `MlflowCheckpoint` alone."""
+        """Raise MlflowException: only `MlflowCheckpoint` writes checkpoints."""
         self._refuse("log_artifact")
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> NoReturn:
-        """Refuse, as `log_artifact` does."""
+        """Raise MlflowException, as `log_artifact` does."""
         self._refuse("log_artifacts")
 
     def delete_artifacts(self, artifact_path: str | None = None) -> NoReturn:
-        """Refuse: `mlflow-ckpt prune` removes checkpoints."""
+        """Raise MlflowException: only `mlflow-ckpt prune` removes checkpoints."""
         self._refuse("delete_artifacts")
 
     def _refuse(self, operation: str) -> NoReturn:
@@ -138,8 +138,8 @@ class CheckpointArtifactRepository(ArtifactRepository):
     def _uri(self, path: str | None) -> str:
         return f"{self.artifact_uri.rstrip('/')}/{path or ''}".rstrip("/")
 
-    def _divided(self, path: str | None) -> tuple[str, str | None, PurePosixPath]:
-        """Return the run, the selector, and the path inside of the checkpoint."""
+    def _split(self, path: str | None) -> tuple[str, str | None, PurePosixPath]:
+        """Return the run, the selector, and the path within the checkpoint."""
         uri = self._uri(path)
         parts = uri.removeprefix("ckpt:").strip("/").split("/")
         if not parts[0] or not uri.startswith("ckpt:/") or ".." in parts:
@@ -156,11 +156,11 @@ class CheckpointArtifactRepository(ArtifactRepository):
         return find(Query(run_id, selector, tracking_uri=self.tracking_uri))
 
 
-def _sizes(found: OwnCheckpoint) -> dict[PurePosixPath, int | None]:
+def _sizes(checkpoint: OwnCheckpoint) -> dict[PurePosixPath, int | None]:
     from mlflow_ckpt._format import layout
 
     files: dict[PurePosixPath, int | None] = {
-        PurePosixPath(entry.path): entry.size for entry in found.checkpoint.manifest.files
+        PurePosixPath(entry.path): entry.size for entry in checkpoint.checkpoint.manifest.files
     }
     return files | {PurePosixPath(layout.MANIFEST): None}
 
@@ -172,7 +172,7 @@ def _move(source: Path, target: Path) -> None:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise our errors as MLflow's, which its commands and servers know how to tell."""
+    """Translate errors of this package into MlflowException, which MLflow handles."""
     from mlflow_ckpt import errors
 
     try:

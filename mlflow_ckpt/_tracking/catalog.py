@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which there are, which one a selector means, and their files."""
+"""The checkpoints of a run: listing, selecting, verifying and fetching them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _Result = Checkpoint | ManifestError | None
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a run has, by checkpoint name.
+    """The checkpoint directories of a run.
 
     Attributes:
-        results: Each directory's checkpoint, why it cannot be read, or None without a manifest.
-        cached: Names that nothing but the index speaks for.
-        listed: All that is directly below `checkpoints/`.
+        results: By directory name: the checkpoint, the error of its manifest, or None without one.
+        cached: Names of checkpoints that were read from the index only.
+        listed: All artifacts directly below `checkpoints/`.
     """
 
     results: dict[str, _Result]
@@ -48,17 +48,17 @@ class _Contents:
     @property
     def complete(self) -> list[Checkpoint]:
         """The complete checkpoints, oldest first."""
-        found = [result for result in self.results.values() if isinstance(result, Checkpoint)]
-        return sorted(found, key=lambda checkpoint: index.by_training(checkpoint.manifest))
+        complete = [result for result in self.results.values() if isinstance(result, Checkpoint)]
+        return sorted(complete, key=lambda checkpoint: index.by_training(checkpoint.manifest))
 
     @property
     def damaged(self) -> dict[str, ManifestError]:
-        """Those whose manifest cannot be read."""
+        """The errors of unreadable manifests, by checkpoint name."""
         results = self.results.items()
         return {name: result for name, result in results if isinstance(result, ManifestError)}
 
     def confirm(self, name: str, result: _Result) -> None:
-        """Replace what the index says of a checkpoint by what its manifest says."""
+        """Replace the index's copy of a checkpoint by the result of reading its manifest."""
         self.results[name] = result
         self.cached.discard(name)
 
@@ -66,7 +66,7 @@ class _Contents:
 class Catalog:
     """The checkpoints of one run.
 
-    A directory without a manifest is not a checkpoint: an upload that is under way, or that died.
+    A directory without a manifest is not a checkpoint: its upload is in progress or was aborted.
 
     Attributes:
         store: The run.
@@ -80,84 +80,86 @@ class Catalog:
         """Return the catalog of the run that a run id or URI names.
 
         Raises:
-            SelectorError, CheckpointNotFoundError, TrackingError: If the run cannot be told.
+            SelectorError, CheckpointNotFoundError, TrackingError: As in `references.resolve`.
         """
         return cls(RunStore(resolve(run, tracking_uri=tracking_uri).run_id, tracking_uri))
 
     def scan(self) -> tuple[list[Checkpoint], dict[str, ManifestError]]:
         """Return the complete checkpoints, oldest first, and the damaged ones by name.
 
-        Where the files are on a server, this takes its word from the index, and reads the newest
-        one's manifest: the number of requests does not grow with the checkpoints.
+        On a server, reads the index and the newest manifest only, so that the number of requests
+        does not grow with the number of checkpoints.
         """
         return self.overview()[:2]
 
     def overview(self) -> tuple[list[Checkpoint], dict[str, ManifestError], list[StoredFile]]:
-        """Return the same, and all that is directly below `checkpoints/`, whoever wrote it."""
+        """Return the result of `scan`, and all artifacts directly below `checkpoints/`."""
         contents = self._contents()
         while (complete := contents.complete) and complete[-1].name in contents.cached:
             self._confirm(contents, complete[-1])
         return complete, contents.damaged, contents.listed
 
     def survey(self) -> tuple[list[Checkpoint], dict[str, ManifestError], list[str]]:
-        """Return the complete checkpoints, oldest first; the damaged ones; and the names of others.
+        """Return the complete checkpoints, oldest first; the damaged ones; and the incomplete ones.
 
-        The others have no manifest: they are being uploaded, or their upload died.
+        The incomplete ones have no manifest: their upload is in progress or was aborted.
         """
         contents = self._contents()
-        for found in contents.complete:
-            if found.name in contents.cached:
-                self._confirm(contents, found)
-        others = [name for name, result in contents.results.items() if result is None]
-        return contents.complete, contents.damaged, others
+        for checkpoint in contents.complete:
+            if checkpoint.name in contents.cached:
+                self._confirm(contents, checkpoint)
+        incomplete = [name for name, result in contents.results.items() if result is None]
+        return contents.complete, contents.damaged, incomplete
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the complete checkpoints, oldest first (by epoch, then step).
 
         Raises:
-            ManifestError: If one has a manifest that cannot be read.
+            ManifestError: If the manifest of any checkpoint cannot be read.
         """
         complete, damaged = self.scan()
-        self._refuse_damaged(damaged)
+        self._require_undamaged(damaged)
         return complete
 
     def find(
         self, selector: Selector, *, monitor: str | None = None, mode: str | None = None
     ) -> Checkpoint:
-        """Return the checkpoint that a selector means.
+        """Find a checkpoint by a selector.
 
         Args:
-            selector: Which one.
+            selector: The selector.
             monitor: For `best`, the metric to judge by; the recorded one if None.
             mode: For `best`, `"min"` or `"max"`; the recorded or customary one if None.
 
         Raises:
             CheckpointNotFoundError: If the run has no such checkpoint.
-            MetricNotFoundError: If `best` is asked for by a metric that was never recorded.
-            ManifestError: If its manifest cannot be read.
+            MetricNotFoundError: If no checkpoint recorded the metric of `best`.
+            ManifestError: If the manifest, or for `latest` and `best` any manifest, cannot be read.
+            InvalidArgumentError: If `mode` is invalid.
         """
         if mode is not None and mode not in MODES:
             raise InvalidArgumentError(f"Expected mode 'min' or 'max'. Received: {mode!r}")
         if selector.name is not None:
-            return self._named(selector.name)
+            return self._find_by_name(selector.name)
         contents = self._contents()
         while True:
-            self._refuse_damaged(contents.damaged)
-            found = contents.complete
-            if not found:
+            self._require_undamaged(contents.damaged)
+            complete = contents.complete
+            if not complete:
                 raise no_checkpoints(self.store.run_id)
-            chosen = found[-1] if selector.kind == "latest" else best_of(found, monitor, mode)
-            if chosen.name not in contents.cached:
-                return chosen
-            self._confirm(contents, chosen)
+            latest = selector.kind == "latest"
+            checkpoint = complete[-1] if latest else best_of(complete, monitor, mode)
+            if checkpoint.name not in contents.cached:
+                return checkpoint
+            self._confirm(contents, checkpoint)
 
     def verify(
         self, checkpoint: Checkpoint, progress: Progress | None = None
     ) -> VerificationResult:
-        """Compare every file of a checkpoint with the manifest that lies beside them."""
+        """Compare every file of a checkpoint with its manifest."""
         with self._files(checkpoint, progress) as directory:
             try:
-                # `checkpoint` may come from the index, which says nothing of the file itself.
+                # Not `checkpoint.manifest`, which may come from the index rather than the file.
                 manifest = read_manifest(directory)
                 index.require_name(manifest, checkpoint.name)
             except ManifestError as error:
@@ -166,28 +168,28 @@ class Catalog:
 
     @contextmanager
     def fetch(self, checkpoint: Checkpoint, progress: Progress | None = None) -> Iterator[Path]:
-        """Give a directory with the checkpoint's verified files, while the context lasts.
+        """Yield a directory with the checkpoint's verified files.
 
         Args:
             checkpoint: The checkpoint.
-            progress: Called with bytes done and bytes in all, where files are downloaded.
+            progress: Called with bytes done and total bytes if files are downloaded.
 
         Raises:
-            VerificationError: If the files are not what was saved.
+            VerificationError: If a file is missing, extra or altered.
         """
         with self._files(checkpoint, progress) as directory:
             verify_directory(directory, checkpoint.manifest).raise_if_damaged()
             yield directory
 
     def deliver(self, checkpoint: Checkpoint, directory: Path) -> None:
-        """Copy or download a checkpoint's files, and compare what has arrived with its manifest.
+        """Copy or download a checkpoint's files, and verify the copies.
 
         Args:
             checkpoint: The checkpoint.
             directory: An empty directory.
 
         Raises:
-            VerificationError: If what has arrived is not what was saved.
+            VerificationError: If a file is missing, extra or altered.
         """
         local = self.store.local_path(checkpoint.artifact_path)
         if local is not None and local.is_dir():
@@ -208,20 +210,20 @@ class Catalog:
             yield directory
 
     def _contents(self) -> _Contents:
-        """Find out what the run has, with as few requests as there can be."""
+        """Read the run's checkpoint directories with as few requests as possible."""
         listed = self.store.list(layout.CHECKPOINTS_DIR)
         names = index.checkpoint_names(listed)
         cached: dict[str, Manifest] = {}
-        # On this machine's disk the manifests themselves are as quick to read.
+        # On a local disk the index is not faster than the manifests.
         if not self._is_local() and any(item.path == index.PATH for item in listed):
             cached = index.read(self.store)
-        unknown = [name for name in names if name not in cached]
-        read = cached | index.read_manifests(self.store, unknown)
-        results = {name: self._result(read[name]) for name in names}
+        uncached = [name for name in names if name not in cached]
+        manifests = cached | index.read_manifests(self.store, uncached)
+        results = {name: self._result(manifests[name]) for name in names}
         return _Contents(results, cached.keys() & names, listed)
 
     def _confirm(self, contents: _Contents, checkpoint: Checkpoint) -> None:
-        """Read the manifest of a checkpoint that the index told of: the manifest counts."""
+        """Read the manifest of a cached checkpoint, which takes precedence over the index."""
         contents.confirm(checkpoint.name, self._read(checkpoint.name))
 
     def _is_local(self) -> bool:
@@ -231,10 +233,10 @@ class Catalog:
     def _read(self, name: str) -> _Result:
         return self._result(index.read_manifest(self.store, name))
 
-    def _result(self, read: Manifest | ManifestError | None) -> _Result:
-        return Checkpoint(self.store.run_id, read) if isinstance(read, Manifest) else read
+    def _result(self, result: Manifest | ManifestError | None) -> _Result:
+        return Checkpoint(self.store.run_id, result) if isinstance(result, Manifest) else result
 
-    def _refuse_damaged(self, damaged: Mapping[str, ManifestError]) -> None:
+    def _require_undamaged(self, damaged: Mapping[str, ManifestError]) -> None:
         for name, error in damaged.items():
             raise _restated(
                 error,
@@ -242,8 +244,8 @@ class Catalog:
                 "Name another one by its epoch or step.",
             ) from error
 
-    def _named(self, name: CheckpointName) -> Checkpoint:
-        _ = self.store.run  # an unknown run is told as such
+    def _find_by_name(self, name: CheckpointName) -> Checkpoint:
+        _ = self.store.run  # raises RunNotFoundError if the run does not exist
         result = self._read(str(name))
         if isinstance(result, ManifestError):
             raise _restated(
@@ -261,7 +263,7 @@ class Catalog:
 
 
 def _restated(error: ManifestError, message: str) -> ManifestError:
-    """Return an error of the same kind and context that says `message`."""
+    """Return an error of the same type and attributes with another message."""
     if isinstance(error, NewerSchemaError):
         return NewerSchemaError(message, found=error.found, supported=error.supported)
     return ManifestError(message)

@@ -17,7 +17,7 @@ class Checkpoint:
 
     Attributes:
         run_id: The run that holds it.
-        manifest: What it contains.
+        manifest: Its manifest.
     """
 
     run_id: str
@@ -30,12 +30,12 @@ class Checkpoint:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """What was recorded with it, by name."""
+        """The recorded metrics by name."""
         return self.manifest.metrics
 
     @property
     def monitor(self) -> Monitor | None:
-        """What tells the best; None if nobody said."""
+        """The metric that decides which checkpoint is best; None if none was recorded."""
         return self.manifest.monitor
 
     @property
@@ -45,12 +45,12 @@ class Checkpoint:
 
     @property
     def uri(self) -> str:
-        """The URI that `mlflow.keras.load_model` and MLflow's commands take."""
+        """The URI that `mlflow.keras.load_model` and MLflow's commands accept."""
         return f"runs:/{self.run_id}/{self.artifact_path}"
 
 
 def no_checkpoints(run_id: str) -> CheckpointNotFoundError:
-    """Return the error for a run that has none."""
+    """Return the error for a run without checkpoints."""
     return CheckpointNotFoundError(
         f"The run {run_id} has no checkpoints. "
         "Train with mlflow_ckpt.MlflowCheckpoint() among the callbacks.",

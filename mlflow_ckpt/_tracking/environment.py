@@ -1,4 +1,4 @@
-"""Environment variables for the time of one call, where MLflow takes no argument."""
+"""Temporary environment variables, for settings that MLflow does not take as arguments."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables while the context lasts."""
-    before = {name: os.environ.get(name) for name in values}
+    """Set environment variables for the duration of the context."""
+    previous = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:

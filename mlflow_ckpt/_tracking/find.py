@@ -29,9 +29,9 @@ class OpenedCheckpoint:
     """The files of a checkpoint.
 
     Attributes:
-        directory: Where they are, laid out as docs/format.md says.
+        directory: Their directory, laid out as in docs/format.md.
         manifest: Their manifest.
-        lost: What of a foreign model could not be loaded, as a phrase; None if nothing.
+        lost: The parts of a foreign model that could not be loaded, as a phrase; None if none.
     """
 
     directory: Path
@@ -39,8 +39,8 @@ class OpenedCheckpoint:
     lost: str | None = None
 
 
-# Converts a foreign model file into a checkpoint: given what was found, the downloaded file and an
-# empty directory, it fills the directory, and returns the manifest and what was lost.
+# Converts a foreign model into a checkpoint. Takes the model, its downloaded file and an empty
+# directory to fill; returns the manifest and `OpenedCheckpoint.lost`.
 Convert = Callable[[ForeignCheckpoint, Path, Path], tuple[Manifest, str | None]]
 
 
@@ -50,9 +50,9 @@ class FoundCheckpoint(ABC):
 
     Attributes:
         run_id: The run that holds it; empty if none is known.
-        name: Its directory's name, or that of the file that others saved.
+        name: Its directory's name, or that of the file that another tool saved.
         epoch: Number of completed epochs; None if unknown.
-        uri: Its `ckpt:` URI, or the `runs:` or `models:` URI of what others saved.
+        uri: Its `ckpt:` URI, or the `runs:` or `models:` URI of what other tools saved.
         verified: Whether a manifest proves what its files hold.
     """
 
@@ -68,8 +68,8 @@ class FoundCheckpoint(ABC):
 
         Raises:
             VerificationError: If a file is missing, extra or altered.
-            CheckpointNotFoundError: If what others saved is no Keras model.
-            ModelError: If Keras cannot rebuild what others saved.
+            CheckpointNotFoundError: If another tool saved no Keras model.
+            ModelError: If Keras cannot rebuild what other tools saved.
         """
 
 
@@ -88,13 +88,13 @@ class OwnCheckpoint(FoundCheckpoint):
             yield OpenedCheckpoint(directory, self.checkpoint.manifest)
 
     def verify(self, progress: Progress | None = None) -> VerificationResult:
-        """Compare every file with the manifest that lies beside them."""
+        """Compare every file with the manifest."""
         return self.catalog.verify(self.checkpoint, progress)
 
 
 @dataclass(frozen=True)
 class UnverifiedCheckpoint(FoundCheckpoint):
-    """A model that others saved. It is converted into a checkpoint when it is opened."""
+    """A model saved by another tool. It is converted into a checkpoint when it is opened."""
 
     foreign: ForeignCheckpoint
     tracking_uri: str | None
@@ -122,12 +122,12 @@ def find(query: Query, convert: Convert) -> FoundCheckpoint: ...
 
 
 def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
-    """Find a checkpoint of a run, without reading more than its manifest.
+    """Find a checkpoint of a run, reading manifests only.
 
     Args:
-        query: What to find.
-        convert: Makes a checkpoint of a model that others saved, when that is opened. With it, such
-            models are found too, where the run has no checkpoint of this package's.
+        query: The run and the selector.
+        convert: Converts foreign models into checkpoints when they are opened. If passed, such
+            models are found too if the run has no matching checkpoint of this package.
 
     Raises:
         NotFoundError, SelectorError, TrackingError: As in `mlflow_ckpt.get_checkpoint`.

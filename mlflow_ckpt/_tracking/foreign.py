@@ -1,6 +1,6 @@
-"""What others wrote into a run: checkpoints of MLflow's own callback, and logged Keras models.
+"""Foreign checkpoints: those of MLflow's own callback, and logged Keras models.
 
-Such things have no manifest, so nothing proves that they are complete, or what was saved.
+They have no manifest, so neither their completeness nor their contents can be verified.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from mlflow_ckpt._format.file_names import ENDINGS
 from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._format.ranking import best_of
 from mlflow_ckpt._format.reference import ArtifactReference, Selector
+from mlflow_ckpt._format.text import listed
 from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.download import Progress, download
 from mlflow_ckpt._tracking.parallel import in_parallel
-from mlflow_ckpt._tracking.store import RunStore, StoredFile, asking
+from mlflow_ckpt._tracking.store import RunStore, StoredFile, client_to
 from mlflow_ckpt.errors import CheckpointNotFoundError, TrackingError, TrackingUnavailableError
 
 if TYPE_CHECKING:
@@ -33,34 +34,34 @@ if TYPE_CHECKING:
 CALLBACK = "MLflow's callback"
 LOGGED_MODEL = "logged model"
 FILE = "file"
-# How MLflow's callback names what it saves.
+# Prefixes of the names that MLflow's callback gives.
 _EPOCH, _STEP, _LATEST = "epoch_", "global_step_", "latest_"
 _MODEL_NAMES = tuple(f"checkpoint{ending}" for ending in (".weights.h5", ".h5", ".keras"))
 _METRICS_NAME = "checkpoint_metrics.json"
-# Keras models as `mlflow.keras` and `mlflow.tensorflow` keep them.
+# Files of Keras models in `mlflow.keras` and `mlflow.tensorflow` models.
 _MODEL_FILES = ("model.keras", "model.h5")
 _PARALLEL = 8
-# In an error message.
+# Number of names in an error message.
 _MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
 class ForeignCheckpoint:
-    """A saved model that this package did not write, and that nothing proves.
+    """A saved model that this package did not write and cannot verify.
 
     Attributes:
-        run_id: The run that it belongs to; empty if none is known.
-        name: What to call it.
+        run_id: The run that it belongs to; empty if unknown.
+        name: Its display name.
         kind: `CALLBACK`, `LOGGED_MODEL` or `FILE`.
-        uri: The URI that this package's commands take.
+        uri: The URI that this package's commands accept.
         path: Run-relative path of its file, or of the directory of an MLflow model; empty for a
-            LoggedModel, whose files are its own.
+            LoggedModel, whose files are not among the run's.
         model_id: Id of the LoggedModel, if it is one.
         epoch: Number of completed epochs; None if unknown.
-        step: Steps of the optimizer; None if unknown.
-        metrics: What was recorded with it.
+        step: Number of optimizer steps; None if unknown.
+        metrics: Recorded metrics by name.
         size: Bytes; None if unknown.
-        created: When, in ISO 8601; None if unknown.
+        created: Time of creation in ISO 8601; None if unknown.
     """
 
     run_id: str
@@ -77,11 +78,11 @@ class ForeignCheckpoint:
 
     @property
     def monitor(self) -> Monitor | None:
-        """What tells the best: nobody wrote it down, so the customary metric."""
+        """The customary metric, because none is recorded; None without it."""
         return Monitor("val_loss", "min") if "val_loss" in self.metrics else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return it as JSON-serializable values."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -96,7 +97,7 @@ class ForeignCheckpoint:
 
 
 class _ModelStore(RunStore):
-    """The files of a LoggedModel, which are not among the run's."""
+    """Access to the files of a LoggedModel, which are not among the run's."""
 
     def __init__(self, model: LoggedModel, tracking_uri: str | None) -> None:
         super().__init__(model.source_run_id or "", tracking_uri)
@@ -104,165 +105,173 @@ class _ModelStore(RunStore):
 
     @property
     def artifact_uri(self) -> str:
-        """Where the files are."""
+        """URI of the model's files."""
         return str(self._model.artifact_location)
 
 
 def list_foreign(
-    store: RunStore, listed: Sequence[StoredFile], own: Collection[str]
+    store: RunStore, artifacts: Sequence[StoredFile], own: Collection[str]
 ) -> list[ForeignCheckpoint]:
-    """List what others wrote, oldest first.
+    """List the foreign checkpoints of a run, oldest first.
 
     Args:
         store: The run.
-        listed: What is directly below `checkpoints/`.
+        artifacts: The artifacts directly below `checkpoints/`.
         own: Names of this package's own checkpoints.
 
     Raises:
         TrackingError: If the server fails.
     """
-    saved = list(_saved_by_callback(store, listed, own))
-    saved.sort(key=lambda each: (each.epoch or 0, each.step or 0))
-    return [*saved, *_logged(store, len(own))]
+    saved = list(_saved_by_callback(store, artifacts, own))
+    saved.sort(key=lambda checkpoint: (checkpoint.epoch or 0, checkpoint.step or 0))
+    return [*saved, *_logged_models(store, len(own))]
 
 
 def find(
     store: RunStore, selector: Selector, monitor: str | None = None, mode: str | None = None
 ) -> ForeignCheckpoint | None:
-    """Find what others wrote by a selector; None if there is no such thing.
+    """Find a foreign checkpoint by a selector; return None if there is none.
 
     Args:
         store: The run.
-        selector: Which one.
+        selector: The selector.
         monitor: For `best`, the metric to judge by.
         mode: For `best`, `"min"` or `"max"`.
 
     Raises:
-        MetricNotFoundError: If `best` is asked for by a metric that was never recorded.
+        MetricNotFoundError: If no checkpoint recorded the metric of `best`.
         TrackingError: If the server fails.
     """
-    found = list_foreign(store, store.list(layout.CHECKPOINTS_DIR), ())
-    if not found:
+    checkpoints = _list_all(store)
+    if not checkpoints:
         return None
     if selector.kind == "latest":
-        return found[-1]
+        return checkpoints[-1]
     if selector.kind == "best":
-        return best_of(found, monitor, mode)
-    wanted = [each for each in found if selector.number == getattr(each, selector.kind)]
-    # Those saved at the end of the epoch, before those saved inside the next one.
-    wanted.sort(key=lambda each: not each.name.startswith(_STEP))
-    return wanted[-1] if wanted else None
+        return best_of(checkpoints, monitor, mode)
+    matches = [c for c in checkpoints if selector.number == getattr(c, selector.kind)]
+    # Prefer one saved at the end of the epoch to one saved within the next epoch.
+    matches.sort(key=lambda checkpoint: not checkpoint.name.startswith(_STEP))
+    return matches[-1] if matches else None
+
+
+def _list_all(store: RunStore) -> list[ForeignCheckpoint]:
+    return list_foreign(store, store.list(layout.CHECKPOINTS_DIR), ())
 
 
 @contextmanager
 def hinting(store: RunStore) -> Iterator[None]:
-    """Where a checkpoint is not found, say what others wrote into the run."""
+    """Add the run's foreign checkpoints to the message of a CheckpointNotFoundError."""
     try:
         yield
     except CheckpointNotFoundError as error:
-        found = list_foreign(store, store.list(layout.CHECKPOINTS_DIR), ())
-        if not found:
+        names = [checkpoint.name for checkpoint in _list_all(store)]
+        if not names:
             raise
-        shown = ", ".join(each.name for each in found[-_MOST_NAMES:])
-        more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
+        names = [*names[-_MOST_NAMES:], *names[:-_MOST_NAMES]]  # show the newest
         raise CheckpointNotFoundError(
-            f"{error} What others wrote is there ({shown}{more}), and nothing verifies it: "
-            "mlflow-ckpt restore, predict and diff take it, and load_model(…, "
+            f"{error} What others wrote is there ({listed(names, _MOST_NAMES)}), and nothing "
+            "verifies it: mlflow-ckpt restore, predict and diff take it, and load_model(…, "
             "allow_unverified=True).",
             run_id=error.run_id,
             available=error.available,
         ) from error
 
 
-def at(place: ArtifactReference, tracking_uri: str | None) -> ForeignCheckpoint:
-    """Return what lies at a place.
+def at(reference: ArtifactReference, tracking_uri: str | None) -> ForeignCheckpoint:
+    """Return the foreign checkpoint that a reference points at.
 
     Raises:
-        CheckpointNotFoundError: If it is no Keras model.
+        CheckpointNotFoundError: If it is not a Keras model.
         TrackingError: If the server fails.
     """
-    if place.model_id:
-        return _described(_model(place.model_id, place.uri, tracking_uri), place.uri)
-    store = RunStore(place.run_id, tracking_uri)
-    parent, _, name = place.path.rpartition("/")
-    if not parent or place.path.startswith(f"{layout.CHECKPOINTS_DIR}/"):
-        # The newest first: MLflow takes the last of several logged models of one name, too.
-        for each in reversed(list_foreign(store, store.list(layout.CHECKPOINTS_DIR), ())):
-            if place.path in (each.path, each.path.rpartition("/")[0], each.name):
-                return each
+    if reference.model_id:
+        model = _get_model(reference.model_id, reference.uri, tracking_uri)
+        return _from_logged_model(model, reference.uri)
+    store = RunStore(reference.run_id, tracking_uri)
+    parent, _, name = reference.path.rpartition("/")
+    if not parent or reference.path.startswith(f"{layout.CHECKPOINTS_DIR}/"):
+        # Newest first: of several logged models of one name, MLflow takes the last one as well.
+        for checkpoint in reversed(_list_all(store)):
+            path = checkpoint.path
+            if reference.path in (path, path.rpartition("/")[0], checkpoint.name):
+                return checkpoint
     if name.endswith(ENDINGS):
-        listed = {item.path: item for item in store.list(parent)}
-        if place.path in listed:
-            size = listed[place.path].size
+        sizes = {item.path: item.size for item in store.list(parent)}
+        if reference.path in sizes:
+            size = sizes[reference.path]
             return ForeignCheckpoint(
-                place.run_id, name, FILE, place.uri, path=place.path, size=size
+                reference.run_id, name, FILE, reference.uri, path=reference.path, size=size
             )
-    elif _is_keras(store, f"{place.path}/{layout.MLMODEL}"):
-        return ForeignCheckpoint(place.run_id, name, LOGGED_MODEL, place.uri, path=place.path)
+    elif _is_keras(store, f"{reference.path}/{layout.MLMODEL}"):
+        return ForeignCheckpoint(
+            reference.run_id, name, LOGGED_MODEL, reference.uri, path=reference.path
+        )
     raise CheckpointNotFoundError(
-        f"{place.uri} is neither a checkpoint nor a Keras model that was logged. Expected a "
+        f"{reference.uri} is neither a checkpoint nor a Keras model that was logged. Expected a "
         f"checkpoint of the run, a file ({', '.join(ENDINGS)}), or what mlflow.keras.log_model or "
-        f"mlflow.tensorflow.log_model wrote (no mere export). See: mlflow-ckpt list {place.run_id}",
-        run_id=place.run_id,
+        f"mlflow.tensorflow.log_model wrote (no mere export). See: mlflow-ckpt list "
+        f"{reference.run_id}",
+        run_id=reference.run_id,
     )
 
 
 def fetch(
-    found: ForeignCheckpoint,
+    checkpoint: ForeignCheckpoint,
     directory: Path,
     tracking_uri: str | None,
     progress: Progress | None = None,
 ) -> Path:
-    """Download a saved model.
+    """Download a foreign checkpoint.
 
     Args:
-        found: The model.
+        checkpoint: The checkpoint.
         directory: An empty directory.
         tracking_uri: The tracking server; MLflow's current one if None.
-        progress: Called with bytes done and bytes in all, for what has several files.
+        progress: Called with bytes done and total bytes if there are several files.
 
     Returns:
-        The file that holds it: `.keras`, `.h5` or `.weights.h5`.
+        The model file: `.keras`, `.h5` or `.weights.h5`.
 
     Raises:
-        CheckpointNotFoundError: If there is no such file: the model is no Keras model, or it was
-            exported for inference.
+        CheckpointNotFoundError: If there is no such file, because the model is not a Keras model
+            or was exported for inference.
         TrackingError: If the server fails.
     """
-    if found.model_id:
-        model = _model(found.model_id, found.uri, tracking_uri)
+    if checkpoint.model_id:
+        model = _get_model(checkpoint.model_id, checkpoint.uri, tracking_uri)
         download(_ModelStore(model, tracking_uri), "", directory, progress)
-        return _model_file(found, directory)
-    store = RunStore(found.run_id, tracking_uri)
-    if found.kind == LOGGED_MODEL:
-        download(store, found.path, directory, progress)
-        return _model_file(found, directory)
-    target = directory / found.path.rpartition("/")[2]
-    store.download(found.path, target)
+        return _model_file(checkpoint, directory)
+    store = RunStore(checkpoint.run_id, tracking_uri)
+    if checkpoint.kind == LOGGED_MODEL:
+        download(store, checkpoint.path, directory, progress)
+        return _model_file(checkpoint, directory)
+    target = directory / checkpoint.path.rpartition("/")[2]
+    store.download(checkpoint.path, target)
     return target
 
 
 def _saved_by_callback(
-    store: RunStore, listed: Sequence[StoredFile], own: Collection[str]
+    store: RunStore, artifacts: Sequence[StoredFile], own: Collection[str]
 ) -> Iterator[ForeignCheckpoint]:
-    names = {item.path.rpartition("/")[2]: item for item in listed}
+    names = {item.name: item for item in artifacts}
     for ending in _MODEL_NAMES:
         file = names.get(f"{_LATEST}{ending}")
         if file is not None and not file.is_dir:
             text = store.read(f"{layout.CHECKPOINTS_DIR}/{_LATEST}{_METRICS_NAME}")
-            yield _saved(store.run_id, file, file.path.rpartition("/")[2], text)
+            yield _from_callback(store.run_id, file, file.name, text)
     directories = [
         item
         for name, item in names.items()
-        if item.is_dir and name not in own and _is_callbacks(name)
+        if item.is_dir and name not in own and _is_callback_name(name)
     ]
-    for found in in_parallel(partial(_look_into, store), directories, _PARALLEL):
-        if found is not None:
-            yield found
+    for checkpoint in in_parallel(partial(_read_directory, store), directories, _PARALLEL):
+        if checkpoint is not None:
+            yield checkpoint
 
 
-def _is_callbacks(name: str) -> bool:
-    """Whether MLflow's callback gives a directory this name."""
+def _is_callback_name(name: str) -> bool:
+    """Whether MLflow's callback gives directories such a name."""
     for prefix in (_EPOCH, _STEP):
         number = name.removeprefix(prefix)
         if number != name and number.isascii() and number.isdigit() and number == str(int(number)):
@@ -270,34 +279,35 @@ def _is_callbacks(name: str) -> bool:
     return False
 
 
-def _look_into(store: RunStore, directory: StoredFile) -> ForeignCheckpoint | None:
-    inside = {item.path.rpartition("/")[2]: item for item in store.list(directory.path)}
-    file = next((inside[name] for name in _MODEL_NAMES if name in inside), None)
+def _read_directory(store: RunStore, directory: StoredFile) -> ForeignCheckpoint | None:
+    files = {item.name: item for item in store.list(directory.path)}
+    file = next((files[name] for name in _MODEL_NAMES if name in files), None)
     if file is None:
         return None
-    text = store.read(f"{directory.path}/{_METRICS_NAME}") if _METRICS_NAME in inside else None
-    return _saved(store.run_id, file, directory.path.rpartition("/")[2], text)
+    text = store.read(f"{directory.path}/{_METRICS_NAME}") if _METRICS_NAME in files else None
+    return _from_callback(store.run_id, file, directory.name, text)
 
 
-def _saved(run_id: str, file: StoredFile, name: str, text: bytes | None) -> ForeignCheckpoint:
-    values = _values(text)
-    epoch, step = _whole(values.pop("epoch", None)), _whole(values.pop("global_step", None))
-    inside = name.startswith(_STEP)
+def _from_callback(
+    run_id: str, file: StoredFile, name: str, text: bytes | None
+) -> ForeignCheckpoint:
+    metrics = _parse_metrics(text)
+    epoch, step = _count(metrics.pop("epoch", None)), _count(metrics.pop("global_step", None))
     return ForeignCheckpoint(
         run_id,
         name,
         CALLBACK,
         f"runs:/{run_id}/{file.path}",
         path=file.path,
-        # MLflow counts the first epoch as 0.
-        epoch=None if epoch is None else epoch + (0 if inside else 1),
+        # MLflow numbers the first epoch 0.
+        epoch=None if epoch is None else epoch + (0 if name.startswith(_STEP) else 1),
         step=step,
-        metrics=values,
+        metrics=metrics,
         size=file.size,
     )
 
 
-def _values(text: bytes | None) -> dict[str, float]:
+def _parse_metrics(text: bytes | None) -> dict[str, float]:
     try:
         content = json.loads(text or b"{}")
     except (RecursionError, ValueError):
@@ -307,7 +317,7 @@ def _values(text: bytes | None) -> dict[str, float]:
     return {str(key): float(value) for key, value in content.items() if _is_number(value)}
 
 
-def _whole(value: float | None) -> int | None:
+def _count(value: float | None) -> int | None:
     return int(value) if value is not None and value.is_integer() and value >= 0 else None
 
 
@@ -315,41 +325,40 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _logged(store: RunStore, own: int) -> list[ForeignCheckpoint]:
-    """List the Keras models that were logged in the run, oldest first."""
+def _logged_models(store: RunStore, own: int) -> list[ForeignCheckpoint]:
+    """List the Keras models that were logged to the run, oldest first."""
     run = store.run
     outputs = run.outputs.model_outputs if run.outputs is not None else []
-    found = []
-    # A row for each checkpoint of this package's own, and none besides: nothing to ask for.
+    checkpoints = []
+    # This package logs one model per checkpoint of its own: search only if there are more.
     if len(outputs) > own:
-        models = sorted(_models_of(store), key=lambda model: int(model.creation_timestamp))
-        keras = in_parallel(partial(_is_keras_model, store.tracking_uri), models, _PARALLEL)
-        found = [_described(m) for m, is_keras in zip(models, keras, strict=True) if is_keras]
-    return [*_logged_by_mlflow_2(store), *found]
-
-
-def _models_of(store: RunStore) -> Iterator[LoggedModel]:
-    return (model for model in store.logged_models() if tags.ARTIFACT_PATH not in model.tags)
+        foreign = (m for m in store.logged_models() if tags.ARTIFACT_PATH not in m.tags)
+        models = sorted(foreign, key=lambda model: int(model.creation_timestamp))
+        stores = [_ModelStore(model, store.tracking_uri) for model in models]
+        keras = in_parallel(partial(_is_keras, path=layout.MLMODEL), stores, _PARALLEL)
+        models = [model for model, is_keras in zip(models, keras, strict=True) if is_keras]
+        checkpoints = [_from_logged_model(model) for model in models]
+    return [*_logged_by_mlflow_2(store), *checkpoints]
 
 
 def _logged_by_mlflow_2(store: RunStore) -> Iterator[ForeignCheckpoint]:
     try:
         entries = json.loads(store.run.data.tags.get(tags.LOG_MODEL_HISTORY, "[]"))
-        described = [(str(each["artifact_path"]), set(each["flavors"])) for each in entries]
+        models = [(str(entry["artifact_path"]), set(entry["flavors"])) for entry in entries]
     except (LookupError, TypeError, ValueError):
-        return  # cut off, as tags are that grow too long
-    for path, flavors in described:
+        return  # MLflow truncates long tags
+    for path, flavors in models:
         if flavors & {"keras", "tensorflow"}:
             uri = f"runs:/{store.run_id}/{path}"
             yield ForeignCheckpoint(store.run_id, path, LOGGED_MODEL, uri, path=path)
 
 
-def _model(model_id: str, uri: str, tracking_uri: str | None) -> LoggedModel:
-    with asking(f"find the model {uri}", tracking_uri) as client:
+def _get_model(model_id: str, uri: str, tracking_uri: str | None) -> LoggedModel:
+    with client_to(f"find the model {uri}", tracking_uri) as client:
         return client.get_logged_model(model_id)
 
 
-def _described(model: LoggedModel, uri: str = "") -> ForeignCheckpoint:
+def _from_logged_model(model: LoggedModel, uri: str = "") -> ForeignCheckpoint:
     newest = sorted(model.metrics or [], key=lambda point: (point.step, point.timestamp))
     created = datetime.fromtimestamp(model.creation_timestamp / 1e3, UTC)
     return ForeignCheckpoint(
@@ -363,22 +372,18 @@ def _described(model: LoggedModel, uri: str = "") -> ForeignCheckpoint:
     )
 
 
-def _is_keras_model(tracking_uri: str, model: LoggedModel) -> bool:
-    return _is_keras(_ModelStore(model, tracking_uri), layout.MLMODEL)
-
-
 def _is_keras(store: RunStore, path: str) -> bool:
     try:
         text = store.read(path)
     except TrackingUnavailableError:
         raise
     except TrackingError:
-        return False  # its files are where nobody here can read them
-    return text is not None and _data_of(text) is not None
+        return False  # its files are not accessible from here
+    return text is not None and _data_path(text) is not None
 
 
-def _data_of(text: bytes | str) -> str | None:
-    """Return where an MLflow model keeps its Keras model; None if it has none, or a mere export."""
+def _data_path(text: bytes | str) -> str | None:
+    """Return the path of the Keras model in an MLflow model; None without one, or if exported."""
     try:
         flavors = yaml.safe_load(text)["flavors"]
         for name in ("keras", "tensorflow"):
@@ -391,17 +396,17 @@ def _data_of(text: bytes | str) -> str | None:
     return None
 
 
-def _model_file(found: ForeignCheckpoint, directory: Path) -> Path:
-    description = directory / layout.MLMODEL
-    data = _data_of(description.read_bytes()) if description.is_file() else None
+def _model_file(checkpoint: ForeignCheckpoint, directory: Path) -> Path:
+    mlmodel = directory / layout.MLMODEL
+    data = _data_path(mlmodel.read_bytes()) if mlmodel.is_file() else None
     if data is not None:
         for name in _MODEL_FILES:
-            # A path in a file of others must not lead out of the directory.
+            # A path in a foreign file must not lead out of the directory.
             file = (directory / data / name).resolve()
             if file.is_file() and file.is_relative_to(directory.resolve()):
                 return file
     raise CheckpointNotFoundError(
-        f"{found.uri} holds no Keras model as a .keras or .h5 file, but perhaps one that was "
+        f"{checkpoint.uri} holds no Keras model as a .keras or .h5 file, but perhaps one that was "
         "exported for inference, which stock MLflow loads: mlflow.pyfunc.load_model",
-        run_id=found.run_id,
+        run_id=checkpoint.run_id,
     )

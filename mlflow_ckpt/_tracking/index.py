@@ -1,8 +1,7 @@
 """The manifests of a run, and the index that holds them all in one file (docs/format.md).
 
-`manifest.json` in a checkpoint's directory says what the checkpoint is. The index is a cache of
-those files: it saves readers one request for each checkpoint, and where it is missing, stale or
-damaged they go and read the manifests themselves.
+The index is a cache of the `manifest.json` files in the checkpoint directories. It saves readers
+one request per checkpoint; if it is missing, stale or damaged, they read the manifests themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from mlflow_ckpt.errors import ManifestError, TrackingError, TrackingUnavailable
 SCHEMA_VERSION = 1
 PATH = layout.artifact_path(layout.INDEX)
 _logger = logging.getLogger(__name__)
-# Requests under way at once: enough to hide a round trip, few enough for a small server.
+# Concurrent requests: enough to hide the latency, few enough for a small server.
 _PARALLEL = 8
 
 
@@ -38,28 +37,27 @@ class _Entry:
 def read(store: RunStore) -> dict[str, Manifest]:
     """Return the manifests in the index, by checkpoint name.
 
-    Empty if there is no index, or none that this version can read. A manifest that was altered is
-    left out. What is here may be gone from the run, and what is missing may be there.
+    Empty if the index is missing or unreadable. Altered manifests are omitted. The result may
+    include checkpoints that were deleted, and omit existing ones.
 
     Raises:
         TrackingUnavailableError: If the server does not answer.
     """
-    return {name: entry.manifest for name, entry in _read(store).items()}
+    return {name: entry.manifest for name, entry in _read_index(store).items()}
 
 
 def record(store: RunStore, manifest: Manifest) -> list[Manifest]:
-    """Add a checkpoint that was just published to the index, and mend what the index lacks.
+    """Add a published checkpoint to the index, along with others that the index lacks.
 
-    The index is a cache: where the store refuses it, the log says so, and the checkpoint is
-    published all the same.
+    The index is only a cache: if the store rejects it, a warning is logged.
 
     Args:
         store: The run.
-        manifest: What `manifest.json`, which is in the store already, says.
+        manifest: The checkpoint's manifest, which has already been uploaded.
 
     Returns:
-        The manifests of all complete checkpoints, oldest first; where the store fails, those that
-        are known.
+        The manifests of all complete checkpoints, oldest first; if the store fails, those read
+        so far.
 
     Raises:
         TrackingUnavailableError: If the server does not answer.
@@ -67,8 +65,8 @@ def record(store: RunStore, manifest: Manifest) -> list[Manifest]:
     own = {manifest.name: _entry(manifest.to_json())}
     entries = list(own.values())
     try:
-        found = (_gather(store) | own).values()
-        entries = sorted(found, key=lambda entry: by_training(entry.manifest))
+        gathered = (_gather(store) | own).values()
+        entries = sorted(gathered, key=lambda entry: by_training(entry.manifest))
         _write(store, entries)
     except TrackingUnavailableError:
         raise
@@ -82,12 +80,12 @@ def record(store: RunStore, manifest: Manifest) -> list[Manifest]:
 
 
 def discard(store: RunStore, names: Collection[str]) -> None:
-    """Take checkpoints out of the index, before their manifests are deleted.
+    """Remove checkpoints from the index, before their manifests are deleted.
 
     Raises:
         TrackingError: If the server or the store fails.
     """
-    entries = _read(store)
+    entries = _read_index(store)
     kept = {name: entry for name, entry in entries.items() if name not in names}
     if len(kept) < len(entries):
         _write(store, kept.values())
@@ -95,15 +93,15 @@ def discard(store: RunStore, names: Collection[str]) -> None:
 
 def by_training(manifest: Manifest) -> tuple[int, int]:
     """Return the key that sorts checkpoints from the oldest to the newest."""
-    # A new optimizer counts its steps from zero again; epochs go on.
+    # By epoch first, because a new optimizer counts its steps from zero again.
     return manifest.epoch, manifest.step
 
 
 def require_name(manifest: Manifest, name: str) -> None:
-    """Raise if a manifest lies in the directory of another checkpoint.
+    """Check that a manifest belongs to the checkpoint whose directory it is in.
 
     Raises:
-        ManifestError: Then.
+        ManifestError: If it belongs to another checkpoint.
     """
     if manifest.name != name:
         raise ManifestError(f"manifest.json belongs to another checkpoint, {manifest.name}.")
@@ -111,50 +109,48 @@ def require_name(manifest: Manifest, name: str) -> None:
 
 def checkpoint_names(listed: Iterable[StoredFile]) -> list[str]:
     """Return the names of checkpoint directories in a listing of `checkpoints/`."""
-    names = (item.path.rpartition("/")[2] for item in listed if item.is_dir)
-    return [name for name in names if CheckpointName.parse(name)]
+    return [item.name for item in listed if item.is_dir and CheckpointName.parse(item.name)]
 
 
 def read_manifest(store: RunStore, name: str) -> Manifest | ManifestError | None:
     """Read one checkpoint's `manifest.json`.
 
     Returns:
-        The manifest; the error, where there is one that cannot be read; None where there is none.
+        The manifest; an error if it cannot be read; None if it does not exist.
 
     Raises:
         TrackingError: If the server or the store fails.
     """
-    found = _read_entry(store, name)
-    return found.manifest if isinstance(found, _Entry) else found
+    entry = _read_entry(store, name)
+    return entry.manifest if isinstance(entry, _Entry) else entry
 
 
 def read_manifests(
     store: RunStore, names: Iterable[str]
 ) -> dict[str, Manifest | ManifestError | None]:
-    """Read several as `read_manifest` does, at the same time."""
+    """Read several manifests concurrently. Results as in `read_manifest`."""
     return {
-        name: found.manifest if isinstance(found, _Entry) else found
-        for name, found in _read_entries(store, names).items()
+        name: entry.manifest if isinstance(entry, _Entry) else entry
+        for name, entry in _read_entries(store, names).items()
     }
 
 
 def _gather(store: RunStore) -> dict[str, _Entry]:
-    """Return the entries of the checkpoints that the run has, from the index where it knows."""
+    """Return the entries of the run's checkpoints, from the index where possible."""
     listed = store.list(layout.CHECKPOINTS_DIR)
     names = checkpoint_names(listed)
-    known = _read(store) if any(item.path == PATH for item in listed) else {}
-    unknown = [name for name in names if name not in known]
-    read = _read_entries(store, unknown).items()
-    found = {name: entry for name, entry in read if isinstance(entry, _Entry)}
-    return {name: entry for name, entry in known.items() if name in names} | found
+    indexed = _read_index(store) if any(item.path == PATH for item in listed) else {}
+    results = _read_entries(store, [name for name in names if name not in indexed]).items()
+    entries = {name: entry for name, entry in results if isinstance(entry, _Entry)}
+    return {name: entry for name, entry in indexed.items() if name in names} | entries
 
 
 def _read_entries(
     store: RunStore, names: Iterable[str]
 ) -> dict[str, _Entry | ManifestError | None]:
-    wanted = list(names)
-    found = in_parallel(partial(_read_entry, store), wanted, _PARALLEL)
-    return dict(zip(wanted, found, strict=True))
+    names = list(names)
+    entries = in_parallel(partial(_read_entry, store), names, _PARALLEL)
+    return dict(zip(names, entries, strict=True))
 
 
 def _read_entry(store: RunStore, name: str) -> _Entry | ManifestError | None:
@@ -169,13 +165,13 @@ def _read_entry(store: RunStore, name: str) -> _Entry | ManifestError | None:
     return entry
 
 
-def _read(store: RunStore) -> dict[str, _Entry]:
+def _read_index(store: RunStore) -> dict[str, _Entry]:
     try:
         text = store.read(PATH)
     except TrackingUnavailableError:
         raise
     except TrackingError:
-        # A store may break off where another publisher is writing the file at this moment.
+        # A store may fail while another publisher is writing the file.
         return {}
     if text is None:
         return {}
@@ -197,7 +193,7 @@ def _read(store: RunStore) -> dict[str, _Entry]:
 
 
 def _entry(text: str | bytes) -> _Entry:
-    """Read the text of `manifest.json`, and keep keys too that a later version may have added."""
+    """Parse `manifest.json`, preserving keys that a later version may have added."""
     manifest = Manifest.from_json(text)
     return _Entry(manifest, json.dumps(json.loads(text), ensure_ascii=False))
 

@@ -1,4 +1,4 @@
-"""Names of metrics as MLflow takes them."""
+"""Metric names that MLflow accepts."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import posixpath
 import re
 from collections.abc import Iterable
 
-# What a metric's name may not hold: https://mlflow.org/docs/latest/rest-api.html
-_REFUSED = re.compile(r"[^/\w.\- :]")
+# Characters that a metric's name must not contain: https://mlflow.org/docs/latest/rest-api.html
+_INVALID = re.compile(r"[^/\w.\- :]")
 _LONGEST = 250
 
 
 def allowed_names(names: Iterable[str]) -> dict[str, str]:
-    """Map metrics' names to what MLflow takes for them, each to another.
+    """Map metric names to distinct names that MLflow accepts.
 
-    MLflow refuses a whole batch of metrics for one name that it does not take.
+    MLflow rejects a whole batch of metrics for one invalid name.
     """
-    given = list(names)
-    found: dict[str, str] = {}
-    # Those that are taken as they are come first: nothing takes their place.
-    for name in sorted(given, key=lambda name: _allowed(name) != name):
+    names = list(names)
+    result: dict[str, str] = {}
+    # Valid names first, so that they stay unchanged.
+    for name in sorted(names, key=lambda name: _allowed(name) != name):
         allowed, number = _allowed(name), 1
-        while allowed in found.values():
+        while allowed in result.values():
             number += 1
             allowed = f"{_allowed(name)[: _LONGEST - 8]}_{number}"
-        found[name] = allowed
-    return {name: found[name] for name in given}
+        result[name] = allowed
+    return {name: result[name] for name in names}
 
 
 def _allowed(name: str) -> str:
-    allowed = _REFUSED.sub("_", name)[:_LONGEST]
-    # As a path, it must not lead elsewhere, nor be another way to write one.
+    allowed = _INVALID.sub("_", name)[:_LONGEST]
+    # MLflow uses it as a path, so it must be normalized, relative and without `..`.
     if not allowed or posixpath.normpath(allowed) != allowed or allowed[0] in "./":
         allowed = "_" + allowed.strip("./").replace("/", "_")
     return allowed[:_LONGEST]

@@ -1,17 +1,16 @@
-"""The one file that depends on what MLflow does not promise: private names, and texts of errors.
+"""All uses of MLflow's private names and error texts, and the fallbacks if they change.
 
-What each is used for, and what happens when it is gone:
-
-- `ArtifactRepository._download_file`: one file, without a progress bar. Then the public
-  `download_artifacts` is used.
-- `mlflow.projects.utils`, `_fetch_project` and `load_project`: the parameters that the project of a
-  run takes, for `mlflow-ckpt resume`. Then that command ends with one clear error.
-- `mlflow.utils.git_utils.get_git_commit`: tells that a project's code changed. Then it is not told.
-- `RunData._metric_objs`: a metric's latest step without a request. Then its history is requested.
-- `RunsArtifactRepository.get_underlying_uri`: where a run's artifacts lie. Then model versions have
-  the `runs:/` URI as their source.
-- Texts of `MlflowException`: a server that is away, or older; a directory that vanished. Then the
-  error is raised as it is, and retried like any other.
+- `ArtifactRepository._download_file` downloads one file without a progress bar. Fallback: the
+  public `download_artifacts`.
+- `mlflow.projects.utils`, `_fetch_project` and `load_project` give the parameters of a run's
+  project to `mlflow-ckpt resume`. Fallback: that command fails with a clear error.
+- `mlflow.utils.git_utils.get_git_commit` detects changes of a project's code. Fallback: changes are
+  not reported.
+- `RunData._metric_objs` has the latest step of a metric. Fallback: a request for its history.
+- `RunsArtifactRepository.get_underlying_uri` gives the location of a run's artifacts. Fallback:
+  model versions have the `runs:/` URI as their source.
+- Texts of `MlflowException` identify a server that is down or older, and a directory that vanished.
+  Fallback: the error is raised unchanged, and retried like any other.
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ if TYPE_CHECKING:
 
 TESTED_WITH = ("3.17", "3.18")
 
-# How MLflow's HTTP client words that a server does not answer,
+# Texts by which MLflow's HTTP client reports that a server does not answer,
 _UNANSWERED = ("failed with exception", "Max retries exceeded", "Connection refused", "timed out")
-# and that it answers with an error again and again.
+# and that it keeps answering with an error.
 _ERROR_RESPONSES = re.compile("too many (500|429) error responses")
 
 
 def mention_untested_version() -> None:
-    """Log, once, that the running MLflow is not one that this file was tested with."""
+    """Log, once, that the running MLflow version was not tested with this package."""
     mention_untested("MLflow", mlflow.__version__, TESTED_WITH)
 
 
 def download_file(repository: ArtifactRepository, path: str, target: Path) -> None:
     """Download one file of an artifact repository to a local path."""
     if hasattr(repository, "_download_file"):
-        # The public call asks whether the path is a directory first, and draws a progress bar.
+        # The public call first checks for a directory, and draws a progress bar.
         repository._download_file(path, str(target))  # type: ignore[no-untyped-call]
         return
     with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
@@ -62,8 +61,8 @@ def entry_point_parameters(
 
     Args:
         uri: The project.
-        version: Its Git commit; None for none.
-        directory: Where it lies on this machine; None if it has to be fetched.
+        version: Its Git commit, if any.
+        directory: Its directory on this machine; None to fetch it.
         name: The entry point.
 
     Raises:
@@ -86,7 +85,7 @@ def entry_point_parameters(
 
 
 def git_commit(directory: Path) -> str | None:
-    """Return the commit that a directory is at; None if that is unknown."""
+    """Return the Git commit of a directory; None if unknown."""
     try:
         from mlflow.utils.git_utils import get_git_commit
     except ImportError:
@@ -96,12 +95,12 @@ def git_commit(directory: Path) -> str | None:
 
 
 def latest_metrics(run: Run) -> dict[str, Metric]:
-    """Return the latest point of each of a run's metrics; empty where MLflow does not give them."""
+    """Return the latest points of a run's metrics by name; empty if MLflow does not keep them."""
     return {metric.key: metric for metric in getattr(run.data, "_metric_objs", ())}
 
 
 def artifact_location(uri: str, tracking_uri: str) -> str:
-    """Return where the files of a `runs:/` URI lie, as `mlflow.register_model` records it."""
+    """Return the location of a `runs:/` URI's files, as `mlflow.register_model` records it."""
     try:
         from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
@@ -111,19 +110,19 @@ def artifact_location(uri: str, tracking_uri: str) -> str:
 
 
 def is_unanswered(error: Exception) -> bool:
-    """Whether MLflow's error says that the server did not answer."""
+    """Whether an error of MLflow reports that the server did not answer."""
     lines = str(error).strip().splitlines()
-    return bool(lines) and any(sign in lines[0] for sign in _UNANSWERED)
+    return bool(lines) and any(text in lines[0] for text in _UNANSWERED)
 
 
 def error_response(error: Exception) -> str | None:
-    """Return the HTTP status that the server kept answering with; None if it was none."""
+    """Return the HTTP status that the server kept answering with, if any."""
     match = _ERROR_RESPONSES.search(str(error))
     return match and match[1]
 
 
 def is_malformed_run_id(error: Exception) -> bool:
-    """Whether MLflow refused a run id for characters that no run id has."""
+    """Whether MLflow rejected a run id for its characters."""
     return "'run_id'" in str(error)
 
 
@@ -133,7 +132,7 @@ def is_vanished_directory(error: Exception) -> bool:
 
 
 def is_unknown_to_server(error: BaseException | None) -> bool:
-    """Whether a server or store is older than the request, such as one for LoggedModels."""
+    """Whether a server or store does not support the request, such as one for LoggedModels."""
     return (
         isinstance(error, NotImplementedError)
         or getattr(error, "error_code", None) == "ENDPOINT_NOT_FOUND"

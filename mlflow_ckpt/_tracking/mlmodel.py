@@ -1,4 +1,4 @@
-"""Makes a checkpoint's directory a stock MLflow model: MLmodel and its environment files."""
+"""Writes the MLmodel and environment files that make a checkpoint a standard MLflow model."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def write(
 ) -> None:
     """Write `MLmodel`, `conda.yaml`, `python_env.yaml` and `requirements.txt`.
 
-    Requirements are those that are installed, pinned: to infer them, MLflow loads the model in
-    another process, which takes seconds a save.
+    Requirements are pinned to the installed versions. MLflow's inference would load the model in
+    another process, which takes seconds per save.
 
     Args:
         directory: A checkpoint's directory that holds the full form.
@@ -46,8 +46,8 @@ def write(
         full_format: `"keras"` or `"h5"`.
         keras_version: Version of the Keras that saved the model.
         backend: Keras's backend, such as `"tensorflow"`.
-        schema: What the model takes and gives; None if it cannot tell.
-        metadata: What to note in `MLmodel`; plain values only.
+        schema: The model's inputs and outputs; None if unknown.
+        metadata: JSON-serializable values to record in `MLmodel`.
     """
     model = Model(
         run_id=run_id,
@@ -67,7 +67,7 @@ def write(
 
 
 def _add_keras_flavor(model: Model, keras_version: str, backend: str) -> None:
-    """Tell how `mlflow.keras` opens a `.keras` file."""
+    """Add the flavor by which `mlflow.keras` loads a `.keras` file."""
     model.add_flavor(
         "keras",
         data="data",
@@ -79,7 +79,7 @@ def _add_keras_flavor(model: Model, keras_version: str, backend: str) -> None:
 
 
 def _add_tensorflow_flavor(model: Model, keras_version: str) -> None:
-    """Tell how `mlflow.tensorflow` opens legacy HDF5, which `mlflow.keras` does not."""
+    """Add the flavor by which `mlflow.tensorflow` loads legacy HDF5; `mlflow.keras` cannot."""
     model.add_flavor(
         "tensorflow",
         data="data",
@@ -98,7 +98,7 @@ def _add_tensorflow_flavor(model: Model, keras_version: str) -> None:
 
 @cache
 def _environment(backend: str) -> dict[str, str]:
-    """Return the files in which MLflow's three environment managers look, the same at each save."""
+    """Return the texts of MLflow's environment files by name; the same for every checkpoint."""
     python = platform.python_version()
     requirements = _requirements(backend)
     conda = {
@@ -125,7 +125,7 @@ def _requirements(backend: str) -> list[str]:
         try:
             pinned.append(f"{name}=={version(name)}")
         except PackageNotFoundError:
-            # A backend under another distribution name, such as tensorflow-cpu: leave it open.
+            # Unpinned: the backend has another distribution name, such as tensorflow-cpu.
             pinned.append(name)
     return pinned
 
@@ -135,7 +135,7 @@ def _signature(schema: ModelSchema) -> ModelSignature:
 
 
 def _specs(tensors: Sequence[TensorSchema]) -> Schema:
-    """Return tensors as MLflow describes them, with -1 for a size that is open."""
+    """Return MLflow's schema of tensors, with -1 for free axes."""
     return Schema(
         [
             TensorSpec(

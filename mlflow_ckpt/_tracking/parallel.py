@@ -1,4 +1,4 @@
-"""Calls a function in several threads at once."""
+"""Calls a function concurrently in several threads."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ R = TypeVar("R")
 
 
 def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
-    """Call a function for each item, several at a time.
+    """Call a function for every item, several at a time.
 
-    Not by a `ThreadPoolExecutor`, for whose threads Python waits when it ends: one of them may be
-    waiting for minutes for a server that is away.
+    Unlike `ThreadPoolExecutor`, does not delay the exit of Python by waiting for its threads: one
+    may wait minutes for a server that is down.
 
     Args:
         function: The function.
-        items: What to call it with.
-        threads: How many calls at a time.
+        items: Its arguments.
+        threads: Maximum number of concurrent calls.
 
     Returns:
         The results, in the order of the items.
 
     Raises:
-        Exception: What the first item raised that failed, once all have been tried.
+        Exception: The error of the first item that failed, after all items were tried.
     """
     waiting = deque(range(len(items)))
     results: dict[int, R] = {}
@@ -37,10 +37,10 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) ->
             try:
                 index = waiting.popleft()
             except IndexError:
-                return  # another thread was quicker
+                return  # another thread took the last one
             try:
                 results[index] = function(items[index])
-            except Exception as error:  # noqa: BLE001 - raised again below, for the caller
+            except Exception as error:  # noqa: BLE001 - raised below
                 failures[index] = error
 
     started = []
@@ -49,7 +49,7 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) ->
         try:
             thread.start()
         except RuntimeError:
-            break  # Python is shutting down, and starts no more threads
+            break  # Python is shutting down
         started.append(thread)
     if not started:
         work()

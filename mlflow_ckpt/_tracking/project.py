@@ -1,4 +1,4 @@
-"""The MLflow Project that made a run: what started it, and how to start it again."""
+"""The MLflow Project that started a run, and the command that starts it again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt.errors import InvalidArgumentError
 
 RESUME_FROM = "resume_from"
-# MLflow sets its tag for every other way to get an environment.
+# MLflow sets the environment tag for all values but this one.
 _DEFAULT_ENVIRONMENT = "local"
 
 
@@ -25,12 +25,12 @@ class ProjectRun:
 
     Attributes:
         uri: The project: a directory, or a Git repository's address.
-        version: The Git commit; None if the project lies in no repository.
+        version: The Git commit; None if the project is not in a repository.
         entry_point: Its entry point.
-        environment: What `mlflow run --env-manager` was.
+        environment: The value of `mlflow run --env-manager`.
         parameters: All parameters of the run by name, as text.
         experiment_id: The run's experiment.
-        directory: Where the project lies, if that is on this machine.
+        directory: The project's directory on this machine; None if it is elsewhere.
     """
 
     uri: str
@@ -43,7 +43,7 @@ class ProjectRun:
 
     @classmethod
     def of(cls, run: Run) -> ProjectRun | None:
-        """Read it from a run's tags; None if no project made the run."""
+        """Read it from a run's tags; return None if the run was not started by a project."""
         recorded = run.data.tags
         uri = recorded.get(tags.SOURCE_NAME)
         if recorded.get(tags.SOURCE_TYPE) != "PROJECT" or not uri:
@@ -59,26 +59,26 @@ class ProjectRun:
         )
 
     def moved(self, uri: str) -> ProjectRun:
-        """Return the same with the project elsewhere."""
+        """Return a copy with the project at another URI."""
         return replace(self, uri=uri, directory=_directory_of(uri))
 
     def changed_version(self) -> str | None:
-        """Tell that the project's code is another commit now, as a phrase; None if it is not."""
-        now = None if self.directory is None else mlflow_private.git_commit(self.directory)
-        if self.version is None or now is None or now == self.version:
+        """Describe a change of the project's commit as a phrase; None if it did not change."""
+        current = None if self.directory is None else mlflow_private.git_commit(self.directory)
+        if self.version is None or current is None or current == self.version:
             return None
-        return f"the project was at commit {self.version[:12]}, and is at {now[:12]}"
+        return f"the project was at commit {self.version[:12]}, and is at {current[:12]}"
 
     def arguments(self, changed: Mapping[str, str], *, run_id: str | None) -> list[str]:
-        """Return the arguments of `mlflow run` that start it again.
+        """Return the arguments of `mlflow run` that start the project again.
 
         Args:
-            changed: Parameters with another value than they had.
-            run_id: The run to go on in; None for a new one.
+            changed: Parameters with new values.
+            run_id: The run to continue; None for a new one.
 
         Raises:
-            InvalidArgumentError: If the project cannot resume.
-            TrackingError: If the project cannot be had.
+            InvalidArgumentError: If the entry point does not declare a changed parameter.
+            TrackingError: If the project cannot be fetched or read.
         """
         declared = mlflow_private.entry_point_parameters(
             self.uri, self.version, self.directory, self.entry_point
@@ -91,31 +91,29 @@ class ProjectRun:
                     "URI) and epochs, and to pass the first to mlflow_ckpt.resume."
                 )
         values = {
-            # MLflow logs them quoted for a shell.
+            # MLflow logs parameters quoted for a shell.
             **{k: " ".join(shlex.split(v)) for k, v in self.parameters.items() if k in declared},
             **changed,
         }
         where = self.uri if self.directory is None else str(self.directory)
         arguments = ["run", where, "-e", self.entry_point]
         arguments += ["--env-manager", self.environment]
-        # In a directory of one's own, MLflow would check that commit out.
+        # In a local directory, MLflow would check out that commit.
         if self.version is not None and self.directory is None:
             arguments += ["--version", self.version]
         for name, value in values.items():
-            # An empty value, on MLflow's command line, is no value.
+            # MLflow's command line takes an empty value for a missing one.
             arguments += ["-P", f"{name}={value}"] if value else []
-        return [*arguments, *(["--run-id", run_id] if run_id else self._experiment())]
-
-    def _experiment(self) -> list[str]:
-        return ["--experiment-id", self.experiment_id]
+        experiment = ["--experiment-id", self.experiment_id]
+        return [*arguments, *(["--run-id", run_id] if run_id else experiment)]
 
 
 def _directory_of(uri: str) -> Path | None:
-    """Return where a project lies on this machine; None if it lies elsewhere."""
+    """Return the directory of a project on this machine; None if it is elsewhere."""
     root, _, subdirectory = uri.partition("#")
     parsed = urlsplit(root)
-    given = [parsed.path, url2pathname(parsed.path)] if parsed.scheme == "file" else [root]
-    for path in given:
+    paths = [parsed.path, url2pathname(parsed.path)] if parsed.scheme == "file" else [root]
+    for path in paths:
         if Path(path).is_dir():
             return Path(path) / subdirectory
     return None

@@ -23,27 +23,28 @@ def prune(
     """Remove the checkpoints of a run that a policy does not keep.
 
     Never removes the latest, the best by the recorded metric, one that a registered model version
-    uses, or a damaged one. What an earlier prune that broke off has left goes too.
+    uses, or a damaged one. Also removes the leftovers of an aborted prune.
 
         mlflow_ckpt.prune(run_id, LatestN(3) | BestN(1), dry_run=True)
 
     Args:
         run_id: A run id.
-        policy: What to keep beside the protected ones: `LatestN`, `BestN`, `EveryN`, `AnyOf`, or
+        policy: What to keep besides the protected ones: `LatestN`, `BestN`, `EveryN`, `AnyOf`, or
             your own `RetentionPolicy`.
-        dry_run: Tell what would be removed, and do nothing.
+        dry_run: Report what would be removed without removing anything.
         tracking_uri: The tracking server; MLflow's current one if None.
 
     Returns:
-        The names removed, the bytes freed, and why each of the others is kept.
+        The names removed, the bytes freed, and why the others are kept.
 
     Raises:
-        InvalidArgumentError: If `policy` is none, or cannot tell which way a metric improves.
-        SelectorError: If `run_id` does not parse, or means one checkpoint.
-        RunNotFoundError, CheckpointNotFoundError: If there is no such run, or it has none.
-        MetricNotFoundError: If the policy judges by a metric that no checkpoint has a value of.
-        TrackingError: If the server fails, the model registry cannot be asked (nothing is removed),
-            or the artifact store does not delete.
+        InvalidArgumentError: If `policy` is not a policy, or it is unclear which way its metric
+            improves.
+        SelectorError: If `run_id` cannot be parsed, or names one checkpoint.
+        RunNotFoundError, CheckpointNotFoundError: If the run does not exist, or has no checkpoints.
+        MetricNotFoundError: If no checkpoint has a value of the policy's metric.
+        TrackingError: If the server fails, the model registry cannot be queried (nothing is
+            removed), or the artifact store does not delete.
     """
     check_policy(policy)
     reference = resolve(run_id, tracking_uri=tracking_uri)
@@ -61,7 +62,7 @@ def prune(
 
 
 def _preview(plan: PrunePlan) -> Pruned:
-    """Return what `remove_planned` would, and do nothing."""
+    """Return the result of `remove_planned` without removing anything."""
     names = tuple(checkpoint.name for checkpoint in plan.to_remove)
     freed = sum(checkpoint.size for checkpoint in plan.to_remove)
     return Pruned(plan, names, freed, dry_run=True)

@@ -1,7 +1,7 @@
-"""Decides which checkpoints of a run to remove, and never those that are needed.
+"""Decides which checkpoints of a run to remove.
 
-Whatever the policy says, the latest, the best by the recorded monitor, and those that registered
-models use stay; so do the tags `mlflow_ckpt.latest` and `mlflow_ckpt.best` stay true.
+Whatever the policy, the latest, the best by the recorded monitor, and those that registered models
+use are kept, so that the tags `mlflow_ckpt.latest` and `mlflow_ckpt.best` stay valid.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mlflow_ckpt.errors import ManifestError, TrackingError
 
 @dataclass(frozen=True)
 class PlannedCheckpoint:
-    """What a plan does with one checkpoint.
+    """The decision on one checkpoint.
 
     Attributes:
         name: The checkpoint's name.
-        size: Bytes of its files, as `list` shows them: without the manifest.
+        size: Bytes of its files without the manifest, as `list` shows them.
         reasons: Why it is kept: `"policy"`, `"latest"`, `"best"`, `"registered as NAME version 3"`;
-            empty if it is to be removed.
+            empty if it is removed.
     """
 
     name: str
@@ -36,13 +36,13 @@ class PlannedCheckpoint:
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """Which checkpoints of a run to keep, why, and which to remove.
+    """The checkpoints of a run to keep, with reasons, and to remove.
 
     Attributes:
         run_id: The run.
         checkpoints: Every complete checkpoint, oldest first.
-        damaged: Names of those with a manifest that cannot be read. They are left alone.
-        leftovers: Names of those that a prune which broke off has left without a manifest.
+        damaged: Names of checkpoints whose manifest cannot be read. They are not removed.
+        leftovers: Names of directories without a manifest that an aborted prune left behind.
     """
 
     run_id: str
@@ -52,72 +52,74 @@ class PrunePlan:
 
     @property
     def kept(self) -> tuple[PlannedCheckpoint, ...]:
-        """Those to keep, oldest first."""
+        """The checkpoints to keep, oldest first."""
         return tuple(checkpoint for checkpoint in self.checkpoints if checkpoint.reasons)
 
     @property
     def to_remove(self) -> tuple[PlannedCheckpoint, ...]:
-        """Those to remove, oldest first."""
+        """The checkpoints to remove, oldest first."""
         return tuple(checkpoint for checkpoint in self.checkpoints if not checkpoint.reasons)
 
 
 def plan(store: RunStore, policy: RetentionPolicy, *, leftovers: bool = False) -> PrunePlan:
-    """Decide which checkpoints of a run to keep. Changes nothing.
+    """Decide which checkpoints of a run to keep, without removing anything.
 
     Args:
         store: The run.
-        policy: What to keep beside the protected ones.
-        leftovers: Whether to look for what a prune that broke off has left.
+        policy: What to keep besides the protected ones.
+        leftovers: Whether to look for leftovers of aborted prunes.
 
     Raises:
-        MetricNotFoundError: If the policy judges by a metric that no checkpoint has a value of.
-        TrackingError: If the server fails, or the model registry cannot be asked.
+        MetricNotFoundError: If no checkpoint has a value of the policy's metric.
+        TrackingError: If the server fails, or the model registry cannot be queried.
     """
     check_policy(policy)
-    found, damaged, without_manifest = _read(store)
-    keep = policy.keep(found)
-    latest = found[-1].name if found else None
-    best = best_name(found)
-    used = _registered(store, [manifest.name for manifest in found])
+    manifests, damaged, without_manifest = _read(store)
+    keep = policy.keep(manifests)
+    latest = manifests[-1].name if manifests else None
+    best = best_name(manifests)
+    used = _registered(store, [manifest.name for manifest in manifests])
 
     def reasons(name: str) -> tuple[str, ...]:
-        told = {"policy": name in keep, "latest": name == latest, "best": name == best}
+        rules = {"policy": name in keep, "latest": name == latest, "best": name == best}
         versions = [f"registered as {version}" for version in used.get(name, ())]
-        return (*(reason for reason, holds in told.items() if holds), *versions)
+        return (*(rule for rule, applies in rules.items() if applies), *versions)
 
     return PrunePlan(
         store.run_id,
-        tuple(PlannedCheckpoint(m.name, m.size, reasons(m.name)) for m in found),
+        tuple(PlannedCheckpoint(m.name, m.size, reasons(m.name)) for m in manifests),
         damaged,
         tuple(name for name in without_manifest if leftovers and is_leftover(store, name)),
     )
 
 
 def _read(store: RunStore) -> tuple[list[Manifest], tuple[str, ...], list[str]]:
-    """Return the manifests of all complete checkpoints, oldest first, and the others' names.
+    """Read all manifests of a run.
 
-    The names of the damaged ones come first, then of those without a manifest.
+    Not from the index, which may list a best checkpoint that no longer exists, so that the actual
+    best one would be removed.
 
-    From the manifests themselves: the index may tell of a best one that is no more, and the best
-    that there is would go.
+    Returns:
+        The manifests of complete checkpoints, oldest first; the names of damaged checkpoints; and
+        the names of directories without a manifest.
     """
     names = index.checkpoint_names(store.list(layout.CHECKPOINTS_DIR))
-    read = index.read_manifests(store, names)
-    found = [manifest for manifest in read.values() if isinstance(manifest, Manifest)]
-    damaged = [name for name, result in read.items() if isinstance(result, ManifestError)]
-    without_manifest = [name for name, result in read.items() if result is None]
-    return sorted(found, key=index.by_training), tuple(damaged), without_manifest
+    results = index.read_manifests(store, names)
+    manifests = [result for result in results.values() if isinstance(result, Manifest)]
+    damaged = [name for name, result in results.items() if isinstance(result, ManifestError)]
+    without_manifest = [name for name, result in results.items() if result is None]
+    return sorted(manifests, key=index.by_training), tuple(damaged), without_manifest
 
 
 def is_leftover(store: RunStore, name: str) -> bool:
-    """Whether a directory is what a prune that broke off has left of a checkpoint.
+    """Whether a directory is the leftover of an aborted prune.
 
-    It deletes the fingerprint last; and whoever uploads a checkpoint claims it first.
+    A prune deletes the fingerprint last, and an upload starts with a claim.
     """
-    listed = {item.path.rpartition("/")[2] for item in store.list(layout.artifact_path(name))}
-    if layout.MANIFEST in listed or any(layout.is_claim(each) for each in listed):
+    files = {item.name for item in store.list(layout.artifact_path(name))}
+    if layout.MANIFEST in files or any(layout.is_claim(file) for file in files):
         return False
-    return layout.FINGERPRINT in listed
+    return layout.FINGERPRINT in files
 
 
 def _registered(store: RunStore, names: list[str]) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
-"""Publishes a checkpoint's directory into a run: data, MLmodel, manifest.json, then tags.
+"""Uploads a checkpoint's directory to a run: data, MLmodel, manifest.json, then tags.
 
-A store of artifacts offers no way to write a file only if it is not there. So whoever uploads a
-checkpoint first leaves a claim in its directory, and goes on only if it finds no other's.
+Artifact stores cannot create a file only if it does not exist. So an uploading process first writes
+a claim file into the checkpoint's directory, and continues only if there is no other claim.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from mlflow_ckpt.errors import (
     TrackingError,
 )
 
-# What a reader looks for comes last, so that what it finds is whole.
+# Uploaded last, because readers take a checkpoint with these files for complete.
 _LAST = (layout.MLMODEL, layout.MANIFEST)
-# Files under way at once: enough to hide a round trip, few enough for a small server.
+# Concurrent uploads: enough to hide the latency, few enough for a small server.
 _PARALLEL = 4
-# A process that died elsewhere leaves its claim behind. Hardly a checkpoint takes this long.
+# Age at which a claim expires, in case its process died. Longer than an upload should take.
 _CLAIM_SECONDS = 3600
 
-Progress = Callable[[int], None]
+# Called with the size of a file, in bytes, once it is uploaded.
+OnUploaded = Callable[[int], None]
 
 
 def publish(
@@ -45,24 +46,24 @@ def publish(
     manifest: Manifest,
     *,
     token: str,
-    progress: Progress | None = None,
+    on_uploaded: OnUploaded | None = None,
 ) -> None:
     """Upload a checkpoint: its data in parallel, then `MLmodel`, then the manifest.
 
-    May be called again after a failure, and after the process that called it died.
+    May be repeated after a failure, also from another process.
 
     Args:
         store: The run.
-        directory: The checkpoint's files, the manifest among them.
-        manifest: The same manifest.
-        token: The same at every call for this checkpoint, and another for any other.
-        progress: Called with the size of each file, in bytes, once it is uploaded.
+        directory: The checkpoint's files, including the manifest.
+        manifest: The manifest.
+        token: Identifies the upload of this checkpoint; the same on every attempt.
+        on_uploaded: Called with the size of every file, in bytes, once it is uploaded.
 
     Raises:
-        CheckpointExistsError: If the run has another checkpoint of that name; nothing is changed.
-        CheckpointBusyError: If another process is uploading one of that name.
-        TrackingError: If the server or the store fails. Without its manifest, what was uploaded is
-            not a checkpoint.
+        CheckpointExistsError: If the run has another checkpoint of that name. It is not changed.
+        CheckpointBusyError: If another process is uploading a checkpoint of that name.
+        TrackingError: If the server or the store fails. The files uploaded so far are no checkpoint
+            without the manifest.
     """
     target = layout.artifact_path(manifest.name)
     claim = f"{target}/{layout.claim_name(token)}"
@@ -70,53 +71,53 @@ def publish(
         _withdraw(store, claim)
         return
     _refuse_other_claims(store, manifest.name, claim)
-    store.write_text(claim, _claim())
+    store.write_text(claim, _claim_text())
     try:
-        # Both may have looked before either claimed: then both see both now, and both give way.
+        # Check again: if two processes checked before either wrote its claim, both give up now.
         _refuse_other_claims(store, manifest.name, claim)
         published = _is_published(store, manifest, claim)
     except (CheckpointBusyError, CheckpointExistsError):
         _withdraw(store, claim)
         raise
     if not published:
-        wanted = {claim, *(f"{target}/{entry.path}" for entry in manifest.files)}
-        _clear_leftovers(store, target, wanted)
-        _upload_files(store, directory, manifest, claim, progress)
-    # Not where the upload failed: the next attempt, which has the same token, finds its own claim.
+        expected = {claim, *(f"{target}/{entry.path}" for entry in manifest.files)}
+        _clear_leftovers(store, target, expected)
+        _upload_files(store, directory, manifest, claim, on_uploaded)
+    # The claim stays if the upload failed: the next attempt has the same token.
     _withdraw(store, claim)
 
 
 def announce(store: RunStore, manifest: Manifest, model_id: str | None = None) -> list[Manifest]:
-    """Bring the run's index, tags and pages up to date with a checkpoint that it has.
+    """Update the run's index, tags and pages after a checkpoint was uploaded.
 
     Args:
         store: The run.
         manifest: The checkpoint's manifest.
-        model_id: Its row in the Models table; None if it has none.
+        model_id: Its row in the Models table; None without one.
 
     Returns:
-        The manifests of all its checkpoints, oldest first.
+        The manifests of all checkpoints of the run, oldest first.
 
     Raises:
         TrackingError: If the server fails.
     """
-    found = index.record(store, manifest)
+    manifests = index.record(store, manifest)
     run = store.current_run()
-    best = best_name(found)
-    selected = {tags.LATEST: found[-1].name, **({} if best is None else {tags.BEST: best})}
-    store.set_tags(selected | pages.page_tags(store, found, best, run))
+    best = best_name(manifests)
+    selected = {tags.LATEST: manifests[-1].name, **({} if best is None else {tags.BEST: best})}
+    store.set_tags(selected | pages.page_tags(store, manifests, best, run))
     logged_models.complete(store, manifest, model_id, run)
-    return found
+    return manifests
 
 
 def upload_order(paths: Sequence[str]) -> list[str]:
-    """Return the files of a checkpoint in the order of their upload, the manifest last."""
+    """Return the files of a checkpoint in upload order, the manifest last."""
     data = sorted(path for path in paths if path not in _LAST)
     return [*data, *(path for path in _LAST if path in paths or path == layout.MANIFEST)]
 
 
 def exists_error(run_id: str, name: str) -> CheckpointExistsError:
-    """Return the error for a checkpoint that the run has already."""
+    """Return the error for a checkpoint that already exists in the run."""
     return CheckpointExistsError(
         f"The run {run_id} has a checkpoint {name} already, which is never overwritten. "
         "Train into another run, or go on from the run's last epoch (fit's initial_epoch).",
@@ -126,39 +127,39 @@ def exists_error(run_id: str, name: str) -> CheckpointExistsError:
 
 
 def _is_published(store: RunStore, manifest: Manifest, claim: str) -> bool:
-    """Whether the run has this very checkpoint.
+    """Whether the run has exactly this checkpoint.
 
     Raises:
-        CheckpointExistsError: If it has another one of that name.
+        CheckpointExistsError: If it has another checkpoint of that name.
     """
     target = layout.artifact_path(manifest.name)
     path = f"{target}/{layout.MANIFEST}"
-    listed = {item.path for item in store.list(target)}
-    text = store.read(path) if path in listed else None
+    paths = {item.path for item in store.list(target)}
+    text = store.read(path) if path in paths else None
     if text is None:
         return False
     try:
         if Manifest.from_json(text) == manifest:
             return True
     except ManifestError as error:
-        # Where our own claim still is, our own upload died while it wrote the manifest. Elsewhere,
-        # a damaged checkpoint is not overwritten either.
-        if claim in listed and not isinstance(error, NewerSchemaError):
+        # With our own claim, our upload died while writing the manifest. Otherwise the checkpoint
+        # is another one, which must not be overwritten although it is damaged.
+        if claim in paths and not isinstance(error, NewerSchemaError):
             return False
     raise exists_error(store.run_id, manifest.name)
 
 
 def _refuse_other_claims(store: RunStore, name: str, own: str) -> None:
     for item in store.list(layout.artifact_path(name)):
-        if layout.is_claim(item.path.rpartition("/")[2]) and item.path != own:
+        if layout.is_claim(item.name) and item.path != own:
             holder = _read_claim(store, item.path)
             if holder is not None:
                 raise _busy_error(store.run_id, name, holder)
 
 
 def _require_claim(store: RunStore, name: str, own: str) -> None:
-    """Raise if another process took an upload for dead that took too long, and cleared it away."""
-    if all(item.path != own for item in store.list(layout.artifact_path(name))):
+    """Raise if another process removed our claim because the upload took too long."""
+    if not store.exists(own):
         raise _busy_error(store.run_id, name, "that took over")
 
 
@@ -171,12 +172,12 @@ def _busy_error(run_id: str, name: str, holder: str) -> CheckpointBusyError:
     )
 
 
-def _claim() -> str:
+def _claim_text() -> str:
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
 
 
 def _read_claim(store: RunStore, path: str) -> str | None:
-    """Return who holds a claim; None if nobody does any more."""
+    """Return the process that holds a claim; None if it has ended or the claim has expired."""
     text = store.read(path)
     if text is None:
         return None
@@ -184,7 +185,7 @@ def _read_claim(store: RunStore, path: str) -> str | None:
         content = json.loads(text)
         host, pid, since = str(content["host"]), int(content["pid"]), float(content["time"])
     except (KeyError, TypeError, ValueError):
-        # Stores are seen to have a file before they have all of it.
+        # Stores may show a file before it is complete.
         return f"of {path}" if _has_young_token(path) else None
     if time.time() - since > _CLAIM_SECONDS:
         return None
@@ -194,14 +195,14 @@ def _read_claim(store: RunStore, path: str) -> str | None:
 
 
 def _has_young_token(path: str) -> bool:
-    """Whether a claim's name tells that its entry was made a short while ago."""
-    found = re.search(r"upload-(\d+)-", path)
-    return found is not None and time.time() - int(found[1]) / 1e9 < _CLAIM_SECONDS
+    """Whether the timestamp in a claim's name is recent."""
+    match = re.search(r"upload-(\d+)-", path)
+    return match is not None and time.time() - int(match[1]) / 1e9 < _CLAIM_SECONDS
 
 
 def _is_alive(pid: int) -> bool:
     if os.name == "nt":
-        return True  # there, signal 0 would end the process
+        return True  # on Windows, signal 0 would end the process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -212,7 +213,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _withdraw(store: RunStore, claim: str) -> None:
-    """Delete a claim; where that fails, readers ignore it and it expires."""
+    """Delete a claim; if that fails, readers ignore it and it expires."""
     try:
         store.delete(claim)
     except TrackingError:
@@ -220,14 +221,14 @@ def _withdraw(store: RunStore, claim: str) -> None:
 
 
 def _upload_files(
-    store: RunStore, directory: Path, manifest: Manifest, claim: str, progress: Progress | None
+    store: RunStore, directory: Path, manifest: Manifest, claim: str, on_uploaded: OnUploaded | None
 ) -> None:
     target = PurePosixPath(layout.artifact_path(manifest.name))
 
     def upload(path: str) -> None:
         store.upload(directory / path, str((target / path).parent))
-        if progress is not None:
-            progress((directory / path).stat().st_size)
+        if on_uploaded is not None:
+            on_uploaded((directory / path).stat().st_size)
 
     order = upload_order([entry.path for entry in manifest.files])
     data = [path for path in order if path not in _LAST]
@@ -237,18 +238,18 @@ def _upload_files(
         upload(path)
 
 
-def _clear_leftovers(store: RunStore, target: str, wanted: Collection[str]) -> None:
-    """Delete what an upload that died left behind, which the new manifest does not know.
+def _clear_leftovers(store: RunStore, target: str, expected: Collection[str]) -> None:
+    """Delete files of an aborted upload that the new manifest does not list.
 
     Raises:
         TrackingError: If the store does not delete.
     """
-    leftovers = [item.path for item in store.walk(target) if item.path not in wanted]
+    leftovers = [item.path for item in store.walk(target) if item.path not in expected]
     if not leftovers:
         return
     for path in leftovers:
         store.delete(path)
-    remaining = [item.path for item in store.walk(target) if item.path not in wanted]
+    remaining = [item.path for item in store.walk(target) if item.path not in expected]
     if remaining:
         raise TrackingError(
             f"An earlier upload that died left {remaining[0]} behind, and the artifact store does "

@@ -1,4 +1,4 @@
-"""Which run and checkpoint a person means, where the model registry has to be asked."""
+"""Resolves run ids and URIs to runs and checkpoints, including `models:` URIs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlflow_ckpt._format.reference import (
     Selector,
 )
 from mlflow_ckpt._tracking import tags
-from mlflow_ckpt._tracking.store import asking
+from mlflow_ckpt._tracking.store import client_to
 from mlflow_ckpt.errors import CheckpointNotFoundError, SelectorError
 
 MODELS_SCHEME = "models:"
@@ -30,66 +30,66 @@ _MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 def resolve(
     run: str, checkpoint: str | int = "latest", tracking_uri: str | None = None
 ) -> Reference:
-    """Return the run and the checkpoint that are meant.
+    """Resolve a run id or URI, and a selector, to a run and a checkpoint.
 
     Args:
         run: A run id, or a URI: `ckpt:/<run_id>/<selector>`, `runs:/<run_id>/checkpoints/<name>`,
             `models:/<name>/<version>`, `models:/<name>@<alias>`, `models:/<LoggedModel id>`.
-        checkpoint: A selector. Beside a URI that names a checkpoint, this must be the same or the
-            default.
-        tracking_uri: The tracking server, and its registry; MLflow's current ones if None.
+        checkpoint: A selector. If the URI names a checkpoint, this must be the same or the default.
+        tracking_uri: The tracking server and its registry; MLflow's current ones if None.
 
     Raises:
-        SelectorError: If either does not parse, or they contradict each other.
-        CheckpointNotFoundError: If the registry has no such model, or it is not a checkpoint.
+        SelectorError: If either cannot be parsed, or they contradict each other.
+        CheckpointNotFoundError: If the model does not exist, or is not a checkpoint.
         TrackingError: If the server fails.
     """
     if not isinstance(run, str) or not run.strip().startswith(MODELS_SCHEME):
         return Reference.parse(run, checkpoint)
     uri = run.strip()
-    found = _find(uri, tracking_uri)
-    if isinstance(found, ArtifactReference):
-        raise _not_ours(uri, found.uri)
-    return found.beside(Selector.parse(checkpoint), uri)
+    reference = _find(uri, tracking_uri)
+    if isinstance(reference, ArtifactReference):
+        raise _not_a_checkpoint(uri, reference.uri)
+    return reference.beside(Selector.parse(checkpoint), uri)
 
 
 def locate(
     run: str, checkpoint: str | int = "latest", tracking_uri: str | None = None
 ) -> Reference | ArtifactReference:
-    """Return the same, or the place of what may be a model that others wrote.
+    """Resolve as `resolve` does, or return a reference to a possible foreign model.
 
     Args:
-        run: As in `resolve`; besides, `runs:/<run_id>/<path>` of any artifact, and registered or
-            logged models of any kind.
-        checkpoint: A selector; nothing but the default beside a URI of others.
+        run: As in `resolve`; also `runs:/<run_id>/<path>` of any artifact, and registered or logged
+            models of any kind.
+        checkpoint: A selector; must be the default for a foreign model.
         tracking_uri: As in `resolve`.
 
     Raises:
         SelectorError, CheckpointNotFoundError, TrackingError: As in `resolve`.
     """
     uri = run.strip() if isinstance(run, str) else ""
-    found: Reference | ArtifactReference | None
+    reference: Reference | ArtifactReference | None
     if uri.startswith(MODELS_SCHEME):
-        found = _find(uri, tracking_uri)
+        reference = _find(uri, tracking_uri)
     else:
         try:
             return Reference.parse(run, checkpoint)
         except SelectorError:
-            found = ArtifactReference.of_runs_uri(uri)
-            if found is None or is_ours(found.path):
+            reference = ArtifactReference.of_runs_uri(uri)
+            if reference is None or is_checkpoint_path(reference.path):
                 raise
-    given = Selector.parse(checkpoint)
-    if isinstance(found, Reference):
-        return found.beside(given, uri)
-    if given != Selector("latest"):
+    selector = Selector.parse(checkpoint)
+    if isinstance(reference, Reference):
+        return reference.beside(selector, uri)
+    if selector != Selector("latest"):
         raise SelectorError(
-            f"Two checkpoints were named: {uri!r}, and {given} beside it. Name one.", received=uri
+            f"Two checkpoints were named: {uri!r}, and {selector} beside it. Name one.",
+            received=uri,
         )
-    return found
+    return reference
 
 
-def is_ours(path: str) -> bool:
-    """Whether a run-relative path is that of a checkpoint, as this package names its own."""
+def is_checkpoint_path(path: str) -> bool:
+    """Whether a run-relative path is `checkpoints/`, or of a checkpoint of this package in it."""
     parts = path.split("/")
     return parts[:1] == [layout.CHECKPOINTS_DIR] and (
         len(parts) == 1 or (len(parts) == 2 and CheckpointName.parse(parts[1]) is not None)
@@ -98,7 +98,7 @@ def is_ours(path: str) -> bool:
 
 @dataclass(frozen=True)
 class _ModelUri:
-    """A `models:` URI, as MLflow documents it; empty or None for what it does not name."""
+    """A parsed `models:` URI; parts that it does not contain are empty or None."""
 
     name: str = ""
     version: str | None = None
@@ -127,15 +127,15 @@ class _ModelUri:
 
 def _find(uri: str, tracking_uri: str | None) -> Reference | ArtifactReference:
     parsed = _ModelUri.parse(uri)
-    with asking(f"find the model {uri}", tracking_uri) as client:
+    with client_to(f"find the model {uri}", tracking_uri) as client:
         try:
             if parsed.model_id is not None:
                 return _of_logged_model(uri, client.get_logged_model(parsed.model_id))
             version = _version(client, uri, parsed)
-            own = version.source or ""
-            if own.startswith(MODELS_SCHEME):
-                # A copy of another version, or made of a LoggedModel.
-                return _find(own, tracking_uri)
+            source = version.source or ""
+            if source.startswith(MODELS_SCHEME):
+                # A copy of another version, or created from a LoggedModel.
+                return _find(source, tracking_uri)
         except MlflowException as error:
             if error.error_code not in (_MISSING, "INVALID_PARAMETER_VALUE"):
                 raise
@@ -154,10 +154,10 @@ def _version(client: MlflowClient, uri: str, parsed: _ModelUri) -> ModelVersion:
     quoted = name.replace("'", "''")
     versions = client.search_model_versions(f"name = '{quoted}'")
     stage = parsed.stage.lower()
-    found = [each for each in versions if stage in ("", str(each.current_stage).lower())]
-    if not found:
+    candidates = [v for v in versions if stage in ("", str(v.current_stage).lower())]
+    if not candidates:
         raise CheckpointNotFoundError(f"There is no model {uri}: it has no versions.", run_id="")
-    return max(found, key=lambda version: int(version.version))
+    return max(candidates, key=lambda version: int(version.version))
 
 
 def _of_logged_model(uri: str, model: LoggedModel) -> Reference | ArtifactReference:
@@ -170,10 +170,12 @@ def _of_logged_model(uri: str, model: LoggedModel) -> Reference | ArtifactRefere
 def _of_source(uri: str, version: ModelVersion) -> Reference | ArtifactReference:
     source = version.source or ""
     if source.startswith((SCHEME, RUNS_SCHEME)):
-        place = ArtifactReference.of_runs_uri(source)
-        return place if place and not is_ours(place.path) else Reference.parse(source)
+        artifact = ArtifactReference.of_runs_uri(source)
+        if artifact and not is_checkpoint_path(artifact.path):
+            return artifact
+        return Reference.parse(source)
     parts = source.rstrip("/").split("/")
-    # MLflow has the id of a run as a part of every location of its artifacts.
+    # Every location of a run's artifacts contains the run's id as a path component.
     if (
         version.run_id in parts
         and parts[-2:-1] == [layout.CHECKPOINTS_DIR]
@@ -184,12 +186,12 @@ def _of_source(uri: str, version: ModelVersion) -> Reference | ArtifactReference
         inside = parts[parts.index("artifacts", parts.index(version.run_id)) + 1 :]
         if inside:
             return ArtifactReference(source, version.run_id, "/".join(inside))
-    raise _not_ours(uri, source)
+    raise _not_a_checkpoint(uri, source)
 
 
-def _not_ours(uri: str, what: str) -> CheckpointNotFoundError:
+def _not_a_checkpoint(uri: str, source: str) -> CheckpointNotFoundError:
     return CheckpointNotFoundError(
-        f"{uri} is not a checkpoint of mlflow_ckpt, but {what}. Expected a version that was made "
+        f"{uri} is not a checkpoint of mlflow_ckpt, but {source}. Expected a version that was made "
         "by mlflow-ckpt register, or of runs:/<run_id>/checkpoints/<name>. "
         "Loading it all the same, unverified: load_model(…, allow_unverified=True).",
         run_id="",

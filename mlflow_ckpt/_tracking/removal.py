@@ -1,4 +1,4 @@
-"""Removes checkpoints from a run: the manifest first, so that no reader takes the rest for one."""
+"""Removes checkpoints from a run, manifest first, so that readers ignore partial removals."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlflow_ckpt.errors import InvalidArgumentError, TrackingError, TrackingUnav
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was removed, or would be.
+    """The result of pruning a run.
 
     Attributes:
-        plan: What was planned.
-        removed: Names of the checkpoints removed, oldest first.
+        plan: The plan.
+        removed: Names of the checkpoints that were, or would be, removed, oldest first.
         freed: Their bytes.
-        dry_run: Whether nothing was done.
+        dry_run: Whether nothing was removed.
     """
 
     plan: PrunePlan
@@ -32,14 +32,15 @@ class Pruned:
 
 
 def remove_planned(store: RunStore, plan: PrunePlan) -> Pruned:
-    """Remove the checkpoints that a plan says to remove, oldest first.
+    """Remove the checkpoints that a plan marks for removal, oldest first.
 
-    Each loses its manifest first, so that no reader takes what is left of it for a checkpoint.
-    Another prune may do the same at the same time.
+    The manifest is deleted first, so that readers ignore a partially removed checkpoint. Safe to
+    run concurrently with another prune.
 
     Raises:
-        TrackingError: If the store does not delete. The message tells what was removed before, and
-            what is left. Where a manifest cannot be deleted, its checkpoint stays as it is.
+        InvalidArgumentError: If the plan is for another run.
+        TrackingError: If the store does not delete. The message names the checkpoints removed
+            before and the remaining files. If a manifest cannot be deleted, its checkpoint stays.
     """
     if plan.run_id != store.run_id:
         raise InvalidArgumentError(
@@ -61,15 +62,15 @@ def remove_planned(store: RunStore, plan: PrunePlan) -> Pruned:
 
 
 def _refresh_pages(store: RunStore, removed: Collection[str]) -> None:
-    """Have MLflow's pages show what there is."""
+    """Update MLflow's pages after checkpoints were removed."""
     logged_models.remove(store, removed)
-    left = sorted(index.read(store).values(), key=index.by_training)
-    if left:
-        pages.refresh(store, left, best_name(left))
+    remaining = sorted(index.read(store).values(), key=index.by_training)
+    if remaining:
+        pages.refresh(store, remaining, best_name(remaining))
 
 
 def remove(store: RunStore, name: str) -> None:
-    """Remove one checkpoint, whatever it is worth: its manifest first.
+    """Remove one checkpoint unconditionally, its manifest first.
 
     Raises:
         TrackingError: If the store does not delete.
@@ -80,13 +81,13 @@ def remove(store: RunStore, name: str) -> None:
 
 
 def _remove(store: RunStore, name: str, before: list[PlannedCheckpoint]) -> bool:
-    """Remove one checkpoint; return False if it was gone already."""
+    """Remove one checkpoint; return False if it had already been removed."""
     directory = layout.artifact_path(name)
     manifest = f"{directory}/{layout.MANIFEST}"
-    there = _has(store, manifest)
-    if there:
+    existed = store.exists(manifest)
+    if existed:
         failure = _delete(store, manifest)
-        if _has(store, manifest):
+        if store.exists(manifest):
             raise TrackingError(
                 f"The artifact store does not delete: {manifest} of run {store.run_id} is still "
                 f"there{_because(failure)}. The checkpoint {name} is left whole. "
@@ -94,25 +95,22 @@ def _remove(store: RunStore, name: str, before: list[PlannedCheckpoint]) -> bool
             ) from failure
     failure = None
     fingerprint = f"{directory}/{layout.FINGERPRINT}"
-    # The fingerprint last: by it, another prune knows what is left if this one breaks off.
+    # The fingerprint last, because it marks leftovers for another prune if this one is aborted.
     for item in sorted(store.walk(directory), key=lambda item: item.path == fingerprint):
         failure = _delete(store, item.path) or failure
-    # Where a store has directories. Elsewhere the name is a prefix, and perhaps another's too.
-    if _has(store, directory):
+    # Only if the store has directories: otherwise the path is a prefix that others may share.
+    if store.exists(directory):
         failure = _delete(store, directory) or failure
-    if left := list(store.walk(directory)):
-        raise TrackingError(_leftovers(store, name, left, failure, before)) from failure
-    return there
-
-
-def _has(store: RunStore, path: str) -> bool:
-    return any(item.path == path for item in store.list(path.rpartition("/")[0]))
+    if remaining := list(store.walk(directory)):
+        message = _leftovers_message(store, name, remaining, failure, before)
+        raise TrackingError(message) from failure
+    return existed
 
 
 def _delete(store: RunStore, path: str) -> TrackingError | None:
-    """Try to delete, and return why it failed.
+    """Try to delete a file or directory; return the error if that fails.
 
-    A failure tells little: what another prune deleted a moment ago fails too. The listing tells.
+    List it to see whether it still exists: the error may mean that another prune deleted it.
     """
     try:
         store.delete(path)
@@ -123,17 +121,17 @@ def _delete(store: RunStore, path: str) -> TrackingError | None:
     return None
 
 
-def _leftovers(
+def _leftovers_message(
     store: RunStore,
     name: str,
-    left: list[StoredFile],
+    files: list[StoredFile],
     failure: TrackingError | None,
     before: list[PlannedCheckpoint],
 ) -> str:
-    count = "1 file" if len(left) == 1 else f"{len(left)} files"
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
     return (
         f"The artifact store deleted the manifest of {name}, so it is no checkpoint any more, but "
-        f"not {count} of it, such as {left[0].path}{_because(failure)}. {_so_far(before)} Delete "
+        f"not {count} of it, such as {files[0].path}{_because(failure)}. {_so_far(before)} Delete "
         f"the directory {layout.artifact_path(name)} of run {store.run_id} by hand."
     )
 

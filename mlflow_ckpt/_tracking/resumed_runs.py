@@ -1,4 +1,4 @@
-"""Runs that go on from checkpoints of other runs, and runs that go on themselves."""
+"""Lineage of resumed runs: the tags that link a run to the run it continues."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.store import RunStore
 
-# A run's tag is cut beyond 8,000 characters; so many ids of 32 fit.
+# Number of 32-character ids that fit into a tag, which MLflow limits to 8,000 characters.
 _MOST_CHILDREN = 200
 
 
 def lineage_tags(origin: Origin, store: RunStore) -> dict[str, str]:
-    """Return the tags of a run that goes on from another one's checkpoint."""
+    """Return the lineage tags of a run that continues another run's checkpoint."""
     if origin.run_id == store.run_id:
         return {}
-    new = {tags.RESUMED_FROM: str(origin)}
+    values = {tags.RESUMED_FROM: str(origin)}
     if origin.tracking_uri == store.tracking_uri:
-        new[tags.PARENT_RUN] = origin.run_id
-    return new
+        values[tags.PARENT_RUN] = origin.run_id
+    return values
 
 
 def tag_parent(store: RunStore, origin: Origin) -> None:
-    """Note in the run that a training came from where it goes on.
+    """Add a run to the tag of its parent that lists its children.
 
-    The child's own tag is what counts: two children that are noted at the same moment may lose one.
+    Not atomic: of two simultaneous children one may be lost. The child's own tag is authoritative.
 
     Raises:
         TrackingError: If the server fails.
@@ -38,66 +38,66 @@ def tag_parent(store: RunStore, origin: Origin) -> None:
     if origin.tracking_uri != store.tracking_uri:
         return
     parent = RunStore(origin.run_id, store.tracking_uri)
-    known = parent.run.data.tags.get(tags.RESUMED_BY, "").split()
-    if store.run_id not in known:
-        children = [*known, store.run_id][-_MOST_CHILDREN:]
+    children = parent.run.data.tags.get(tags.RESUMED_BY, "").split()
+    if store.run_id not in children:
+        children = [*children, store.run_id][-_MOST_CHILDREN:]
         parent.set_tags({tags.RESUMED_BY: " ".join(children)})
 
 
 def children_of(store: RunStore) -> dict[str, str]:
-    """Return the runs that go on from a run: the checkpoint's name by the run's id.
+    """Return the runs that continue a run: checkpoint names by run id.
 
     Raises:
         TrackingError: If the server fails.
     """
-    with store.asking("find the runs that go on from this one") as client:
-        found = client.search_runs(
+    with store.client_to("find the runs that go on from this one") as client:
+        runs = client.search_runs(
             [store.run.info.experiment_id],
             filter_string=f"tags.`{tags.RESUMED_FROM}` LIKE '{store.run_id}/%'",
             order_by=["attributes.start_time ASC"],
         )
     return {
         run.info.run_id: run.data.tags[tags.RESUMED_FROM].rpartition("/")[2]
-        for run in found
+        for run in runs
         if run.info.run_id != store.run_id
     }
 
 
 def ancestors_of(store: RunStore) -> list[tuple[str, str]]:
-    """Return what a run goes on from, nearest first: run ids and names of checkpoints.
+    """Return the checkpoints that a run continues, nearest first, as run ids and names.
 
-    A run that was deleted ends the list.
+    The list ends at a deleted run.
 
     Raises:
         TrackingError: If the server fails.
     """
-    found: list[tuple[str, str]] = []
+    ancestors: list[tuple[str, str]] = []
     run_id, run_tags = store.run_id, store.run.data.tags
     while tags.RESUMED_FROM in run_tags:
         parent, _, name = run_tags[tags.RESUMED_FROM].rpartition("/")
-        if parent in {run_id, store.run_id, *(each for each, _ in found)}:
+        if parent in {run_id, store.run_id, *(ancestor for ancestor, _ in ancestors)}:
             break
-        found.append((parent, name))
+        ancestors.append((parent, name))
         run_id = parent
         try:
             run_tags = RunStore(parent, store.tracking_uri).run.data.tags
         except LookupError:
             break
-    return found
+    return ancestors
 
 
 def logged_steps(store: RunStore, waiting: Iterable[Entry]) -> dict[str, set[int]]:
-    """Return the steps at which a run has values of each metric, or will have them.
+    """Return the steps of a run's metrics by name, including those waiting in the spool.
 
     Args:
         store: The run.
-        waiting: What is in the spool for it.
+        waiting: The run's entries in the spool.
 
     Raises:
         TrackingError: If the server fails.
     """
     steps: dict[str, set[int]] = {}
-    with store.asking("read the run's metrics") as client:
+    with store.client_to("read the run's metrics") as client:
         for key in store.run.data.metrics:
             history = client.get_metric_history(store.run_id, key)
             steps[key] = {metric.step for metric in history}
@@ -109,19 +109,19 @@ def logged_steps(store: RunStore, waiting: Iterable[Entry]) -> dict[str, set[int
 
 
 def unlogged(
-    metrics: Mapping[str, float], step: int, known: Mapping[str, set[int]]
+    metrics: Mapping[str, float], step: int, logged: Mapping[str, set[int]]
 ) -> dict[str, float]:
-    """Return the metrics that a run does not have at a step."""
-    return {key: value for key, value in metrics.items() if step not in known.get(key, ())}
+    """Return the metrics without those in `logged` (as from `logged_steps`) at the step."""
+    return {key: value for key, value in metrics.items() if step not in logged.get(key, ())}
 
 
 def clear_tag(store: RunStore, tag: str) -> None:
-    """Delete a tag of a run, if it has it.
+    """Delete a tag of a run if it is set.
 
     Raises:
         TrackingError: If the server fails.
     """
     if tag not in store.run.data.tags:
         return
-    with store.asking(f"delete the tag {tag}") as client, suppress(MlflowException):
+    with store.client_to(f"delete the tag {tag}") as client, suppress(MlflowException):
         client.delete_tag(store.run_id, tag)

@@ -1,7 +1,7 @@
-"""The entry point of the scheme `ckpt:`. MLflow loads it while it is itself imported, by whomever.
+"""The entry point of the `ckpt:` scheme, which MLflow loads while it is being imported.
 
-So this module imports nothing: whichever module of this package was imported first, and imports
-MLflow, is not complete yet.
+So this module imports nothing: the module of this package that is importing MLflow at that time is
+only partially initialized.
 """
 
 from __future__ import annotations

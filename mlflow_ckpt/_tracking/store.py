@@ -1,4 +1,4 @@
-"""One MLflow run seen as a place that holds files, metrics and tags."""
+"""Access to one MLflow run: its artifacts, metrics and tags."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
-# Looks at a directory that changes meanwhile, before its listing counts as failed.
-_LOOKS = 5
-# What the server says no to, and will again.
-_REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", _MISSING)
+# Attempts to list a directory, or read a file, that another process is changing.
+_TRIES = 5
+# Error codes of requests that the server would reject again.
+_REJECTED = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", _MISSING)
 _PROBE_SECONDS = 5
-# Of one request: https://mlflow.org/docs/latest/rest-api.html
-_MOST_METRICS = 1000
-# Of a run's page, which MLflow prints where a run ends.
+# Limit per request: https://mlflow.org/docs/latest/rest-api.html
+_METRICS_PER_REQUEST = 1000
+# Keeps MLflow from printing the URL of a run that ends.
 _SILENT = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-# What a proxy says whose server is away.
-_NOT_NOW = (500, 502, 503, 504)
+# Status codes of a proxy whose server is down.
+_UNAVAILABLE = (500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -64,24 +64,29 @@ class StoredFile:
     Attributes:
         path: Run-relative POSIX path.
         is_dir: Whether it is a directory.
-        size: Bytes; None for a directory, or where the store does not tell.
+        size: Bytes; None for a directory, or if the store does not report it.
     """
 
     path: str
     is_dir: bool
     size: int | None
 
+    @property
+    def name(self) -> str:
+        """The last component of the path."""
+        return self.path.rpartition("/")[2]
+
 
 class RunStore:
     """One run of a tracking server, and its artifacts.
 
-    Every method raises `RunNotFoundError`, `TrackingUnavailableError` or `TrackingError` where the
-    server does.
+    Every method raises `RunNotFoundError` if the run does not exist, `TrackingUnavailableError` if
+    the server does not answer, and `TrackingError` if it fails.
 
     Attributes:
         run_id: The run.
-        tracking_uri: Where the server is.
-        others_log: Whether MLflow's own callback logs the metrics, which come when they come.
+        tracking_uri: URI of the tracking server.
+        others_log: Whether MLflow's own callback logs the metrics, which may arrive late.
     """
 
     def __init__(self, run_id: str, tracking_uri: str | None = None) -> None:
@@ -90,12 +95,12 @@ class RunStore:
         _refuse_missing_database(tracking_uri or mlflow.get_tracking_uri())
         with self._translated("open the tracking store"):
             self._client = MlflowClient(tracking_uri=tracking_uri)
-        # What is kept for later must not depend on the directory that this process works in.
+        # Absolute, because the spool keeps it for processes in other working directories.
         self.tracking_uri = _absolute(self._client.tracking_uri)
 
     @cached_property
     def run(self) -> Run:
-        """The run as the server describes it, fetched once."""
+        """The run, fetched once and cached."""
         with self._translated("find the run"):
             try:
                 return self._client.get_run(self.run_id)
@@ -110,13 +115,13 @@ class RunStore:
                 ) from error
 
     def current_run(self) -> Run:
-        """Return the run as it is now, fetched anew."""
+        """Fetch the current state of the run."""
         with self._translated("find the run"):
             return self._client.get_run(self.run_id)
 
     @property
     def artifact_uri(self) -> str:
-        """Where the files are."""
+        """URI of the run's artifacts."""
         return self.run.info.artifact_uri or ""
 
     @cached_property
@@ -128,15 +133,15 @@ class RunStore:
     def list(self, path: str = "") -> list[StoredFile]:
         """List the artifacts directly below `path` (empty if there is no such directory)."""
         with self._translated("list the run's artifacts"):
-            found = self._looked_up(path)
-        return [StoredFile(item.path, bool(item.is_dir), item.file_size) for item in found]
+            files = self._list_with_retries(path)
+        return [StoredFile(file.path, bool(file.is_dir), file.file_size) for file in files]
 
-    def _looked_up(self, path: str) -> Sequence[FileInfo]:
-        # What is deleted while MLflow lists a local directory fails the listing: look again.
-        looking = Retrying(
-            retry=retry_if_exception(_is_passing), stop=stop_after_attempt(_LOOKS), reraise=True
+    def _list_with_retries(self, path: str) -> Sequence[FileInfo]:
+        # MLflow's listing of a local directory fails if a file is deleted meanwhile.
+        retrying = Retrying(
+            retry=retry_if_exception(_is_transient), stop=stop_after_attempt(_TRIES), reraise=True
         )
-        return looking(self._artifacts.list_artifacts, path or None)
+        return retrying(self._artifacts.list_artifacts, path or None)
 
     def walk(self, path: str) -> Iterator[StoredFile]:
         """List the files below `path`, at any depth."""
@@ -155,64 +160,70 @@ class RunStore:
         """Return the bytes of a small file, or None if the run has no such artifact."""
         local = self.local_path(path)
         if local is not None:
-            # MLflow would copy the file first, which takes ten times as long as to read it.
+            # MLflow would copy the file first, which takes ten times as long as reading it.
             with self._translated(f"read {path}"), suppress(FileNotFoundError, NotADirectoryError):
                 return local.read_bytes()
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
             target = Path(directory) / "file"
-            # Another process may be about to put the file there: look again.
-            looking = Retrying(
+            # Retry, because another process may be writing the file.
+            retrying = Retrying(
                 retry=retry_if_exception_type(TrackingError)
                 & retry_if_not_exception_type(TrackingUnavailableError),
-                stop=stop_after_attempt(_LOOKS),
+                stop=stop_after_attempt(_TRIES),
                 reraise=True,
             )
-            return target.read_bytes() if looking(self._download_if_there, path, target) else None
+            exists = retrying(self._download_if_present, path, target)
+            return target.read_bytes() if exists else None
 
-    def _download_if_there(self, path: str, target: Path) -> bool:
+    def _download_if_present(self, path: str, target: Path) -> bool:
         """Download a file; return False if the run has no such artifact."""
         try:
             self.download(path, target)
         except TrackingUnavailableError:
             raise
         except TrackingError:
-            # Stores tell of a missing file in many ways; the listing is reliable.
-            if any(item.path == path for item in self.list(path.rpartition("/")[0])):
+            # Stores report a missing file in many ways; the listing is reliable.
+            if self.exists(path):
                 raise
             return False
         return True
 
+    def exists(self, path: str) -> bool:
+        """Whether the run has an artifact, by listing its directory."""
+        return any(item.path == path for item in self.list(path.rpartition("/")[0]))
+
     def local_path(self, path: str) -> Path | None:
-        """Return where an artifact lies on this machine's disk, or None if it lies elsewhere."""
-        given = self.artifact_uri
-        uri = urlsplit(given)
+        """Return the path of an artifact on this machine's disk, or None if it is elsewhere."""
+        uri = urlsplit(self.artifact_uri)
         if uri.scheme == "file" and uri.netloc in ("", "localhost"):
             return Path(url2pathname(uri.path)) / path
-        return Path(given) / path if given and not uri.scheme else None
+        is_path = self.artifact_uri and not uri.scheme
+        return Path(self.artifact_uri) / path if is_path else None
 
     def known_local_path(self, path: str) -> Path | None:
-        """Return the same without asking the server: None too if it has not told of the run yet."""
+        """Return `local_path` if the run has already been fetched, else None."""
         return self.local_path(path) if "run" in self.__dict__ else None
 
     def answers(self) -> bool:
-        """Whether the tracking server can be reached, told quickly; True where there is none.
+        """Whether the tracking server is reachable, tested quickly; True for a local store.
 
-        MLflow's own calls try for four minutes before they say that a server does not answer.
+        MLflow's own calls retry for four minutes before they fail.
         """
         if urlsplit(self.tracking_uri).scheme not in ("http", "https"):
             return True
         try:
-            answer = requests.get(f"{self.tracking_uri.rstrip('/')}/health", timeout=_PROBE_SECONDS)
+            url = f"{self.tracking_uri.rstrip('/')}/health"
+            response = requests.get(url, timeout=_PROBE_SECONDS)
         except requests.exceptions.SSLError:
-            return True  # it is there; whether its certificate is trusted is MLflow's affair
+            return True  # reachable; MLflow checks whether its certificate is trusted
         except (requests.ConnectionError, requests.Timeout):
             return False
         except requests.RequestException:
-            return True  # something is there, and MLflow will say what
-        return answer.status_code not in _NOT_NOW
+            return True  # reachable; MLflow will report the error
+        return response.status_code not in _UNAVAILABLE
 
     def require_answer(self) -> None:
-        """Raise TrackingUnavailableError at once if the server cannot be reached."""
+        """Raise TrackingUnavailableError immediately if the server is not reachable."""
         if not self.answers():
             raise TrackingUnavailableError(
                 f"The tracking server at {self.tracking_uri} does not answer."
@@ -235,7 +246,7 @@ class RunStore:
         """Search the run's LoggedModels.
 
         Args:
-            condition: Further condition, in MLflow's filter syntax.
+            condition: An additional condition, in MLflow's filter syntax.
         """
         conditions = [f"source_run_id = '{self.run_id}'", *([condition] if condition else [])]
 
@@ -250,12 +261,12 @@ class RunStore:
         return paged(page)
 
     def delete(self, path: str) -> None:
-        """Delete one file; a store that cannot may do nothing, so list again."""
+        """Delete one file. A store without deletion may ignore this, so list again to check."""
         with self._translated(f"delete {path}"):
             self._artifacts.delete_artifacts(path)  # type: ignore[no-untyped-call]
 
     def log_metrics(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
-        """Log metrics at one step, in as few requests as MLflow takes.
+        """Log metrics at one step, in as few requests as MLflow allows.
 
         Args:
             metrics: Values by name.
@@ -264,9 +275,9 @@ class RunStore:
         """
         entities = [Metric(key, value, timestamp, step) for key, value in metrics.items()]
         with self._translated("log metrics"):
-            for start in range(0, len(entities), _MOST_METRICS):
-                some = entities[start : start + _MOST_METRICS]
-                self._client.log_batch(self.run_id, metrics=some)
+            for start in range(0, len(entities), _METRICS_PER_REQUEST):
+                batch = entities[start : start + _METRICS_PER_REQUEST]
+                self._client.log_batch(self.run_id, metrics=batch)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run, in one request."""
@@ -286,17 +297,18 @@ class RunStore:
             self._client.set_terminated(self.run_id, status, end_time=timestamp)
 
     @contextmanager
-    def asking(self, doing: str) -> Iterator[MlflowClient]:
-        """Give MLflow's client for what this class has no method for, its errors translated.
+    def client_to(self, action: str) -> Iterator[MlflowClient]:
+        """Yield MLflow's client for other requests, and translate its errors.
 
         Args:
-            doing: What it is for, to finish the sentence "MLflow could not …".
+            action: The purpose, which completes the message "MLflow could not …".
         """
-        with self._translated(doing):
+        with self._translated(action):
             yield self._client
 
     @contextmanager
-    def _translated(self, doing: str) -> Iterator[None]:
+    def _translated(self, action: str) -> Iterator[None]:
+        """Translate errors of MLflow and of artifact stores into those of this package."""
         where = getattr(self, "tracking_uri", None) or "the tracking URI"
         try:
             yield
@@ -305,29 +317,28 @@ class RunStore:
             if status := mlflow_private.error_response(error):
                 text = f"the server answers with error {status}."
             elif mlflow_private.is_unanswered(error):
-                raise _unavailable(where, doing) from error
-            kind = RequestRefusedError if error.error_code in _REFUSALS else TrackingError
-            raise kind(f"MLflow could not {doing} at {where}: {text}") from error
+                raise _unavailable(where, action) from error
+            kind = RequestRefusedError if error.error_code in _REJECTED else TrackingError
+            raise kind(f"MLflow could not {action} at {where}: {text}") from error
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise _unavailable(where, doing) from error
+            raise _unavailable(where, action) from error
         except MlflowCkptError:
             raise
         except Exception as error:
-            # An artifact store is a plugin with a client library of its own: anything may come.
-            raise TrackingError(
-                f"MLflow could not {doing} at {where}: {type(error).__name__}: {_first_line(error)}"
-            ) from error
+            # An artifact store is a plugin with its own client library, which may raise anything.
+            reason = f"{type(error).__name__}: {_first_line(error)}"
+            raise TrackingError(f"MLflow could not {action} at {where}: {reason}") from error
 
 
 @contextmanager
-def asking(doing: str, tracking_uri: str | None = None) -> Iterator[MlflowClient]:
-    """Give MLflow's client for what concerns no run, its errors translated.
+def client_to(action: str, tracking_uri: str | None = None) -> Iterator[MlflowClient]:
+    """Yield MLflow's client for requests that concern no run, and translate its errors.
 
     Args:
-        doing: What it is for, to finish the sentence "MLflow could not …".
+        action: The purpose, which completes the message "MLflow could not …".
         tracking_uri: The tracking server; MLflow's current one if None.
     """
-    with RunStore("", tracking_uri).asking(doing) as client:
+    with RunStore("", tracking_uri).client_to(action) as client:
         yield client
 
 
@@ -335,7 +346,7 @@ def paged(page: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
     """Yield the items of all pages of a search.
 
     Args:
-        page: Searches, given the token of the page; None for the first.
+        page: Fetches one page by its token; None for the first page.
     """
     token: str | None = None
     while True:
@@ -347,7 +358,7 @@ def paged(page: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
 
 
 def _refuse_missing_database(uri: str) -> None:
-    """Raise rather than let MLflow create an empty database where the user meant another."""
+    """Raise if an SQLite database does not exist, which MLflow would create empty."""
     prefix = "sqlite:///"
     path = Path(uri.removeprefix(prefix).partition("?")[0])
     if uri.startswith(prefix) and path.name not in ("", ":memory:") and not path.exists():
@@ -357,7 +368,7 @@ def _refuse_missing_database(uri: str) -> None:
         )
 
 
-def _is_passing(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     return isinstance(error, FileNotFoundError) or (
         isinstance(error, Exception) and mlflow_private.is_vanished_directory(error)
     )
@@ -371,13 +382,14 @@ def _absolute(uri: str) -> str:
     return f"{prefix}{Path(file).absolute()}{mark}{query}"
 
 
-def _unavailable(where: str, doing: str) -> TrackingUnavailableError:
+def _unavailable(where: str, action: str) -> TrackingUnavailableError:
     return TrackingUnavailableError(
-        f"The tracking server at {where} does not answer (tried to {doing}). "
+        f"The tracking server at {where} does not answer (tried to {action}). "
         "Check that it runs, and the URI (--tracking-uri, MLFLOW_TRACKING_URI)."
     )
 
 
 def _first_line(error: Exception) -> str:
+    """Return at most 300 characters of the first line. Unlike `text.first_line`, adds no stop."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

@@ -30,5 +30,5 @@ GIT_COMMIT = "mlflow.source.git.commit"
 PROJECT_ENTRY_POINT = "mlflow.project.entryPoint"
 PROJECT_ENVIRONMENT = "mlflow.project.env"
 EXPERIMENT_KIND = "mlflow.experimentKind"
-# What MLflow 2 left in a run for each logged model.
+# Lists the logged models of a run; set by MLflow 2.
 LOG_MODEL_HISTORY = "mlflow.log-model.history"

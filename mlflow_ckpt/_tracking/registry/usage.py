@@ -1,4 +1,4 @@
-"""Which checkpoints of a run the model registry uses."""
+"""Finds the checkpoints of a run that registered model versions use."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _PAGE = 1000
 
 
 def registered(store: RunStore, names: Collection[str]) -> dict[str, list[str]]:
-    """Tell which of a run's checkpoints registered model versions use, and which versions.
+    """Return the checkpoints of a run that registered model versions use, with the versions.
 
-    What cannot be told counts as used: a version of the run's whole `checkpoints/` directory, or of
-    a LoggedModel that is gone, uses them all. A LoggedModel without a tag of ours keeps its files
-    to itself, as `mlflow.keras.log_model` made it, and uses none.
+    In doubt, a checkpoint counts as used: a version of the whole `checkpoints/` directory, or of a
+    deleted LoggedModel, uses all of them. A LoggedModel without our tags has its own files, as
+    `mlflow.keras.log_model` creates it, and uses none.
 
     Args:
         store: The run.
-        names: Its checkpoints.
+        names: The names of its checkpoints.
 
     Returns:
-        For each checkpoint in use, its versions in words: `"NAME version 3"`.
+        By name of a used checkpoint, its versions as phrases: `"NAME version 3"`.
 
     Raises:
-        TrackingError: If the registry cannot be asked.
+        TrackingError: If the registry cannot be queried.
     """
     uses: dict[str, list[str]] = {}
     for version in _versions(store):
@@ -53,12 +53,12 @@ def registered(store: RunStore, names: Collection[str]) -> dict[str, list[str]]:
 
 
 def checkpoints_at(location: str, run_id: str, names: frozenset[str]) -> frozenset[str]:
-    """Return the checkpoints of a run that lie at a location, or that it lies in.
+    """Return the checkpoints of a run that a location contains or is part of.
 
     Args:
-        location: A path or URI, of whatever scheme: `runs:/`, `mlflow-artifacts:/`, `s3://`.
-        run_id: The run; MLflow has its id as a part of every location of its artifacts.
-        names: All checkpoints of the run, for a location that holds them all.
+        location: A path or URI of any scheme: `runs:/`, `mlflow-artifacts:/`, `s3://`.
+        run_id: The run, whose id is a component of every location of its artifacts.
+        names: All checkpoints of the run, returned for a location that contains them all.
     """
     if location.startswith(SCHEME):
         return _checkpoints_of_uri(location, run_id, names)
@@ -81,22 +81,22 @@ def _checkpoints_of_uri(uri: str, run_id: str, names: frozenset[str]) -> frozens
     except SelectorError:
         return names
     name = reference.selector.name
-    # `latest` and `best` are kept whoever uses them.
+    # `latest` and `best` are always kept.
     return frozenset({str(name)}) if name and reference.run_id == run_id else frozenset()
 
 
 def _versions(store: RunStore) -> list[ModelVersion]:
-    """Find the versions made from the run: those that say so, and those whose source does."""
-    found: dict[tuple[str, int], ModelVersion] = {}
+    """Return the versions created from the run, by their run id or their source."""
+    versions: dict[tuple[str, int], ModelVersion] = {}
     for condition in (f"run_id = '{store.run_id}'", f"source_path LIKE '%{store.run_id}%'"):
         for version in _search(store, condition):
-            found[version.name, int(version.version)] = version
-    return [found[key] for key in sorted(found)]
+            versions[version.name, int(version.version)] = version
+    return [versions[key] for key in sorted(versions)]
 
 
 def _search(store: RunStore, condition: str) -> Iterator[ModelVersion]:
     def page(token: str | None) -> PagedList[ModelVersion]:
-        with store.asking("search the model registry") as client:
+        with store.client_to("search the model registry") as client:
             return client.search_model_versions(condition, max_results=_PAGE, page_token=token)
 
     return paged(page)
@@ -106,8 +106,8 @@ def _used_by(version: ModelVersion, store: RunStore, names: frozenset[str]) -> f
     source = version.source or ""
     used = checkpoints_at(source, store.run_id, names)
     if source.startswith("models:"):
-        # A copy of another version, or a LoggedModel: the registry resolved it when it was made.
-        with store.asking("find the files of a registered model") as client:
+        # A copy of another version, or a LoggedModel, which the registry resolved on creation.
+        with store.client_to("find the files of a registered model") as client:
             location = client.get_model_version_download_uri(version.name, version.version)
         used |= checkpoints_at(location or "", store.run_id, names)
     match = _LOGGED_MODEL.fullmatch(source)
@@ -116,21 +116,21 @@ def _used_by(version: ModelVersion, store: RunStore, names: frozenset[str]) -> f
 
 
 def _used_by_logged_model(model_id: str, store: RunStore, names: frozenset[str]) -> frozenset[str]:
-    """Return the checkpoints that a LoggedModel of ours names in its tags."""
-    logged = _logged_model(model_id, store)
-    if logged is None:
+    """Return the checkpoints that the tags of a LoggedModel name."""
+    model = _logged_model(model_id, store)
+    if model is None:
         return names
-    values = [value for key, value in logged.tags.items() if key.startswith(tags.PREFIX)]
-    ours = logged.source_run_id == store.run_id
+    values = [value for key, value in model.tags.items() if key.startswith(tags.PREFIX)]
+    of_run = model.source_run_id == store.run_id
     last_parts = [value.rpartition("/")[2] for value in values]
-    named = frozenset(part for part in last_parts if ours and CheckpointName.parse(part))
+    named = frozenset(part for part in last_parts if of_run and CheckpointName.parse(part))
     for value in values:
         named |= checkpoints_at(value, store.run_id, names)
-    return names if ours and values and not named else named
+    return names if of_run and values and not named else named
 
 
 def _logged_model(model_id: str, store: RunStore) -> LoggedModel | None:
-    with store.asking("find the logged model of a registered model") as client:
+    with store.client_to("find the logged model of a registered model") as client:
         try:
             return client.get_logged_model(model_id)
         except MlflowException as error:

@@ -1,1 +1,1 @@
-"""What the tracking server has not confirmed yet: on this machine's disk, and on its way."""
+"""The spool on this machine's disk, and the upload of its entries."""

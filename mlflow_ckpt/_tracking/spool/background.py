@@ -1,4 +1,4 @@
-"""A daemon thread that works while there is work."""
+"""A daemon thread that processes queued work."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 
 
 class BackgroundThread(ABC):
-    """Starts a thread when there is work, and ends it once it is closed and the work is done.
+    """Starts a thread when there is work, and ends it when it is closed and the work is done.
 
-    The thread is a daemon: Python joins others before it runs what `atexit` holds. Subclasses keep
-    their work behind `_changed`, and call `_wake` with that condition held.
+    The thread is a daemon, because Python joins other threads before it runs `atexit` handlers.
+    Subclasses guard their work with `_changed`, and call `_wake` while holding it.
 
     Args:
         name: The thread's name, as debuggers show it.
@@ -23,13 +23,13 @@ class BackgroundThread(ABC):
         self._closed = False
 
     def close(self) -> None:
-        """End the thread once its work is done. Returns at once; new work starts it again."""
+        """End the thread once its work is done. Returns immediately; new work restarts it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def _wake(self) -> bool:
-        """Have the thread look for work; return False if Python is shutting down."""
+        """Wake or start the thread; return False if Python is shutting down."""
         self._closed = False
         self._changed.notify_all()
         if self._thread is not None:
@@ -38,7 +38,7 @@ class BackgroundThread(ABC):
         try:
             thread.start()
         except RuntimeError:
-            return False  # Python starts no more threads
+            return False  # Python no longer starts threads
         self._thread = thread
         self._started()
         return True
@@ -59,7 +59,7 @@ class BackgroundThread(ABC):
 
     @abstractmethod
     def _work(self) -> None:
-        """Do some or all of the work, on the thread."""
+        """Do some or all of the work. Runs on the thread."""
 
     def _started(self) -> None:  # noqa: B027 - a hook
         """Called with `_changed` held when the thread has started."""

@@ -1,4 +1,4 @@
-"""What the spool asks of a disk: that files have reached it, and what is in a directory."""
+"""File system operations of the spool: syncing to disk, and listing directories."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def sync(directory: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Wait until what a directory lists has reached the disk."""
+    """Wait until a directory's list of entries has reached the disk."""
     if os.name == "nt":
-        return  # Windows has no handle of a directory to wait for
+        return  # Windows cannot sync directories
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        # Some network file systems know no such thing, and keep their own order.
+        # Some network file systems do not support it.
         with suppress(OSError):
             os.fsync(descriptor)
     finally:
@@ -32,7 +32,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def subdirectories(directory: Path) -> list[Path]:
-    """Return the directories in a directory, sorted; none where there is no such directory.
+    """Return the sorted subdirectories of a directory; empty if it does not exist.
 
     Raises:
         OutputError: If it cannot be read.
@@ -46,23 +46,23 @@ def subdirectories(directory: Path) -> list[Path]:
 
 
 def files(directory: Path, suffix: str) -> list[Path]:
-    """Return the files in a directory whose names end so; none where there is no such directory."""
+    """Return the sorted files of a directory with a suffix; empty if it does not exist."""
     try:
         return sorted(directory.glob(f"*{suffix}"))
     except FileNotFoundError:
-        return []  # Python's glob means to tell nothing, but the directory may go under it
+        return []  # Python's glob ignores a missing directory, but not one that vanishes
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove a directory that holds nothing."""
+    """Remove a directory if it is empty."""
     try:
         directory.rmdir()
     except OSError:
-        return  # it is not, or another process was quicker
+        return  # not empty, or removed by another process
 
 
 def size_below(directory: Path) -> int:
-    """Return the bytes of all files below a directory; fewer while another process removes it."""
+    """Return the total bytes of the files below a directory, skipping files that vanish."""
     files = (Path(root) / name for root, _, names in os.walk(directory) for name in names)
     return sum(_size(file) for file in files)
 

@@ -1,4 +1,4 @@
-"""Entries of the spool while they are written."""
+"""Entries of the spool that are being written."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class Draft:
     """An entry that is being written.
 
     Attributes:
+        path: Its directory in the spool.
         files: An empty directory for a checkpoint's files.
     """
 
@@ -22,36 +23,36 @@ class Draft:
         self.files = files
 
     def commit(self, **values: Any) -> Entry:
-        """Make it an entry, once all of it has reached the disk.
+        """Turn the draft into an entry once it has reached the disk.
 
         Args:
-            values: Attributes of the entry but its path.
+            values: Attributes of the entry except its path.
         """
         entry = self._describe(values)
         self._rename(entry)
         return entry
 
-    def place(self, goal: Path, **values: Any) -> Entry:
-        """Move the files to their goal in one step, and make the rest an entry that tells of them.
+    def move_to(self, target: Path, **values: Any) -> Entry:
+        """Move the files to their final directory atomically, and turn the draft into an entry.
 
         Args:
-            goal: A directory that does not exist, on the same disk.
-            values: Attributes of the entry but its path.
+            target: A directory that does not exist, on the same disk.
+            values: Attributes of the entry except its path.
 
         Raises:
-            FileExistsError: If the goal exists and holds something.
+            FileExistsError: If the target exists and is not empty.
             OSError: If the disk fails.
         """
         disk.sync(self.files)
-        # Before the move: a sweep makes it an entry if this process dies in between.
+        # Before the move, so that a sweep can complete it if this process dies in between.
         entry = self._describe(values)
         try:
-            self.files.rename(goal)
+            self.files.rename(target)
         except OSError as error:
-            if goal.is_dir():
-                raise FileExistsError(error.errno, error.strerror, str(goal)) from error
+            if target.is_dir():
+                raise FileExistsError(error.errno, error.strerror, str(target)) from error
             raise
-        disk.sync_directory(goal.parent)
+        disk.sync_directory(target.parent)
         self._rename(entry)
         return entry
 

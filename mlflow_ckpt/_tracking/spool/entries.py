@@ -1,4 +1,4 @@
-"""Entries of the spool: what is still to be sent, each in a directory of its own."""
+"""Entries of the spool, one directory per upload."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METRICS = "metrics"
 TAGS = "tags"
 STATUS = "status"
 
-# The directory of a checkpoint's files, and what describes the entry.
+# The directory of a checkpoint's files, and the file that describes the entry.
 FILES = "files"
 DESCRIPTION = "entry.json"
 
@@ -29,20 +29,20 @@ _SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that is still to be sent.
+    """A checkpoint or record that is still to be sent.
 
     Attributes:
         path: Its directory in the spool.
-        kind: `"checkpoint"` (files to upload), `"announcement"` (of a checkpoint that lies in its
-            place already, on local disk), `"metrics"`, `"tags"` or `"status"`.
+        kind: `"checkpoint"` (files to upload), `"announcement"` (of a checkpoint that has been
+            written directly into the run's local artifacts), `"metrics"`, `"tags"` or `"status"`.
         run_id: The run that it belongs to.
-        tracking_uri: The server of that run.
-        name: The checkpoint, such as `epoch_0003`; empty for what is none.
+        tracking_uri: The tracking server of that run.
+        name: The checkpoint's name, such as `epoch_0003`; empty for other kinds.
         metrics: For metrics: values by name.
         step: For metrics: the x axis of MLflow's charts.
-        timestamp: For metrics and a status: milliseconds since the epoch of Unix.
+        timestamp: For metrics and a status: milliseconds since the Unix epoch.
         tags: For tags: values by name.
-        status: For a status: what the run ended as, such as `"KILLED"`.
+        status: For a status: the final status of the run, such as `"KILLED"`.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def token(self) -> str:
-        """What tells this entry from every other, on every machine."""
+        """A globally unique id of the entry."""
         return self.path.name
 
     @property
@@ -68,19 +68,19 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """What a person would call it."""
+        """A readable name."""
         return self.name or (f"metrics of step {self.step}" if self.kind == METRICS else self.kind)
 
     @property
     def size(self) -> int:
-        """Bytes of its files; fewer where another process has sent it and removes it just now."""
+        """Bytes of its files; fewer if another process is removing them."""
         return disk.size_below(self.files)
 
     def manifest(self) -> Manifest:
         """Read the manifest of a checkpoint.
 
         Raises:
-            ManifestError: If it was altered or removed.
+            ManifestError: If it is missing or cannot be read.
         """
         try:
             text = (self.files / layout.MANIFEST).read_bytes()
@@ -108,7 +108,7 @@ class Entry:
 
     @classmethod
     def read(cls, path: Path) -> Entry | None:
-        """Read the entry in a directory; None if it is gone, or none that this version can send."""
+        """Read the entry in a directory; return None if it is missing or unreadable."""
         try:
             content = json.loads((path / DESCRIPTION).read_bytes())
             if content.pop("schema_version") <= _SCHEMA_VERSION:

@@ -1,4 +1,4 @@
-"""Locks of files, which end with the process that holds them."""
+"""File locks, which the operating system releases when their process ends."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-_SECONDS_TO_BEGIN = 10
+_TIMEOUT_SECONDS = 10
 
 
 def take_new(path: Path) -> FileLock:
-    """Take a new lock, and make its directory.
+    """Create a lock and its directory, and acquire it.
 
     Raises:
-        OSError: If the disk is full or cannot be written.
+        OSError: If the disk is full or not writable.
     """
-    # Whoever sends the directory's last entry removes it, perhaps before the lock is in it. The
-    # pause lets them finish: threads of one process else hinder each other many times.
-    beginning = Retrying(
+    # Retry, because the process that sends the directory's last entry removes the directory,
+    # perhaps before the lock is in it. Without a pause, threads would contend many times.
+    retrying = Retrying(
         retry=retry_if_exception_type((FileExistsError, FileNotFoundError)),
-        stop=stop_after_delay(_SECONDS_TO_BEGIN),
+        stop=stop_after_delay(_TIMEOUT_SECONDS),
         wait=wait_fixed(0.001),
         reraise=True,
     )
-    return beginning(_take, path)
+    return retrying(_acquire, path)
 
 
-def _take(path: Path) -> FileLock:
+def _acquire(path: Path) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     lock.acquire()
@@ -36,36 +36,36 @@ def _take(path: Path) -> FileLock:
 
 
 def take_free(path: Path) -> FileLock:
-    """Take a lock at once.
+    """Acquire a lock without waiting.
 
     Raises:
-        Timeout: If somebody holds it.
-        FileNotFoundError: If its directory goes at this moment.
+        Timeout: If the lock is held.
+        FileNotFoundError: If its directory is removed meanwhile.
     """
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
     except FileExistsError as error:
-        # filelock makes the directory first: it was there, and was gone when Python looked again.
+        # filelock creates the directory first; Python raises this if it vanishes meanwhile.
         raise FileNotFoundError(error.errno, "The directory went", str(path.parent)) from error
     return lock
 
 
 def release(lock: FileLock, *, for_good: bool) -> None:
-    """Release a lock; for good, together with its file.
+    """Release a lock, and remove its file if `for_good`.
 
-    The file goes while the lock is held: afterwards it may be another process's lock.
+    The file is removed while the lock is held: afterwards it may be another process's lock.
     """
-    # On Windows, the file cannot go while it is open, and filelock removes it.
+    # On Windows an open file cannot be removed, and filelock removes it on release.
     if for_good and os.name != "nt":
         Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
 
 
 def unlink_if_free(lock_file: Path) -> None:
-    """Remove a lock that nobody holds."""
+    """Remove the file of a lock unless it is held."""
     try:
         lock = take_free(lock_file)
     except (FileNotFoundError, Timeout):
-        return  # its directory went, or somebody holds it
+        return  # its directory was removed, or it is held
     release(lock, for_good=True)

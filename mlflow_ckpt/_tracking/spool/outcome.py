@@ -1,4 +1,4 @@
-"""What became of something that was saved."""
+"""Outcomes of saving and uploading."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mlflow_ckpt._tracking.spool.entries import Entry
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """A checkpoint that is safe on this machine's disk.
+    """A checkpoint that has been written to this machine's disk.
 
     Attributes:
-        manifest: What it contains.
+        manifest: Its manifest.
         fingerprint: Digests and statistics of its tensors.
         best: Whether it was the best when it was saved.
     """
@@ -26,15 +26,15 @@ class SavedCheckpoint:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a checkpoint or record: written, sent, or failed.
+    """The outcome for a checkpoint or record: written, sent, or failed.
 
     Attributes:
-        checkpoint: The checkpoint; None for a record of metrics and tags, for one that was never
-            written, and where an earlier process wrote it.
-        entry: The spool's entry that was sent, or tried; None if it did not come to that.
-        error: What went wrong; None if nothing did.
-        final: Whether what went wrong is not tried again.
-        size: Bytes of the entry's files, where they were counted.
+        checkpoint: The checkpoint; None for a record of metrics and tags, if it was not written,
+            or if an earlier process wrote it.
+        entry: The entry of the spool whose upload was attempted; None if none was.
+        error: The error; None on success.
+        final: Whether the failed operation is not retried.
+        size: Bytes of the entry's files if known, else 0.
     """
 
     checkpoint: SavedCheckpoint | None = None
@@ -45,5 +45,5 @@ class Outcome:
 
     @property
     def sent(self) -> bool:
-        """Whether the run has it now."""
+        """Whether the entry was sent to the run."""
         return self.entry is not None and self.error is None

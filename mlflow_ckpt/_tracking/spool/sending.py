@@ -6,7 +6,7 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.verification import read_manifest, verify_directory
 from mlflow_ckpt._tracking import publishing
-from mlflow_ckpt._tracking.publishing import Progress
+from mlflow_ckpt._tracking.publishing import OnUploaded
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.drafts import Draft
 from mlflow_ckpt._tracking.spool.entries import Entry
@@ -27,33 +27,32 @@ def send(
     spool_: Spool,
     entry: Entry,
     store: RunStore,
-    progress: Progress | None = None,
+    on_uploaded: OnUploaded | None = None,
     *,
     verified: bool = False,
 ) -> Manifest | None:
-    """Send an entry and remove it from the spool. Safe to repeat, and in several processes.
+    """Send an entry and remove it from the spool. Safe to repeat, also from several processes.
 
     Args:
-        spool_: Where the entry is.
+        spool_: The spool that holds the entry.
         entry: The entry.
         store: Its run.
-        progress: Called with the size of each file, in bytes, once it is uploaded.
-        verified: Whether a checkpoint's files are compared with its manifest first: they may have
-            been in the spool for long.
+        on_uploaded: Called with the size of every file, in bytes, once it is uploaded.
+        verified: Whether to verify a checkpoint's files first, for entries that may have been in
+            the spool for long.
 
     Returns:
-        The manifest of the checkpoint that is in its place now; None for metrics and tags, for a
-        checkpoint that was removed before its announcement, and where another process sent the
-        entry.
+        The manifest of the uploaded checkpoint; None for metrics, tags and a status, for a
+        checkpoint that was removed before its announcement, and if another process sent the entry.
 
     Raises:
-        CheckpointBusyError: If another process is sending it, or one of the same name.
+        CheckpointBusyError: If another process is sending it, or a checkpoint of the same name.
         CheckpointExistsError: If the run has another checkpoint of that name. The entry stays.
-        IntegrityError: If the files are not those that were saved. The entry stays.
+        IntegrityError: If the files were damaged or altered. The entry stays.
         TrackingError, NotFoundError: If the server or the store fails. The entry stays.
     """
-    with spool_.locked(entry) as held:
-        if not held:
+    with spool_.locked(entry) as is_locked:
+        if not is_locked:
             raise CheckpointBusyError(
                 f"Another process is sending {entry.label} of run {entry.run_id}.",
                 run_id=entry.run_id,
@@ -63,13 +62,13 @@ def send(
             return None
         if verified and entry.kind == entries.CHECKPOINT:
             verify_directory(entry.files, read_manifest(entry.files)).raise_if_damaged()
-        manifest = deliver(entry, store, progress)
+        manifest = deliver(entry, store, on_uploaded)
         spool_.remove(entry)
         return manifest
 
 
 def send_waiting(store: RunStore) -> None:
-    """Send what this machine's spool holds of a run; warn of what cannot be sent.
+    """Send a run's entries in this machine's spool; warn of those that cannot be sent.
 
     Raises:
         TrackingUnavailableError: If the server does not answer.
@@ -91,21 +90,21 @@ def send_waiting(store: RunStore) -> None:
 
 
 def move_into_run(draft: Draft, store: RunStore, manifest: Manifest) -> Entry | None:
-    """Move a checkpoint that was written beside its goal, on local disk, into its place.
+    """Move a written checkpoint into the run's local artifacts.
 
     Returns:
-        What is still to be sent, its announcement; None if something is in its place, which only an
-        upload file by file can deal with.
+        The announcement to send; None if the target directory exists, which only an upload file by
+        file can handle.
 
     Raises:
         OSError: If the disk fails.
     """
-    goal = store.known_local_path(layout.artifact_path(manifest.name))
-    if goal is None:
+    target = store.known_local_path(layout.artifact_path(manifest.name))
+    if target is None:
         return None
     try:
-        return draft.place(
-            goal,
+        return draft.move_to(
+            target,
             kind=entries.ANNOUNCEMENT,
             run_id=store.run_id,
             tracking_uri=store.tracking_uri,
@@ -115,8 +114,10 @@ def move_into_run(draft: Draft, store: RunStore, manifest: Manifest) -> Entry | 
         return None
 
 
-def deliver(entry: Entry, store: RunStore, progress: Progress | None = None) -> Manifest | None:
-    """Send an entry, and leave the spool alone. Errors and result as in `send`."""
+def deliver(
+    entry: Entry, store: RunStore, on_uploaded: OnUploaded | None = None
+) -> Manifest | None:
+    """Send an entry without changing the spool. Errors and result as in `send`."""
     if entry.kind == entries.METRICS:
         store.log_metrics(entry.metrics, entry.step, entry.timestamp)
         return None
@@ -130,7 +131,9 @@ def deliver(entry: Entry, store: RunStore, progress: Progress | None = None) -> 
         manifest = entry.manifest()
         model_id = logged_models.begin(store, manifest)
         try:
-            publishing.publish(store, entry.files, manifest, token=entry.token, progress=progress)
+            publishing.publish(
+                store, entry.files, manifest, token=entry.token, on_uploaded=on_uploaded
+            )
         except Exception as error:
             if isinstance(error, RequestRefusedError) or not isinstance(error, TrackingError):
                 logged_models.fail(store, manifest, model_id)
@@ -138,7 +141,7 @@ def deliver(entry: Entry, store: RunStore, progress: Progress | None = None) -> 
     else:
         text = store.read(f"{layout.artifact_path(entry.name)}/{layout.MANIFEST}")
         if text is None:
-            return None  # it was removed since it was put there
+            return None  # the checkpoint was removed meanwhile
         manifest = Manifest.from_json(text)
         model_id = logged_models.begin(store, manifest)
     publishing.announce(store, manifest, model_id)

@@ -1,12 +1,12 @@
-"""The spool: what the tracking server has not confirmed yet, on this machine's disk.
+"""The spool: data on this machine's disk that the tracking server has not confirmed yet.
 
-    <spool>/<run id>/<token>/entry.json     what is to be sent, and where to
-    <spool>/<run id>/<token>/files/         a checkpoint's files, the manifest among them
-    <spool>/<run id>/<token>.draft/         the same while it is written
-    <spool>/<run id>/<token>.lock           held by the process that writes or sends it
+    <spool>/<run id>/<token>/entry.json     the entry: content and destination
+    <spool>/<run id>/<token>/files/         a checkpoint's files, including the manifest
+    <spool>/<run id>/<token>.draft/         the same while it is being written
+    <spool>/<run id>/<token>.lock           held by the process that writes or sends the entry
 
-An entry appears by one rename, once everything in it has reached the disk. Locks are the operating
-system's and end with the process, so what a dead process left is told from what a living one does.
+An entry appears by one rename, once all of it has reached the disk. The operating system releases
+the locks of a dead process, which distinguishes its leftovers from entries in use.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ ENVIRONMENT_VARIABLE = "MLFLOW_CKPT_SPOOL"
 
 _DRAFT = ".draft"
 _LOCK = ".lock"
-_PLACE = "place.json"
+_LOCATION = "place.json"
 
 
 class Spool:
     """The spool in one directory.
 
     Args:
-        root: Its directory, made when needed.
+        root: Its directory, created when needed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -50,13 +50,13 @@ class Spool:
 
     @classmethod
     def default(cls) -> Spool:
-        """Return the spool of this machine: `MLFLOW_CKPT_SPOOL`, or in the platform's cache."""
-        given = os.environ.get(ENVIRONMENT_VARIABLE)
-        return cls(Path(given).expanduser().absolute() if given else platform_root())
+        """Return this machine's spool: `MLFLOW_CKPT_SPOOL`, or the platform's cache directory."""
+        root = os.environ.get(ENVIRONMENT_VARIABLE)
+        return cls(Path(root).expanduser().absolute() if root else platform_root())
 
     @classmethod
     def usable(cls) -> tuple[Spool, OSError | None]:
-        """Return a spool that can be written, and why it is not the default one, if it is not."""
+        """Return a writable spool, and the error of the default one if that is not writable."""
         spool = cls.default()
         try:
             spool.root.mkdir(parents=True, exist_ok=True)
@@ -68,15 +68,14 @@ class Spool:
 
     @contextmanager
     def draft(self, run_id: str, *, beside: Path | None = None) -> Iterator[Draft]:
-        """Give a place to write an entry to; what is not committed is removed.
+        """Yield a draft to write an entry to, and remove it unless it is committed.
 
         Args:
-            run_id: The run that it belongs to.
-            beside: Directory, on the disk of the files' goal, to put the files in; in the spool
-                itself if None.
+            run_id: The run that the entry belongs to.
+            beside: Parent directory for the files, on the disk of their target; None for the spool.
 
         Raises:
-            OSError: If the disk is full or cannot be written.
+            OSError: If the disk is full or not writable.
         """
         token = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
         path = self._directory(run_id) / f"{token}{_DRAFT}"
@@ -84,8 +83,8 @@ class Spool:
         lock = locks.take_new(path.with_suffix(_LOCK))
         try:
             path.mkdir()
-            place = {"host": socket.gethostname(), "files": str(files)}
-            (path / _PLACE).write_text(json.dumps(place), encoding="utf-8")
+            location = {"host": socket.gethostname(), "files": str(files)}
+            (path / _LOCATION).write_text(json.dumps(location), encoding="utf-8")
             files.mkdir(parents=True)
             yield Draft(path, files)
         finally:
@@ -98,27 +97,27 @@ class Spool:
 
         Args:
             run_id: The run that it belongs to.
-            values: Its other attributes but the path.
+            values: Its other attributes except the path.
 
         Raises:
-            OSError: If the disk is full or cannot be written.
+            OSError: If the disk is full or not writable.
         """
         with self.draft(run_id) as draft:
             return draft.commit(run_id=run_id, **values)
 
     def entries(self, run_id: str | None = None) -> list[Entry]:
-        """Return what is to be sent, of one run or of all, oldest first within a run."""
+        """Return the entries of one run, or of all, oldest first within a run."""
         runs = [self._directory(run_id)] if run_id is not None else disk.subdirectories(self.root)
         paths = [path for run in runs for path in disk.subdirectories(run) if not path.suffix]
         entries = [entry for path in paths if (entry := Entry.read(path)) is not None]
-        # Ids of two runs may make one directory.
+        # Different run ids may map to one directory.
         return [entry for entry in entries if run_id in (None, entry.run_id)]
 
     @contextmanager
     def locked(self, entry: Entry) -> Iterator[bool]:
-        """Hold an entry while the context lasts: True, or False if another process holds it.
+        """Lock an entry for the duration of the context; yield False if another process holds it.
 
-        An entry that is gone was sent by another process: ask `entry.path.exists()`.
+        Yields True for an entry that another process has sent: check `entry.path.exists()`.
         """
         if not entry.path.exists():
             yield True
@@ -129,29 +128,29 @@ class Spool:
             yield False
             return
         except FileNotFoundError:
-            yield True  # the whole directory went with the entry, this moment
+            yield True  # the run's directory was removed meanwhile
             return
         try:
             yield True
         finally:
-            gone = not entry.path.exists()
-            locks.release(lock, for_good=gone)
-            if gone:
+            sent = not entry.path.exists()
+            locks.release(lock, for_good=sent)
+            if sent:
                 disk.remove_if_empty(entry.path.parent)
 
     def remove(self, entry: Entry) -> None:
-        """Remove an entry that has been sent, in one step; the caller holds it."""
-        doomed = entry.path.with_suffix(_DRAFT)
+        """Remove a sent entry atomically. The caller holds its lock."""
+        draft = entry.path.with_suffix(_DRAFT)
         try:
-            entry.path.rename(doomed)
+            entry.path.rename(draft)
         except FileNotFoundError:
             return
-        shutil.rmtree(doomed, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
     def sweep(self, run_id: str | None = None) -> None:
-        """Remove what processes left behind that died while they wrote.
+        """Remove the drafts of processes that died while writing.
 
-        A checkpoint that such a process moved to its goal is still to be announced.
+        A draft whose files had already been moved to the run becomes an entry, to be announced.
         """
         runs = [self._directory(run_id)] if run_id is not None else disk.subdirectories(self.root)
         for run in runs:
@@ -164,39 +163,39 @@ class Spool:
             disk.remove_if_empty(run)
 
     def _sweep_draft(self, draft: Path) -> None:
-        host, beside = _place_of(draft)
+        host, files = _read_location(draft)
         if host != socket.gethostname():
-            return  # where several machines share a disk, not all of them see each other's locks
+            return  # locks may not work across machines that share a disk
         try:
             lock = locks.take_free(draft.with_suffix(_LOCK))
         except (FileNotFoundError, Timeout):
-            return  # its directory went, or its process lives
+            return  # its directory was removed, or its process is alive
         try:
-            if beside is not None and not beside.exists() and Entry.read(draft) is not None:
+            if files is not None and not files.exists() and Entry.read(draft) is not None:
                 draft.rename(draft.with_suffix(""))
                 return
-            if beside is not None:
-                shutil.rmtree(beside, ignore_errors=True)
+            if files is not None:
+                shutil.rmtree(files, ignore_errors=True)
             shutil.rmtree(draft, ignore_errors=True)
         finally:
             locks.release(lock, for_good=not draft.with_suffix("").exists())
 
     def _directory(self, run_id: str) -> Path:
-        # A run id is the server's affair; a path must not come of it.
+        # The server chooses run ids, so they must not be used as paths unchecked.
         return self.root / re.sub(r"[^\w-]", "_", run_id)
 
 
 def platform_root() -> Path:
-    """Return the directory of the spool where the environment names none."""
+    """Return the default directory of the spool."""
     return platformdirs.user_cache_path("mlflow_ckpt") / "spool"
 
 
-def _place_of(draft: Path) -> tuple[str, Path | None]:
-    """Return the machine that writes a draft, and where its files are if not in the draft."""
+def _read_location(draft: Path) -> tuple[str, Path | None]:
+    """Return the host that writes a draft, and its files' directory if outside the draft."""
     try:
-        place = json.loads((draft / _PLACE).read_bytes())
-        host, files = str(place["host"]), Path(place["files"])
+        location = json.loads((draft / _LOCATION).read_bytes())
+        host, files = str(location["host"]), Path(location["files"])
     except (OSError, LookupError, TypeError, ValueError):
         return socket.gethostname(), None
-    # Written by ourselves, and still: never remove what is not a draft of ours.
+    # Although we wrote the file, never remove a directory that is not a draft of ours.
     return host, files if files.name == f".{draft.stem}" else None

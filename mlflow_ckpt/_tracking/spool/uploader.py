@@ -1,4 +1,4 @@
-"""Sends what is in the spool, in a thread of its own, again and again until the server has it."""
+"""Sends the entries of the spool in a background thread, with retries."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from mlflow_ckpt.errors import RequestRefusedError, TrackingError, TrackingUnava
 
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 30.0
-# A server that answers but takes less than this, in bytes a second, is as good as away.
+# Bytes per second. A server that accepts less counts as unavailable.
 _SLOWEST = 1_000_000
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _PROBE_EVERY_SECONDS = 2.0
-# Not the generator of the `random` module, which tenacity takes its waits from: it may be the
-# training's, and what that trains must not depend on how often the server was asked.
+# Not the `random` module, which tenacity uses: training may use it as well, and its result must not
+# depend on the number of retries.
 _random = secrets.SystemRandom()
 
 
 class Uploader(BackgroundThread):
-    """Sends entries of one run in order, and keeps trying while the server is away.
+    """Sends the entries of one run in order, and retries while the server is unavailable.
 
     Args:
-        spool: Where the entries are.
+        spool: The spool that holds the entries.
         store: The run.
-        after: Called on the uploader's thread when the run has a new checkpoint, such as to remove
+        after: Called on the uploader's thread after a checkpoint was uploaded, such as to remove
             old ones.
     """
 
@@ -56,26 +56,26 @@ class Uploader(BackgroundThread):
         self._current_size = 0
 
     def add(self, entry: Entry) -> None:
-        """Take on an entry, unless that has been done already. Returns at once."""
+        """Queue an entry unless it is queued already. Returns immediately."""
         with self._changed:
             if entry in self._pending:
                 return
             self._pending.append(entry)
-            self._wake()  # where Python is shutting down, `drain` does the work
+            self._wake()  # if Python is shutting down, `drain` sends the entries
 
     def outcomes(self) -> list[Outcome]:
-        """Return what happened since the last call."""
+        """Return the outcomes since the last call."""
         with self._changed:
-            found, self._outcomes = self._outcomes, []
-        return found
+            outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
     @property
     def failure(self) -> Exception | None:
-        """Why the last attempt failed; None if it did not."""
+        """Error of the last attempt; None if it succeeded or nothing is pending."""
         return self._reason if self._pending else None
 
     def pending(self) -> list[Entry]:
-        """Return what is still to be sent."""
+        """Return the entries that are still to be sent."""
         with self._changed:
             return list(self._pending)
 
@@ -86,31 +86,31 @@ class Uploader(BackgroundThread):
         limit: float | None = None,
         unless: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Wait until everything has been sent.
+        """Wait until all entries have been sent.
 
         Args:
             patience: Seconds to wait for a server that does not answer, or makes no progress.
-            limit: Seconds to wait in all; as long as there is progress if None.
-            unless: Tells, asked again and again, that there is a reason to wait no longer.
+            limit: Total seconds to wait; None to wait while there is progress.
+            unless: Polled while waiting; stop waiting once it returns True.
 
         Returns:
-            Whether nothing is left.
+            Whether all entries have been sent.
         """
         if self._thread is None and self.pending():
             with suppress(TrackingError):
-                self._round()
+                self._send_pending()
             return not self.pending()
         self._last_progress = time.monotonic()
         deadlines = _Deadlines(self._store, patience, limit, unless)
         polling = Retrying(
             retry=retry_if_result(lambda drained: drained is None),
-            wait=wait_fixed(_LOOK_SECONDS),
+            wait=wait_fixed(_POLL_SECONDS),
             sleep=self._wait_until_drained,
         )
         return bool(polling(lambda: self._is_drained(deadlines)))
 
     def _is_drained(self, deadlines: _Deadlines) -> bool | None:
-        """Return whether nothing is left; None if it is too early to give up."""
+        """Return whether all entries have been sent; None to keep waiting."""
         with self._changed:
             self._hurried = True
             self._changed.notify_all()
@@ -131,21 +131,21 @@ class Uploader(BackgroundThread):
         retrying = Retrying(
             retry=retry_if_exception_type(TrackingError), wait=_backoff, sleep=self._pause
         )
-        retrying(self._round)
+        retrying(self._send_pending)
 
     def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt; while somebody waits for the end, not for long."""
+        """Wait before the next attempt, but only briefly while `drain` is waiting."""
         with self._changed:
             self._changed.wait_for(lambda: self._hurried, seconds)
         if self._hurried:
             time.sleep(min(seconds, _FIRST_WAIT_SECONDS))
             self._hurried = False
 
-    def _round(self) -> None:
-        """Try once to send everything.
+    def _send_pending(self) -> None:
+        """Try once to send all entries.
 
         Raises:
-            TrackingError: If something is left that the next attempt may send.
+            TrackingError: If entries remain that the next attempt may send.
         """
         failure: TrackingError | None = None
         for entry in self.pending():
@@ -154,11 +154,11 @@ class Uploader(BackgroundThread):
             except RequestRefusedError as error:
                 self._settle(entry, Outcome(entry=entry, error=error))
             except TrackingError as error:
-                self._note(Outcome(entry=entry, error=error, final=False))
+                self._record_failure(Outcome(entry=entry, error=error, final=False))
                 failure = error
                 if isinstance(error, TrackingUnavailableError):
                     break
-            except Exception as error:  # noqa: BLE001 - told on the training thread, see outcomes
+            except Exception as error:  # noqa: BLE001 - shown on the training thread, see `outcomes`
                 self._settle(entry, Outcome(entry=entry, error=error))
             else:
                 self._settle(entry, Outcome(entry=entry))
@@ -168,18 +168,18 @@ class Uploader(BackgroundThread):
     def _send(self, entry: Entry) -> None:
         self._current_size = entry.size
         self._store.require_answer()
-        manifest = sending.send(self._spool, entry, self._store, self._progress)
+        manifest = sending.send(self._spool, entry, self._store, self._on_uploaded)
         self._failure = None
-        self._progress(0)
+        self._on_uploaded(0)
         if manifest is not None and self._after is not None:
             self._after(manifest)
 
-    def _progress(self, _: int) -> None:
+    def _on_uploaded(self, _: int) -> None:
         self._last_progress = time.monotonic()
 
-    def _note(self, outcome: Outcome) -> None:
+    def _record_failure(self, outcome: Outcome) -> None:
         with self._changed:
-            # Once an outage is enough: nobody wants to read of each attempt.
+            # One outcome per outage, not per attempt.
             if self._failure is None:
                 self._outcomes.append(outcome)
             self._failure = self._reason = outcome.error
@@ -192,7 +192,7 @@ class Uploader(BackgroundThread):
 
 
 class _Deadlines:
-    """When to stop waiting for uploads. Arguments as in `Uploader.drain`."""
+    """Decides when to stop waiting for uploads. Arguments as in `Uploader.drain`."""
 
     def __init__(
         self,
@@ -206,27 +206,27 @@ class _Deadlines:
         self._unless = unless
         self._started = self._next_probe = time.monotonic()
         self._end = math.inf if limit is None else self._started + limit
-        self._away_since: float | None = None
+        self._unavailable_since: float | None = None
 
     def passed(self, last_progress: float, *, failed: bool) -> bool:
         """Whether to stop waiting.
 
         Args:
-            last_progress: When there was progress, or had to be, on the monotonic clock in seconds.
-            failed: Whether the last attempt to send something failed.
+            last_progress: Time of the last, or next expected, progress in monotonic seconds.
+            failed: Whether the last attempt to send an entry failed.
         """
         now = time.monotonic()
         if self._unless() or now > self._end:
             return True
         if now >= self._next_probe:
-            away = failed or not self._store.answers()
-            self._away_since = (self._away_since or now) if away else None
+            unavailable = failed or not self._store.answers()
+            self._unavailable_since = (self._unavailable_since or now) if unavailable else None
             self._next_probe = time.monotonic() + _PROBE_EVERY_SECONDS
-        waiting_since = min(last_progress, self._away_since or math.inf)
+        waiting_since = min(last_progress, self._unavailable_since or math.inf)
         return now - waiting_since > self._patience
 
 
 def _backoff(state: RetryCallState) -> float:
-    """Return how long to wait: up to twice as long each time, and not when all others do."""
+    """Return the seconds to wait: exponential backoff with jitter."""
     longest = _FIRST_WAIT_SECONDS * 2.0 ** min(state.attempt_number, 10)
     return _random.uniform(0.0, min(longest, _LONGEST_WAIT_SECONDS))

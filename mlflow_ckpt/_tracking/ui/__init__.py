@@ -1,1 +1,1 @@
-"""What MLflow's own pages show of checkpoints: rows, tables, descriptions."""
+"""Shows checkpoints in MLflow's UI: rows of the Models table, a table, a description."""

@@ -1,7 +1,7 @@
-"""The run's description on MLflow's pages: its best and latest checkpoint, and how to use them.
+"""The run's description in MLflow's UI: its best and latest checkpoint, and how to use them.
 
-A person may write there as well. Ours is a block between two marks; what is outside of it is never
-touched, nor is a block that somebody has edited, and one that was deleted does not come back.
+Users may edit the description as well. Ours is a block between two markers; text outside of it is
+never changed, nor is a block that was edited, and a deleted block is not restored.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 TABLE = layout.artifact_path("index.json")
-# Definitions of links that nothing refers to: no page shows them.
+# Markdown link definitions without references, which are not rendered.
 _BEGIN, _END = "[//]: # (mlflow_ckpt begins)", "[//]: # (mlflow_ckpt ends)"
-# A tag is cut at 8,000 characters.
+# MLflow truncates tags at 8,000 characters.
 _LONGEST = 7_500
 _METRICS = 6
 
 
 def description_tags(manifests: Sequence[Manifest], best: str | None, run: Run) -> dict[str, str]:
-    """Return the tags that bring the description up to date; none if that is not ours to do.
+    """Return the tags that update the description; empty if the user has changed our block.
 
     Args:
-        manifests: Those of all the run's checkpoints, oldest first.
-        best: Name of the best one; None if no metric tells.
-        run: The run as it is now.
+        manifests: The manifests of all checkpoints of the run, oldest first.
+        best: Name of the best checkpoint; None if no metric decides.
+        run: The current state of the run.
     """
     text, written = run.data.tags.get(tags.NOTE, ""), run.data.tags.get(tags.DESCRIPTION)
     block = _block(run.info.run_id, run.info.experiment_id, manifests, best)
@@ -41,9 +41,9 @@ def description_tags(manifests: Sequence[Manifest], best: str | None, run: Run) 
     old, end, after = rest.partition(_END)
     if begin and end:
         if written is not None and written != _digest(old):
-            return {}  # somebody edited it
+            return {}  # the user edited it
     elif written is not None or begin or end:
-        return {}  # somebody deleted it
+        return {}  # the user deleted it
     else:
         before, after = (f"{text.rstrip()}\n\n" if text.strip() else ""), ""
     new = f"{before}{_BEGIN}{block}{_END}{after}"
@@ -60,17 +60,17 @@ def _block(run_id: str, experiment_id: str, manifests: Sequence[Manifest], best:
     latest = manifests[-1]
     shown = [("latest", latest)]
     if best is not None:
-        chosen = next(manifest for manifest in manifests if manifest.name == best)
-        monitor = chosen.monitor or latest.monitor
-        why = f"best {monitor.name}" if monitor is not None else "best"
-        shown.insert(0, (_cell(why), chosen))
-    names = list(dict.fromkeys(name for _, each in shown for name in each.metrics))[:_METRICS]
+        manifest = next(manifest for manifest in manifests if manifest.name == best)
+        monitor = manifest.monitor or latest.monitor
+        role = f"best {monitor.name}" if monitor is not None else "best"
+        shown.insert(0, (_cell(role), manifest))
+    names = list(dict.fromkeys(name for _, m in shown for name in m.metrics))[:_METRICS]
     header = ["", "checkpoint", "epoch", "step", *map(_cell, names), "size"]
     lines = [_row(header), _row(["---"] * len(header))]
-    for why, manifest in shown:
+    for role, manifest in shown:
         values = [f"{manifest.metrics[n]:.4g}" if n in manifest.metrics else "" for n in names]
-        place = [f"`{manifest.name}`", str(manifest.epoch), str(manifest.step)]
-        lines.append(_row([why, *place, *values, decimal(manifest.size)]))
+        position = [f"`{manifest.name}`", str(manifest.epoch), str(manifest.step)]
+        lines.append(_row([role, *position, *values, decimal(manifest.size)]))
     selector = "latest" if best is None else "best"
     served = latest.name if best is None else best
     count = f"{len(manifests)} checkpoint{'' if len(manifests) == 1 else 's'}"
@@ -89,7 +89,7 @@ def _block(run_id: str, experiment_id: str, manifests: Sequence[Manifest], best:
             "--env-manager local",
             "```",
             "",
-            # The pages show model training only to those who switched to it, or come by a link.
+            # The UI shows the Models table only in the model training view, or through a link.
             f"[all checkpoints](#/experiments/{experiment_id}/runs/{run_id}/artifacts/{TABLE}) · "
             f"[Models table](#/experiments/{experiment_id}/models?workflowType=machine_learning)",
             "",
@@ -103,5 +103,5 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return text that cannot break out of its cell of a Markdown table."""
+    """Escape text for a cell of a Markdown table."""
     return "".join(f"\\{c}" if c in "\\|`*_[]<>" else c for c in text.replace("\n", " "))

@@ -1,7 +1,7 @@
-"""A row of MLflow's Models table for each checkpoint: a LoggedModel, with its metrics.
+"""Rows of MLflow's Models table for checkpoints: LoggedModels with metrics.
 
-The row has no files of its own, because MLflow lets nobody choose where they are: its tags say
-which of the run's artifacts it stands for. A server without LoggedModels goes without.
+A row has no files, because MLflow does not let a client choose their location: its tags name the
+run's artifacts that it stands for. On a server without LoggedModels there are no rows.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -27,110 +28,101 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "checkpoint"
 _logger = logging.getLogger(__name__)
-# A database may keep a value less exactly than it was logged.
+# A database may store a value less precisely than it was logged.
 _TOLERANCE = 1e-6
-_WAIT_SECONDS, _LOOK_SECONDS = 5.0, 0.2
+_WAIT_SECONDS, _POLL_SECONDS = 5.0, 0.2
 
 
 def begin(store: RunStore, manifest: Manifest) -> str | None:
-    """Make the row of a checkpoint that is about to be uploaded, unless it is there.
+    """Create the row of a checkpoint that is about to be uploaded, unless it exists.
 
     Returns:
-        The LoggedModel's id; None where the server keeps none.
+        The LoggedModel's id; None if the server has no LoggedModels or fails.
 
     Raises:
         TrackingUnavailableError: If the server does not answer.
     """
-    try:
-        found = next(_rows_of(store, manifest), None)
-        if found is not None:
-            return str(found.model_id)
-        with store.asking("add a row to the Models table") as client:
-            made = client.create_logged_model(
-                store.run.info.experiment_id,
-                name=manifest.name,
-                source_run_id=store.run_id,
-                tags=_tags(manifest),
-                params={"epoch": str(manifest.epoch), "step": str(manifest.step)},
-                model_type=MODEL_TYPE,
-            )
-        return str(made.model_id)
-    except TrackingUnavailableError:
-        raise
-    except TrackingError as error:
-        _tell(store, manifest.name, error)
-        return None
+    row: LoggedModel | None = None
+    with _logged_failures(store, manifest.name):
+        row = next(_rows_of(store, manifest), None) or _create_row(store, manifest)
+    return None if row is None else str(row.model_id)
+
+
+def _create_row(store: RunStore, manifest: Manifest) -> LoggedModel:
+    with store.client_to("add a row to the Models table") as client:
+        return client.create_logged_model(
+            store.run.info.experiment_id,
+            name=manifest.name,
+            source_run_id=store.run_id,
+            tags=_tags(manifest),
+            params={"epoch": str(manifest.epoch), "step": str(manifest.step)},
+            model_type=MODEL_TYPE,
+        )
 
 
 def complete(store: RunStore, manifest: Manifest, model_id: str | None, run: Run) -> None:
-    """Make the row of a checkpoint `READY`, now that its manifest is in the run.
+    """Mark the row of an uploaded checkpoint as `READY`.
 
-    The checkpoint's metrics are linked to the row where the run has them: as those very points, so
-    that no curve has one of them twice, whoever logged them.
+    Links the checkpoint's metrics to the row by their existing points in the run, so that no curve
+    has duplicate points.
 
     Args:
         store: The run.
         manifest: The checkpoint's manifest.
-        model_id: The row; None for none.
-        run: The run as it is now.
+        model_id: The row's id; None without a row.
+        run: The current state of the run.
 
     Raises:
         TrackingUnavailableError: If the server does not answer.
     """
     if model_id is None:
         return
-    try:
-        with store.asking("link a row of the Models table to the run") as client:
-            outputs = run.outputs.model_outputs if run.outputs is not None else []
-            if all(output.model_id != model_id for output in outputs):
-                # The step is what puts the row into the charts of the run's page.
-                output = LoggedModelOutput(model_id, manifest.chart_step)
-                client.log_outputs(store.run_id, [output])
-            # MLflow's file store appends: the curves would have each point twice.
-            appends = urlsplit(store.tracking_uri).scheme in ("", "file")
-            points = [] if appends else _arrived_points(store, manifest, run)
-            if points:
-                linked = [
-                    Metric(p.key, p.value, p.timestamp, p.step, model_id=model_id) for p in points
-                ]
-                client.log_batch(store.run_id, metrics=linked)
-            client.finalize_logged_model(model_id, LoggedModelStatus.READY)
-    except TrackingUnavailableError:
-        raise
-    except TrackingError as error:
-        _tell(store, manifest.name, error)
+    with (
+        _logged_failures(store, manifest.name),
+        store.client_to("link a row of the Models table to the run") as client,
+    ):
+        outputs = run.outputs.model_outputs if run.outputs is not None else []
+        if all(output.model_id != model_id for output in outputs):
+            # The step makes the row appear in the charts of the run's page.
+            output = LoggedModelOutput(model_id, manifest.chart_step)
+            client.log_outputs(store.run_id, [output])
+        # MLflow's file store appends, which would duplicate the points of the curves.
+        appends = urlsplit(store.tracking_uri).scheme in ("", "file")
+        points = [] if appends else _arrived_points(store, manifest, run)
+        if points:
+            linked = [
+                Metric(p.key, p.value, p.timestamp, p.step, model_id=model_id) for p in points
+            ]
+            client.log_batch(store.run_id, metrics=linked)
+        client.finalize_logged_model(model_id, LoggedModelStatus.READY)
 
 
 def fail(store: RunStore, manifest: Manifest, model_id: str | None) -> None:
-    """Make the row of a checkpoint `FAILED` that will never be uploaded."""
+    """Mark the row of a checkpoint that will not be uploaded as `FAILED`."""
     if model_id is None:
         return
     try:
-        with store.asking("mark a row of the Models table as failed") as client:
+        with store.client_to("mark a row of the Models table as failed") as client:
             client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
     except TrackingError as error:
-        _tell(store, manifest.name, error)
+        _log_failure(store, manifest.name, error)
 
 
 def remove(store: RunStore, names: Collection[str]) -> None:
-    """Remove the rows of checkpoints that are no more.
+    """Remove the rows of removed checkpoints.
 
     Raises:
         TrackingUnavailableError: If the server does not answer.
     """
     for name in names:
-        try:
+        with _logged_failures(store, name):
             for row in _rows(store, name):
-                with store.asking("remove a row of the Models table") as client:
+                with store.client_to("remove a row of the Models table") as client:
                     client.delete_logged_model(row.model_id)
-        except TrackingUnavailableError:
-            raise
-        except TrackingError as error:
-            _tell(store, name, error)
 
 
 def _rows(store: RunStore, name: str) -> Iterator[LoggedModel]:
-    """Find the rows of all checkpoints that the run ever had under a name."""
+    """Yield the rows of all checkpoints of a name, including former ones."""
     for row in store.logged_models(f"name = '{name}'"):
         if row.tags.get(tags.ARTIFACT_PATH) == layout.artifact_path(name):
             yield row
@@ -153,37 +145,37 @@ def _tags(manifest: Manifest) -> dict[str, str]:
 
 
 def _arrived_points(store: RunStore, manifest: Manifest, run: Run) -> list[Metric]:
-    """Find the same, and wait a little for what another callback logs in a thread of its own."""
+    """Return `_points`, after a short wait if another callback logs them asynchronously."""
     points = _points(store, manifest, run)
     if not store.others_log or len(points) == len(manifest.metrics):
         return points
-    waiting = Retrying(
+    polling = Retrying(
         retry=retry_if_result(lambda points: len(points) < len(manifest.metrics)),
-        wait=wait_fixed(_LOOK_SECONDS),
+        wait=wait_fixed(_POLL_SECONDS),
         stop=stop_after_delay(_WAIT_SECONDS),
         retry_error_callback=lambda state: state.outcome and state.outcome.result(),
     )
-    return waiting(lambda: _points(store, manifest, store.current_run()))
+    return polling(lambda: _points(store, manifest, store.current_run()))
 
 
 def _points(store: RunStore, manifest: Manifest, run: Run) -> list[Metric]:
-    """Find the points of the run's curves that belong to a checkpoint."""
+    """Return the points of the run's curves that are the metrics of a checkpoint."""
     names = allowed_names(manifest.metrics)
-    # MLflow's own callbacks count the first epoch as step 0.
+    # MLflow's own callbacks log the first epoch at step 0.
     steps = (manifest.epoch, manifest.epoch - 1)
-    newest = mlflow_private.latest_metrics(run)
-    found = []
+    latest = mlflow_private.latest_metrics(run)
+    points: list[Metric] = []
     for name, value in manifest.metrics.items():
         key = names[name]
         if key not in run.data.metrics:
             continue
-        candidates = [newest[key]] if key in newest else []
+        candidates = [latest[key]] if key in latest else []
         if not any(_is_point(point, value, steps) for point in candidates):
-            # The run is further than what is being sent.
-            with store.asking("read a metric's history") as client:
+            # The run has logged later points since.
+            with store.client_to("read a metric's history") as client:
                 candidates = client.get_metric_history(store.run_id, key)
-        found += [point for point in candidates if _is_point(point, value, steps)][:1]
-    return found
+        points += [point for point in candidates if _is_point(point, value, steps)][:1]
+    return points
 
 
 def _is_point(point: Metric, value: float, steps: tuple[int, ...]) -> bool:
@@ -191,12 +183,22 @@ def _is_point(point: Metric, value: float, steps: tuple[int, ...]) -> bool:
         return False
     if math.isnan(value) or math.isnan(point.value):
         return math.isnan(value) and math.isnan(point.value)
-    # Databases keep the largest number they have for infinity.
+    # Databases store infinity as their largest number.
     return math.isinf(value) or math.isclose(point.value, value, rel_tol=_TOLERANCE)
 
 
-def _tell(store: RunStore, name: str, error: TrackingError) -> None:
-    """Log that a row is not up to date, which does not affect the checkpoint."""
+@contextmanager
+def _logged_failures(store: RunStore, name: str) -> Iterator[None]:
+    """Log failures, which do not affect the checkpoint, unless the server does not answer."""
+    try:
+        yield
+    except TrackingUnavailableError:
+        raise
+    except TrackingError as error:
+        _log_failure(store, name, error)
+
+
+def _log_failure(store: RunStore, name: str, error: TrackingError) -> None:
     level = (
         logging.DEBUG if mlflow_private.is_unknown_to_server(error.__cause__) else logging.WARNING
     )

@@ -1,13 +1,14 @@
-"""What MLflow's own pages show of a run's checkpoints: a table, a description, and the right views.
+"""Shows a run's checkpoints on MLflow's pages: a table, a description, and the training view.
 
-None of it is needed to read a checkpoint: where the server refuses it, the log says so.
+Not needed to read checkpoints, so failures are only logged.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlflow_ckpt._format import layout
@@ -29,42 +30,43 @@ _marked: set[tuple[str, str]] = set()
 def page_tags(
     store: RunStore, manifests: Sequence[Manifest], best: str | None, run: Run
 ) -> dict[str, str]:
-    """Bring the table of checkpoints up to date, and return the tags that the pages look for.
+    """Update the table of checkpoints, and return the tags that MLflow's pages read.
 
     Args:
         store: The run.
-        manifests: Those of all its checkpoints, oldest first.
-        best: Name of the best one; None if no metric tells.
-        run: The run as it is now.
+        manifests: The manifests of all checkpoints of the run, oldest first.
+        best: Name of the best checkpoint; None if no metric decides.
+        run: The current state of the run.
 
     Raises:
         TrackingUnavailableError: If the server does not answer.
     """
-    found: dict[str, str] = {}
-    try:
+    updates: dict[str, str] = {}
+    with _logged_failures(store):
         _mark_experiment(store)
         _write_table(store, manifests, best)
-        found |= _table_tag(run)
-        found |= description.description_tags(manifests, best, run)
-    except TrackingUnavailableError:
-        raise
-    except TrackingError as error:
-        _logger.warning(
-            "What MLflow's pages show of run %s is not up to date: %s", store.run_id, error
-        )
-    return found
+        updates |= _table_tag(run)
+        updates |= description.description_tags(manifests, best, run)
+    return updates
 
 
 def refresh(store: RunStore, manifests: Sequence[Manifest], best: str | None) -> None:
-    """Bring everything up to date after checkpoints were removed.
+    """Update the table and the tags after checkpoints were removed.
 
     Raises:
         TrackingUnavailableError: If the server does not answer.
     """
+    with _logged_failures(store):
+        updates = page_tags(store, manifests, best, store.current_run())
+        if updates:
+            store.set_tags(updates)
+
+
+@contextmanager
+def _logged_failures(store: RunStore) -> Iterator[None]:
+    """Log failures as warnings, unless the server does not answer."""
     try:
-        found = page_tags(store, manifests, best, store.current_run())
-        if found:
-            store.set_tags(found)
+        yield
     except TrackingUnavailableError:
         raise
     except TrackingError as error:
@@ -74,14 +76,14 @@ def refresh(store: RunStore, manifests: Sequence[Manifest], best: str | None) ->
 
 
 def _mark_experiment(store: RunStore) -> None:
-    """Have the experiment's page open with the views for training models, once a process.
+    """Make the experiment's page open in the model training view, once per process.
 
-    Where somebody has chosen already, that stays.
+    A view that is already set is kept.
     """
     experiment_id = store.run.info.experiment_id
     if (store.tracking_uri, experiment_id) in _marked:
         return
-    with store.asking("mark the experiment as model training") as client:
+    with store.client_to("mark the experiment as model training") as client:
         experiment = client.get_experiment(experiment_id)
         if not experiment.tags.get(tags.EXPERIMENT_KIND):
             client.set_experiment_tag(experiment_id, tags.EXPERIMENT_KIND, _MODEL_TRAINING)
@@ -89,12 +91,12 @@ def _mark_experiment(store: RunStore) -> None:
 
 
 def _write_table(store: RunStore, manifests: Sequence[Manifest], best: str | None) -> None:
-    """Write the checkpoints in the form of `mlflow.log_table`, which the pages show as a table."""
-    metrics = list(dict.fromkeys(name for each in manifests for name in each.metrics))
+    """Write the checkpoints in the format of `mlflow.log_table`, which MLflow shows as a table."""
+    metrics = list(dict.fromkeys(name for manifest in manifests for name in manifest.metrics))
     columns = ["checkpoint", "epoch", "step", *metrics, "size", "created", "weights", "role", "uri"]
     rows: list[list[Any]] = []
     for manifest in manifests:
-        told = {"best": manifest.name == best, "latest": manifest is manifests[-1]}
+        roles = {"best": manifest.name == best, "latest": manifest is manifests[-1]}
         rows.append(
             [
                 manifest.name,
@@ -104,7 +106,7 @@ def _write_table(store: RunStore, manifests: Sequence[Manifest], best: str | Non
                 manifest.size,
                 manifest.created,
                 str(manifest.weights_digest),
-                ", ".join(word for word, holds in told.items() if holds),
+                ", ".join(role for role, applies in roles.items() if applies),
                 f"runs:/{store.run_id}/{layout.artifact_path(manifest.name)}",
             ]
         )
@@ -113,17 +115,17 @@ def _write_table(store: RunStore, manifests: Sequence[Manifest], best: str | Non
 
 
 def _finite(value: float | None) -> float | None:
-    # What is not finite has no place in JSON, and pandas writes it as null too.
+    # JSON has no infinity or NaN; pandas writes null as well.
     return value if value is not None and abs(value) < float("inf") else None
 
 
 def _table_tag(run: Run) -> dict[str, str]:
-    """Return the tag that tells the pages which artifacts are tables, unless it tells already."""
+    """Return the tag that lists the artifacts that are tables, unless it already includes ours."""
     try:
-        known = json.loads(run.data.tags.get(tags.LOGGED_ARTIFACTS, "[]"))
+        tables = json.loads(run.data.tags.get(tags.LOGGED_ARTIFACTS, "[]"))
     except ValueError:
-        known = []
+        tables = []
     own = {"path": TABLE, "type": "table"}
-    if not isinstance(known, list) or own in known:
+    if not isinstance(tables, list) or own in tables:
         return {}
-    return {tags.LOGGED_ARTIFACTS: json.dumps([*known, own])}
+    return {tags.LOGGED_ARTIFACTS: json.dumps([*tables, own])}

@@ -27,13 +27,7 @@ def _level_of_user() -> int:
 
 @cache
 def mention_untested(library: str, version: str, tested: tuple[str, ...]) -> None:
-    """Log, once per process, that a library's version was not tested with this package.
-
-    Args:
-        library: The library's name.
-        version: The version in use.
-        tested: The tested versions, such as `("3.17", "3.18")`.
-    """
+    """Log, once per process, that a library's version was not tested with this package."""
     if ".".join(version.split(".")[:2]) not in tested:
         logging.getLogger("mlflow_ckpt").warning(
             "This mlflow_ckpt was tested with %s %s, and runs with %s. What has changed in it is "

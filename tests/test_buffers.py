@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import keras
@@ -50,12 +51,12 @@ def test_memory_is_used_again_until_the_tensor_changes_its_shape() -> None:
 def test_reserved_memory_is_what_the_snapshot_uses() -> None:
     model = small_model()
     views = Views()
-    with snapshot.take(model, buffers=views):
+    with closing(snapshot.take(model, buffers=views)):
         pass
     buffers = Buffers()
     buffers.reserve(views.shapes)
     reserved = {name: buffers.copy(name, np.zeros(s, d)) for name, (s, d) in views.shapes.items()}
-    with snapshot.take(model, buffers=buffers) as taken:
+    with closing(snapshot.take(model, buffers=buffers)) as taken:
         arrays = [tensor.array for tensor in taken.tensors]
     assert len(arrays) == len(reserved)
     for array in arrays:
@@ -66,10 +67,10 @@ def test_two_sets_of_buffers_hold_two_moments() -> None:
     model = small_model()
     fit(model, epochs=1)
     one, two = Buffers(), Buffers()
-    with snapshot.take(model, buffers=one) as before:
+    with closing(snapshot.take(model, buffers=one)) as before:
         expected = before.fingerprint()
         fit(model, epochs=1)
-        with snapshot.take(model, buffers=two) as after:
+        with closing(snapshot.take(model, buffers=two)) as after:
             assert before.fingerprint() == expected
             assert after.fingerprint().differing(expected, (WEIGHTS_ROLE,))
 
@@ -77,17 +78,17 @@ def test_two_sets_of_buffers_hold_two_moments() -> None:
 def test_without_the_full_form_the_optimizer_is_not_copied() -> None:
     model = small_model(optimizer="adam")
     fit(model, epochs=1)
-    with snapshot.take(model, full_format=None) as taken:
+    with closing(snapshot.take(model, full_format=None)) as taken:
         assert {tensor.role for tensor in taken.tensors} == {WEIGHTS_ROLE}
         assert taken.step == 4
-    with snapshot.take(model) as taken:
+    with closing(snapshot.take(model)) as taken:
         assert {tensor.role for tensor in taken.tensors} == {WEIGHTS_ROLE, OPTIMIZER_ROLE}
 
 
 def test_the_optimizer_is_left_as_it_was() -> None:
     model = small_model(optimizer="adam")
     before = set(vars(model.optimizer))
-    with snapshot.take(model):
+    with closing(snapshot.take(model)):
         pass
     assert set(vars(model.optimizer)) == before
     assert model.optimizer.save_own_variables.__func__ is (

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,7 +131,7 @@ def test_a_snapshot_is_untouched_by_later_training(tmp_path: Path) -> None:
     model = small_model()
     fit(model, epochs=1)
     expected = mlflow_ckpt.fingerprint(model)
-    with snapshot.take(model) as taken:
+    with closing(snapshot.take(model)) as taken:
         fit(model, epochs=2)
         assert expected.differing(mlflow_ckpt.fingerprint(model), (WEIGHTS_ROLE,)) != []
         write_snapshot.write(taken, tmp_path, epoch=1, forms=("full", "split"), full_format="keras")

@@ -75,11 +75,7 @@ Writer = Callable[[Predictions], None]
 
 
 def is_probabilities(array: Array) -> bool:
-    """Whether each finite row is a distribution over classes, such as a softmax output.
-
-    Args:
-        array: Shape (samples, ...).
-    """
+    """Whether each finite row is a distribution over classes, such as a softmax output."""
     if array.ndim != 2 or array.shape[1] < 2:
         return False
     # A sample with NaN must not change what the others are taken for.

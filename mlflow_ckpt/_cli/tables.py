@@ -10,13 +10,7 @@ from typing import Literal
 def to_text(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()
 ) -> str:
-    """Return a table as lines, each as wide as it needs to be.
-
-    Args:
-        columns: Titles.
-        rows: A cell for each column.
-        right: Positions of right-aligned columns.
-    """
+    """Return a table as lines, the columns at the positions `right` aligned to the right."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table

@@ -172,15 +172,7 @@ class Difference:
 def diff_tensors(
     a: Fingerprint, b: Fingerprint, read_a: Reader, read_b: Reader, roles: Collection[str]
 ) -> tuple[TensorDifference, ...]:
-    """Compare the tensors of two checkpoints by digest, and by value where they differ.
-
-    Args:
-        a: Fingerprint of the first.
-        b: Fingerprint of the second.
-        read_a: Reads a tensor of the first.
-        read_b: Reads a tensor of the second.
-        roles: Roles of the tensors to compare.
-    """
+    """Compare the tensors of two checkpoints by digest, and by value where they differ."""
     tensors_a = {tensor.name: tensor for tensor in a.tensors if tensor.role in roles}
     tensors_b = {tensor.name: tensor for tensor in b.tensors if tensor.role in roles}
     differences = [

@@ -227,12 +227,7 @@ class Fingerprint:
         return _combined(tensors) if tensors else None
 
     def differing(self, other: Fingerprint, roles: Iterable[str]) -> list[str]:
-        """Return the names of the tensors that differ from `other` or are in only one of them.
-
-        Args:
-            other: The fingerprint to compare with.
-            roles: Roles of the tensors to compare.
-        """
+        """Return the names of the tensors that differ from `other` or are in only one of them."""
         compared = set(roles)
         a = {t.name: t.identity for t in self.tensors if t.role in compared}
         b = {t.name: t.identity for t in other.tensors if t.role in compared}

@@ -140,12 +140,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def verify_directory(directory: Path, manifest: Manifest) -> VerificationResult:
-    """Compare the files in a directory with a manifest.
-
-    Args:
-        directory: The checkpoint's files.
-        manifest: The expected content.
-    """
+    """Compare the files in a directory with a manifest."""
     present = set(_files(directory)) - {layout.MANIFEST} - _ADDED_BY_MLFLOW
     # A process that died after it completed the checkpoint leaves its claim.
     present = {path for path in present if not layout.is_claim(path)}

@@ -85,9 +85,6 @@ def reading(directory: Path) -> Iterator[Reader]:
 
     Legacy `.h5` has other names for tensors, so there they are looked up by digest.
 
-    Args:
-        directory: The checkpoint's verified files.
-
     Raises:
         IntegrityError: If a weights file cannot be opened.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def converter(
         blueprint = None if architecture is None else stock_files.read_blueprint(architecture)
         model, lost = stock_files.load(file, custom_objects, blueprint)
         composer = Composer(foreign.run_id, forms=("full",), full_format="keras", metadata={})
-        with composer.take(model, Buffers()) as snapshot:
+        with closing(composer.take(model, Buffers())) as snapshot:
             epoch = foreign.epoch or 0
             name = str(CheckpointName("epoch", epoch))
             job = Job(snapshot, name, epoch, foreign.metrics, None, False, None)

@@ -42,12 +42,7 @@ class Messages:
             self.warn(message)
 
     def print_line(self, line: str, params: Mapping[str, Any] | None) -> None:
-        """Print a line if `verbose`.
-
-        Args:
-            line: The line.
-            params: The training's parameters as Keras reports them.
-        """
+        """Print a line if `verbose`."""
         if self._verbose:
             # Keras's progress bar leaves the cursor at its end.
             start = "\n" if (params or {}).get("verbose") == 1 else ""

@@ -30,11 +30,6 @@ from mlflow_ckpt.errors import MlflowCkptError, TrackingError, TrackingUnavailab
 class Session:
     """Saves the trainings of one callback, one after another.
 
-    Args:
-        arguments: The callback's arguments.
-        best: Decides which checkpoint is the best.
-        messages: Shows warnings and progress to the user.
-
     Attributes:
         saved_step: The optimizer's step at the last checkpoint; -1 before the first.
     """
@@ -126,11 +121,6 @@ class Session:
 
     def check_run(self, model: keras.Model, epoch: int, *, named_by_step: bool) -> None:
         """Check, if the server answers, that no checkpoint of the run would be overwritten.
-
-        Args:
-            model: The model, before its first step.
-            epoch: Number of completed epochs.
-            named_by_step: Whether checkpoints are saved within epochs.
 
         Raises:
             CheckpointExistsError: If the training would overwrite checkpoints.

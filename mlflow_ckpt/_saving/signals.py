@@ -29,9 +29,6 @@ class SignalHandler:
 
     A second signal has its usual effect immediately. So has the first one if the training is no
     longer on the stack, or in a child process.
-
-    Args:
-        callback: The callback of the training.
     """
 
     def __init__(self, callback: Any) -> None:

@@ -18,10 +18,6 @@ from mlflow_ckpt.errors import OutputError
 class CheckpointWriter:
     """Writes checkpoints and records of a run to this machine's disk.
 
-    Args:
-        composer: Writes a snapshot into a directory.
-        store: The run.
-
     Attributes:
         spool: Holds entries until they are sent. A temporary directory if the default spool is
             not writable.

@@ -184,10 +184,6 @@ class Catalog:
     def deliver(self, checkpoint: Checkpoint, directory: Path) -> None:
         """Copy or download a checkpoint's files, and verify the copies.
 
-        Args:
-            checkpoint: The checkpoint.
-            directory: An empty directory.
-
         Raises:
             VerificationError: If a file is missing, extra or altered.
         """

@@ -114,11 +114,6 @@ def list_foreign(
 ) -> list[ForeignCheckpoint]:
     """List the foreign checkpoints of a run, oldest first.
 
-    Args:
-        store: The run.
-        artifacts: The artifacts directly below `checkpoints/`.
-        own: Names of this package's own checkpoints.
-
     Raises:
         TrackingError: If the server fails.
     """

@@ -17,11 +17,6 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) ->
     Unlike `ThreadPoolExecutor`, does not delay the exit of Python by waiting for its threads: one
     may wait minutes for a server that is down.
 
-    Args:
-        function: The function.
-        items: Its arguments.
-        threads: Maximum number of concurrent calls.
-
     Returns:
         The results, in the order of the items.
 

@@ -89,10 +89,6 @@ def ancestors_of(store: RunStore) -> list[tuple[str, str]]:
 def logged_steps(store: RunStore, waiting: Iterable[Entry]) -> dict[str, set[int]]:
     """Return the steps of a run's metrics by name, including those waiting in the spool.
 
-    Args:
-        store: The run.
-        waiting: The run's entries in the spool.
-
     Raises:
         TrackingError: If the server fails.
     """

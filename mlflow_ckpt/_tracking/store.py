@@ -243,11 +243,7 @@ class RunStore:
             self.upload(file, directory)
 
     def logged_models(self, condition: str = "") -> Iterator[LoggedModel]:
-        """Search the run's LoggedModels.
-
-        Args:
-            condition: An additional condition, in MLflow's filter syntax.
-        """
+        """Search the run's LoggedModels."""
         conditions = [f"source_run_id = '{self.run_id}'", *([condition] if condition else [])]
 
         def page(token: str | None) -> PagedList[LoggedModel]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import keras
@@ -74,19 +73,6 @@ class Snapshot:
     created: datetime
     dtype_policy: str
     variable_names: Mapping[str, str] = field(default_factory=dict)
-
-    def __enter__(self) -> Snapshot:
-        """Return the snapshot."""
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Remove the temporary files."""
-        self.close()
 
     def close(self) -> None:
         """Remove the temporary files. May be called more than once."""

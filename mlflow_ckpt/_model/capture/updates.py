@@ -41,10 +41,6 @@ class Updates:
     def measure(self, tensors: Iterable[Tensor], name: str) -> Update | None:
         """Measure how far the weights moved, and keep a copy of them.
 
-        Args:
-            tensors: All tensors of a checkpoint.
-            name: Name of the checkpoint.
-
         Returns:
             The update; None for a training's first checkpoint.
         """

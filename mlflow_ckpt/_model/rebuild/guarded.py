@@ -37,10 +37,6 @@ def known_objects(
     """Return custom objects under the names by which Keras looks for them.
 
     An object that was registered is looked for as `package>name`; people pass it by its name.
-
-    Args:
-        architecture: Says which registered names there are.
-        custom_objects: Objects by name, as people pass them.
     """
     known = dict(custom_objects or {})
     if known:

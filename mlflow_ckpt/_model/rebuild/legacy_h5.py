@@ -21,11 +21,6 @@ def fill(model: keras.Model, path: Path, directory: Path) -> None:
     compile settings come from `training_state.json`, and the optimizer's variables are assigned in
     the order in which they were saved.
 
-    Args:
-        model: The uncompiled model with fresh weights.
-        path: The `.h5` file.
-        directory: The checkpoint's files.
-
     Raises:
         ModelLoadError: If the file does not fit the model, or Keras cannot compile the model.
     """

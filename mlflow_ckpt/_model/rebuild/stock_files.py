@@ -27,11 +27,6 @@ def load(
 ) -> tuple[keras.Model, str | None]:
     """Load as much of a file as possible, without running code that is stored in it.
 
-    Args:
-        path: A `.keras`, `.h5` or `.weights.h5` file.
-        custom_objects: Classes and functions by name.
-        blueprint: The architecture, for a `.weights.h5` file.
-
     Returns:
         The model, and a phrase that says what could not be loaded; None if nothing is missing.
 

@@ -79,12 +79,7 @@ class FitContext:
             self._list.callbacks = [*others, callback]
 
     def begin_epoch(self, epoch: int, batch: int = 0) -> None:
-        """Begin an epoch of the data; on the first call, record callbacks, code and data.
-
-        Args:
-            epoch: Number of completed epochs.
-            batch: Number of completed batches of the epoch.
-        """
+        """Begin an epoch of the data; on the first call, record callbacks, code and data."""
         if self.data is not None:
             self.data.begin(epoch, batch)
             keras_private.expect_batches(self._iterator, self.data.num_batches)

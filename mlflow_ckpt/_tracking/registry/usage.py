@@ -35,10 +35,6 @@ def registered(store: RunStore, names: Collection[str]) -> dict[str, list[str]]:
     deleted LoggedModel, uses all of them. A LoggedModel without our tags has its own files, as
     `mlflow.keras.log_model` creates it, and uses none.
 
-    Args:
-        store: The run.
-        names: The names of its checkpoints.
-
     Returns:
         By name of a used checkpoint, its versions as phrases: `"NAME version 3"`.
 

@@ -11,9 +11,6 @@ class BackgroundThread(ABC):
 
     The thread is a daemon, because Python joins other threads before it runs `atexit` handlers.
     Subclasses guard their work with `_changed`, and call `_wake` while holding it.
-
-    Args:
-        name: The thread's name, as debuggers show it.
     """
 
     def __init__(self, name: str) -> None:

@@ -23,11 +23,7 @@ class Draft:
         self.files = files
 
     def commit(self, **values: Any) -> Entry:
-        """Turn the draft into an entry once it has reached the disk.
-
-        Args:
-            values: Attributes of the entry except its path.
-        """
+        """Turn the draft into an entry once it has reached the disk."""
         entry = self._describe(values)
         self._rename(entry)
         return entry

@@ -39,11 +39,7 @@ _LOCATION = "place.json"
 
 
 class Spool:
-    """The spool in one directory.
-
-    Args:
-        root: Its directory, created when needed.
-    """
+    """The spool in one directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -94,10 +90,6 @@ class Spool:
 
     def put(self, run_id: str, **values: Any) -> Entry:
         """Add an entry without files.
-
-        Args:
-            run_id: The run that it belongs to.
-            values: Its other attributes except the path.
 
         Raises:
             OSError: If the disk is full or not writable.

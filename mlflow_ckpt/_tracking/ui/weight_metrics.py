@@ -16,9 +16,6 @@ def weight_metrics(fingerprint: Fingerprint) -> dict[str, float]:
 
     A tensor is named by its label, such as `conv2d/kernel`, or by its path in Keras's weights file
     if the label is ambiguous. Unknown norms are omitted.
-
-    Args:
-        fingerprint: The fingerprint of a checkpoint.
     """
     tensors = fingerprint.of_role(WEIGHTS_ROLE)
     labels = Counter(tensor.label for tensor in tensors)

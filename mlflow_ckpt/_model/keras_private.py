@@ -156,9 +156,6 @@ def capture_groups(model: keras.Model, copy: Copy) -> list[Group]:
     Args:
         model: A built model.
         copy: Copies a tensor to the host, given its path and value.
-
-    Raises:
-        PrivateApiError: If Keras has changed.
     """
     return _walk(model, None, copy)
 
@@ -177,9 +174,6 @@ def capture(
         workspace: Gives an existing directory; files that layers save land below it.
         copy: Copies a tensor to the host, given its path and value.
         optimizer: Whether to capture the state of the compiled optimizer.
-
-    Raises:
-        PrivateApiError: If Keras has changed.
     """
     _require()
     asset_store = _AssetStore()
@@ -196,11 +190,7 @@ def capture(
 
 
 def save_legacy_h5(model: keras.Model, file: Any) -> None:
-    """Save a model to an open HDF5 file, as `model.save("x.h5")` does to a path.
-
-    Raises:
-        PrivateApiError: If Keras has changed.
-    """
+    """Save a model to an open HDF5 file, as `model.save("x.h5")` does to a path."""
     _require()
     if not hasattr(legacy_h5_format, "save_model_to_hdf5"):
         raise PrivateApiError("keras.src.legacy.saving.legacy_h5_format has no save_model_to_hdf5")
@@ -240,11 +230,7 @@ def metric_direction(model: keras.Model, name: str) -> str | None:
 
 
 def find_fit_frame() -> FitFrame:
-    """Find out who calls a callback, in its `on_train_begin`: Keras tells callbacks nothing.
-
-    Raises:
-        PrivateApiError: If Keras has changed.
-    """
+    """Find out who calls a callback, in its `on_train_begin`: Keras tells callbacks nothing."""
     try:
         from keras.src.trainers.epoch_iterator import EpochIterator
     except ImportError as error:  # pragma: no cover - another Keras
@@ -287,9 +273,6 @@ def expect_batches(iterator: Any, count: int) -> None:
     """Tell `fit` how many batches the epoch has that is about to begin, and to keep their order.
 
     By default, `fit` shuffles the batches of a `PyDataset` from Python's random numbers.
-
-    Raises:
-        PrivateApiError: If Keras has changed.
     """
     adapter: Any = getattr(iterator, "data_adapter", None)
     if not (hasattr(iterator, "_num_batches") and hasattr(adapter, "shuffle")):
@@ -304,9 +287,6 @@ def build_metrics(model: keras.Model, batch: Any) -> None:
     Args:
         model: A built model.
         batch: What `fit` would get: (x, y) or (x, y, sample_weight).
-
-    Raises:
-        PrivateApiError: If Keras has changed.
     """
     if not hasattr(model, "_symbolic_build"):
         raise PrivateApiError("keras.Model has no _symbolic_build")

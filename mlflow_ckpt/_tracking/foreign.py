@@ -112,11 +112,7 @@ class _ModelStore(RunStore):
 def list_foreign(
     store: RunStore, artifacts: Sequence[StoredFile], own: Collection[str]
 ) -> list[ForeignCheckpoint]:
-    """List the foreign checkpoints of a run, oldest first.
-
-    Raises:
-        TrackingError: If the server fails.
-    """
+    """List the foreign checkpoints of a run, oldest first."""
     saved = list(_saved_by_callback(store, artifacts, own))
     saved.sort(key=lambda checkpoint: (checkpoint.epoch or 0, checkpoint.step or 0))
     return [*saved, *_logged_models(store, len(own))]

@@ -39,9 +39,6 @@ def read(store: RunStore) -> dict[str, Manifest]:
 
     Empty if the index is missing or unreadable. Altered manifests are omitted. The result may
     include checkpoints that were deleted, and omit existing ones.
-
-    Raises:
-        TrackingUnavailableError: If the server does not answer.
     """
     return {name: entry.manifest for name, entry in _read_index(store).items()}
 
@@ -58,9 +55,6 @@ def record(store: RunStore, manifest: Manifest) -> list[Manifest]:
     Returns:
         The manifests of all complete checkpoints, oldest first; if the store fails, those read
         so far.
-
-    Raises:
-        TrackingUnavailableError: If the server does not answer.
     """
     own = {manifest.name: _entry(manifest.to_json())}
     entries = list(own.values())
@@ -80,11 +74,7 @@ def record(store: RunStore, manifest: Manifest) -> list[Manifest]:
 
 
 def discard(store: RunStore, names: Collection[str]) -> None:
-    """Remove checkpoints from the index, before their manifests are deleted.
-
-    Raises:
-        TrackingError: If the server or the store fails.
-    """
+    """Remove checkpoints from the index, before their manifests are deleted."""
     entries = _read_index(store)
     kept = {name: entry for name, entry in entries.items() if name not in names}
     if len(kept) < len(entries):
@@ -117,9 +107,6 @@ def read_manifest(store: RunStore, name: str) -> Manifest | ManifestError | None
 
     Returns:
         The manifest; an error if it cannot be read; None if it does not exist.
-
-    Raises:
-        TrackingError: If the server or the store fails.
     """
     entry = _read_entry(store, name)
     return entry.manifest if isinstance(entry, _Entry) else entry

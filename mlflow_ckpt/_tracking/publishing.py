@@ -97,9 +97,6 @@ def announce(store: RunStore, manifest: Manifest, model_id: str | None = None) -
 
     Returns:
         The manifests of all checkpoints of the run, oldest first.
-
-    Raises:
-        TrackingError: If the server fails.
     """
     manifests = index.record(store, manifest)
     run = store.current_run()
@@ -239,11 +236,7 @@ def _upload_files(
 
 
 def _clear_leftovers(store: RunStore, target: str, expected: Collection[str]) -> None:
-    """Delete files of an aborted upload that the new manifest does not list.
-
-    Raises:
-        TrackingError: If the store does not delete.
-    """
+    """Delete files of an aborted upload that the new manifest does not list."""
     leftovers = [item.path for item in store.walk(target) if item.path not in expected]
     if not leftovers:
         return

@@ -70,11 +70,7 @@ def _refresh_pages(store: RunStore, removed: Collection[str]) -> None:
 
 
 def remove(store: RunStore, name: str) -> None:
-    """Remove one checkpoint unconditionally, its manifest first.
-
-    Raises:
-        TrackingError: If the store does not delete.
-    """
+    """Remove one checkpoint unconditionally, its manifest first."""
     index.discard(store, [name])
     _remove(store, name, [])
     logged_models.remove(store, [name])

@@ -31,9 +31,6 @@ def tag_parent(store: RunStore, origin: Origin) -> None:
     """Add a run to the tag of its parent that lists its children.
 
     Not atomic: of two simultaneous children one may be lost. The child's own tag is authoritative.
-
-    Raises:
-        TrackingError: If the server fails.
     """
     if origin.tracking_uri != store.tracking_uri:
         return
@@ -45,11 +42,7 @@ def tag_parent(store: RunStore, origin: Origin) -> None:
 
 
 def children_of(store: RunStore) -> dict[str, str]:
-    """Return the runs that continue a run: checkpoint names by run id.
-
-    Raises:
-        TrackingError: If the server fails.
-    """
+    """Return the runs that continue a run: checkpoint names by run id."""
     with store.client_to("find the runs that go on from this one") as client:
         runs = client.search_runs(
             [store.run.info.experiment_id],
@@ -67,9 +60,6 @@ def ancestors_of(store: RunStore) -> list[tuple[str, str]]:
     """Return the checkpoints that a run continues, nearest first, as run ids and names.
 
     The list ends at a deleted run.
-
-    Raises:
-        TrackingError: If the server fails.
     """
     ancestors: list[tuple[str, str]] = []
     run_id, run_tags = store.run_id, store.run.data.tags
@@ -87,11 +77,7 @@ def ancestors_of(store: RunStore) -> list[tuple[str, str]]:
 
 
 def logged_steps(store: RunStore, waiting: Iterable[Entry]) -> dict[str, set[int]]:
-    """Return the steps of a run's metrics by name, including those waiting in the spool.
-
-    Raises:
-        TrackingError: If the server fails.
-    """
+    """Return the steps of a run's metrics by name, including those waiting in the spool."""
     steps: dict[str, set[int]] = {}
     with store.client_to("read the run's metrics") as client:
         for key in store.run.data.metrics:
@@ -112,11 +98,7 @@ def unlogged(
 
 
 def clear_tag(store: RunStore, tag: str) -> None:
-    """Delete a tag of a run if it is set.
-
-    Raises:
-        TrackingError: If the server fails.
-    """
+    """Delete a tag of a run if it is set."""
     if tag not in store.run.data.tags:
         return
     with store.client_to(f"delete the tag {tag}") as client, suppress(MlflowException):

@@ -128,11 +128,7 @@ class FitContext:
         )
 
     def build_metrics(self) -> None:
-        """Create the variables of the model's metrics, unless they exist.
-
-        Raises:
-            PrivateApiError: If Keras's private API has changed.
-        """
+        """Create the variables of the model's metrics, unless they exist."""
         if self.data is not None:
             keras_private.build_metrics(self._model, self.data[0])
 

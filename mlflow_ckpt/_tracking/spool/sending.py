@@ -68,11 +68,7 @@ def send(
 
 
 def send_waiting(store: RunStore) -> None:
-    """Send a run's entries in this machine's spool; warn of those that cannot be sent.
-
-    Raises:
-        TrackingUnavailableError: If the server does not answer.
-    """
+    """Send a run's entries in this machine's spool; warn of those that cannot be sent."""
     spool = Spool.default()
     for entry in spool.entries(store.run_id):
         if entry.tracking_uri != store.tracking_uri:

@@ -38,9 +38,6 @@ def begin(store: RunStore, manifest: Manifest) -> str | None:
 
     Returns:
         The LoggedModel's id; None if the server has no LoggedModels or fails.
-
-    Raises:
-        TrackingUnavailableError: If the server does not answer.
     """
     row: LoggedModel | None = None
     with _logged_failures(store, manifest.name):
@@ -71,9 +68,6 @@ def complete(store: RunStore, manifest: Manifest, model_id: str | None, run: Run
         manifest: The checkpoint's manifest.
         model_id: The row's id; None without a row.
         run: The current state of the run.
-
-    Raises:
-        TrackingUnavailableError: If the server does not answer.
     """
     if model_id is None:
         return
@@ -109,11 +103,7 @@ def fail(store: RunStore, manifest: Manifest, model_id: str | None) -> None:
 
 
 def remove(store: RunStore, names: Collection[str]) -> None:
-    """Remove the rows of removed checkpoints.
-
-    Raises:
-        TrackingUnavailableError: If the server does not answer.
-    """
+    """Remove the rows of removed checkpoints."""
     for name in names:
         with _logged_failures(store, name):
             for row in _rows(store, name):

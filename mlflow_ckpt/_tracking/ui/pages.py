@@ -37,9 +37,6 @@ def page_tags(
         manifests: The manifests of all checkpoints of the run, oldest first.
         best: Name of the best checkpoint; None if no metric decides.
         run: The current state of the run.
-
-    Raises:
-        TrackingUnavailableError: If the server does not answer.
     """
     updates: dict[str, str] = {}
     with _logged_failures(store):
@@ -51,11 +48,7 @@ def page_tags(
 
 
 def refresh(store: RunStore, manifests: Sequence[Manifest], best: str | None) -> None:
-    """Update the table and the tags after checkpoints were removed.
-
-    Raises:
-        TrackingUnavailableError: If the server does not answer.
-    """
+    """Update the table and the tags after checkpoints were removed."""
     with _logged_failures(store):
         updates = page_tags(store, manifests, best, store.current_run())
         if updates:

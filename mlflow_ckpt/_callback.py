@@ -23,7 +23,6 @@ from mlflow_ckpt._saving import mlflow_callbacks
 from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.best import BestTracker
-from mlflow_ckpt._saving.logs import scalars
 from mlflow_ckpt._saving.messages import Messages
 from mlflow_ckpt._saving.session import Session
 from mlflow_ckpt._saving.signals import SignalHandler, is_whole
@@ -254,7 +253,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch's metrics and save its checkpoint."""
         completed = epoch + 1
-        metrics = scalars(logs)
+        metrics = _scalars(logs)
         self._batches.begin_epoch(completed)
         if self.log_metrics and metrics and not self._others_log:
             self._session.log_metrics(metrics, completed)
@@ -366,5 +365,15 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             # Save at the end of the epoch instead, after validation and the other callbacks.
             self._due = True
             return
-        self._save(CheckpointName("step", step), scalars(logs))
+        self._save(CheckpointName("step", step), _scalars(logs))
         self._session.notify(self.params)
+
+
+def _scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return the scalars among Keras's logs, which may be NumPy values or backend tensors."""
+    metrics = {}
+    for name, value in (logs or {}).items():
+        array = keras.ops.convert_to_numpy(value)
+        if array.size == 1 and array.dtype.kind in "biuf":
+            metrics[name] = float(array.reshape(()))
+    return metrics

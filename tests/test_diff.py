@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from mlflow_ckpt._format import diff as diffs
-from mlflow_ckpt._format.architecture_diff import diff_architectures
+from mlflow_ckpt._format.architecture import diff_architectures
 from mlflow_ckpt._format.diff import TensorDifference, diff_tensors, measure
 from mlflow_ckpt._format.fingerprint import (
     OPTIMIZER_ROLE,

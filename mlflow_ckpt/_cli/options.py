@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import click
 
 from mlflow_ckpt._cli.loading import Loading
-from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import Query
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]

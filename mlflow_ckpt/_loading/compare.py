@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_ckpt._format.architecture import read_architecture
-from mlflow_ckpt._format.architecture_diff import diff_architectures
+from mlflow_ckpt._format.architecture import diff_architectures, read_architecture
 from mlflow_ckpt._format.diff import Difference, Side, diff_tensors
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
-from mlflow_ckpt._format.query import Query
-from mlflow_ckpt._format.reference import Reference
+from mlflow_ckpt._format.reference import Query, Reference
 from mlflow_ckpt._format.weights_file import reading
 from mlflow_ckpt._loading.convert import converter
 from mlflow_ckpt._tracking.download import Progress

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_ckpt._format.layout import CheckpointName
-from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
@@ -16,20 +15,8 @@ from mlflow_ckpt._tracking.find import find
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import CheckpointNotFoundError, NewerSchemaError, VerificationError
 
-
-@dataclass(frozen=True)
-class OpenedForResume:
-    """A checkpoint to resume from.
-
-    Attributes:
-        checkpoint: The checkpoint.
-        directory: Its verified files.
-        damaged: Why newer checkpoints cannot be used, by name.
-    """
-
-    checkpoint: Checkpoint
-    directory: Path
-    damaged: Mapping[str, str] = field(default_factory=dict)
+# The checkpoint, its verified files, and why newer checkpoints cannot be used, by name.
+OpenedForResume = tuple[Checkpoint, Path, Mapping[str, str]]
 
 
 @contextmanager
@@ -46,7 +33,7 @@ def open_for_resume(query: Query, progress: Progress | None) -> Iterator[OpenedF
     if query.checkpoint != "latest":
         own = find(query)
         with own.open(progress) as opened:
-            yield OpenedForResume(own.checkpoint, opened.directory)
+            yield own.checkpoint, opened.directory, {}
         return
     catalog = Catalog.of(query.run, query.tracking_uri)
     complete, unreadable, unfinished = catalog.survey()
@@ -63,7 +50,7 @@ def open_for_resume(query: Query, progress: Progress | None) -> Iterator[OpenedF
                 continue
             newer = {n: reason for n, reason in damaged.items() if _is_newer(n, checkpoint)}
             _warn_of_newer(checkpoint, newer, unfinished)
-            yield OpenedForResume(checkpoint, directory, newer)
+            yield checkpoint, directory, newer
             return
     reasons = "; ".join(f"{name}: {reason}" for name, reason in damaged.items())
     raise CheckpointNotFoundError(

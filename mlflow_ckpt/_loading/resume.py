@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,8 +12,9 @@ import keras
 from mlflow_ckpt._callback import MlflowCheckpoint
 from mlflow_ckpt._format.changes import changed_code, changed_versions
 from mlflow_ckpt._format.lineage import Origin
-from mlflow_ckpt._format.query import Query
-from mlflow_ckpt._loading.newest_valid import OpenedForResume, open_for_resume
+from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._loading.newest_valid import open_for_resume
 from mlflow_ckpt._model.files import training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.rebuild import fill, model_loader
@@ -30,7 +32,7 @@ from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._warn import warn
 
 # Returns the model with the checkpoint's state, and its differences from the saved one.
-Rebuild = Callable[[OpenedForResume, TrainingState], tuple[keras.Model, list[str]]]
+Rebuild = Callable[[Path, Manifest, TrainingState], tuple[keras.Model, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,10 @@ def resume(
             `load_model`.
     """
 
-    def rebuild(opened: OpenedForResume, _: TrainingState) -> tuple[keras.Model, list[str]]:
-        manifest = opened.checkpoint.manifest
-        return model_loader.load_full(opened.directory, manifest, custom_objects), []
+    def rebuild(
+        directory: Path, manifest: Manifest, _: TrainingState
+    ) -> tuple[keras.Model, list[str]]:
+        return model_loader.load_full(directory, manifest, custom_objects), []
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
     return _resume(query, rebuild, callbacks, in_place=in_place, progress=progress)
@@ -136,10 +139,12 @@ def restore(
         NotFoundError, SelectorError, TrackingError, VerificationError: As in `resume`.
     """
 
-    def rebuild(opened: OpenedForResume, state: TrainingState) -> tuple[keras.Model, list[str]]:
+    def rebuild(
+        directory: Path, manifest: Manifest, state: TrainingState
+    ) -> tuple[keras.Model, list[str]]:
         # Before the optimizer's variables are replaced, which include compile settings.
         changes = changed_settings(model, state)
-        fill.fill_all(model, opened.directory, opened.checkpoint.manifest, custom_objects)
+        fill.fill_all(model, directory, manifest, custom_objects)
         return model, changes
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
@@ -160,26 +165,26 @@ def _resume(
     query = replace(query, run=reference.run_id, checkpoint=str(reference.selector))
     # The run's newest checkpoint may still be in this machine's spool.
     send_waiting(store)
-    with open_for_resume(query, progress) as opened:
-        state = training_state.read(opened.directory)
-        model, changes = rebuild(opened, state)
+    with open_for_resume(query, progress) as (checkpoint, directory, damaged):
+        state = training_state.read(directory)
+        model, changes = rebuild(directory, checkpoint.manifest, state)
     if in_place:
         # A training in the same run will write these checkpoints again.
-        for name in opened.damaged:
+        for name in damaged:
             removal.remove(store, name)
     changes += _end_finished_epoch(state)
     callbacks = _with_checkpoints(list(keras.tree.flatten(list(callbacks))), state)
-    changes += _changes(model, opened.checkpoint, state, callbacks)
+    changes += _changes(model, checkpoint, state, callbacks)
     if changes:
         warn(f"{ADVICE}{'; '.join(changes)}.")
-    origin = _origin(opened.checkpoint, store)
+    origin = _origin(checkpoint, store)
     for callback in callbacks:
         if isinstance(callback, MlflowCheckpoint):
             callback.resume_from(origin, in_place=in_place, batch=state.batch)
-    restorer = StateRestorer(state, callbacks, opened.checkpoint.name, changes)
+    restorer = StateRestorer(state, callbacks, checkpoint.name, changes)
     return ResumePoint(
         model=model,
-        checkpoint=opened.checkpoint,
+        checkpoint=checkpoint,
         initial_epoch=state.epoch,
         initial_batch=state.batch,
         callbacks=[restorer, *callbacks],

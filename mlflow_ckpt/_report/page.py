@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mlflow_ckpt._format.architecture_diff import diff_architectures
+from mlflow_ckpt._format.architecture import diff_architectures
 from mlflow_ckpt._format.fingerprint import TensorFingerprint
 from mlflow_ckpt._format.text import shape_text
 from mlflow_ckpt._report import charts

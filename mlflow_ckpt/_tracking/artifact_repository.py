@@ -150,7 +150,7 @@ class CheckpointArtifactRepository(ArtifactRepository):
         return parts[0], selector, PurePosixPath(*parts[2:])
 
     def _find(self, run_id: str, selector: str) -> OwnCheckpoint:
-        from mlflow_ckpt._format.query import Query
+        from mlflow_ckpt._format.reference import Query
         from mlflow_ckpt._tracking.find import find
 
         return find(Query(run_id, selector, tracking_uri=self.tracking_uri))

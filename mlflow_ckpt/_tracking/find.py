@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import ClassVar, overload
 
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._format.query import Query
-from mlflow_ckpt._format.reference import SCHEME, Reference
+from mlflow_ckpt._format.reference import SCHEME, Query, Reference
 from mlflow_ckpt._format.verification import VerificationResult
 from mlflow_ckpt._tracking import foreign
 from mlflow_ckpt._tracking.catalog import Catalog

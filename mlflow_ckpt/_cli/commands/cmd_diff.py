@@ -13,7 +13,7 @@ from mlflow_ckpt._cli import humanize, options, tables
 from mlflow_ckpt._cli.exit_codes import DIFFERENT
 from mlflow_ckpt._cli.loading import Loading
 from mlflow_ckpt._cli.quiet import start_backend
-from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import Query
 
 if TYPE_CHECKING:
     from mlflow_ckpt._format.diff import ArchitectureDifference, Difference, TensorDifference

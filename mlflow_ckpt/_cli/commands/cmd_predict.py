@@ -11,7 +11,7 @@ import click
 from mlflow_ckpt._cli import options
 from mlflow_ckpt._cli.loading import Loading
 from mlflow_ckpt._cli.quiet import start_backend
-from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt.errors import InputMismatchError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_ckpt._cli import options
-from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import Query
 
 if TYPE_CHECKING:
     from mlflow_ckpt._tracking.registry.register import Registered

@@ -15,7 +15,7 @@ from mlflow_ckpt._cli.output import move, refuse_occupied, staging
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.file_names import ENDINGS
-from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt.errors import FormNotFoundError, InvalidArgumentError
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlflow_ckpt._cli import options
-from mlflow_ckpt._format.query import Query
-from mlflow_ckpt._format.reference import Reference, Selector
+from mlflow_ckpt._format.reference import Query, Reference, Selector
 from mlflow_ckpt.errors import InvalidArgumentError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import click
 
 from mlflow_ckpt._cli import humanize, options, tables
 from mlflow_ckpt._format import layout
-from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt.errors import IntegrityError
 
 if TYPE_CHECKING:

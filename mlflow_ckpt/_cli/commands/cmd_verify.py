@@ -9,7 +9,7 @@ import click
 
 from mlflow_ckpt._cli import options
 from mlflow_ckpt._cli.exit_codes import EXIT_CODES
-from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt.errors import IntegrityError
 
 if TYPE_CHECKING:

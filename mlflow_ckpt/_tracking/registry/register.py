@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from mlflow_ckpt._format.query import Query
+from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._format.verification import VerificationResult
 from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.checkpoint import Checkpoint

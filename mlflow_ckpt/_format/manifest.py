@@ -258,10 +258,7 @@ def _timestamp(value: Any) -> str:
 
 
 def safe_path(path: str) -> str:
-    """Check a relative POSIX path from a store to which others may write.
-
-    Returns:
-        The path.
+    """Return a relative POSIX path from a store to which others may write, after a check.
 
     Raises:
         ManifestError: If the path leads out of the checkpoint's directory.

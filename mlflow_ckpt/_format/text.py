@@ -10,6 +10,11 @@ def shape_text(shape: Iterable[int | None]) -> str:
     return "x".join("?" if size is None else str(size) for size in shape) or "scalar"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: `1 file`, `2 files`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def listed(names: Collection[str], most: int = 5) -> str:
     """Return the first `most` names and the number of the rest: `a, b and 3 more`."""
     shown = list(names)[:most]

@@ -23,11 +23,6 @@ class BatchCounter:
         return self._begun > self._ended
 
     @property
-    def inside_epoch(self) -> bool:
-        """Whether the current epoch has completed a batch."""
-        return self.batch > 0
-
-    @property
     def batch(self) -> int:
         """Number of completed batches of the current epoch."""
         return self._skipped + self._ended + 1

@@ -16,10 +16,6 @@ from mlflow_ckpt.errors import InvalidArgumentError
 class BestTracker:
     """Decides by the monitored metric whether a checkpoint is the best so far.
 
-    Args:
-        arguments: The callback's arguments.
-        warn_once: Issues a warning unless it was issued before.
-
     Attributes:
         best: The best value so far; None before the first.
     """

@@ -78,12 +78,9 @@ class Composer:
         return self._full_format if "full" in self._forms else None
 
     def check(self, model: keras.Model) -> Shapes:
-        """Check that a model can be saved, without copying its weights.
+        """Check that a model can be saved; return the shapes of the buffers that it takes.
 
         Of a model that has no weights yet, only the architecture is checked.
-
-        Returns:
-            The shapes of the buffers that a snapshot needs.
 
         Raises:
             UnsupportedModelError: If Keras cannot save the whole model in the requested forms.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlflow_ckpt._format.text import listed
+from mlflow_ckpt._format.text import counted, listed
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.metric_names import allowed_names
 from mlflow_ckpt._tracking.spool import entries, spool_directory
@@ -169,10 +169,10 @@ def _unsent_message(unsent: Sequence[Entry], saver: CheckpointSaver) -> str:
     if checkpoints:
         size = sum(entry.size for entry in checkpoints)
         names = _abridged([entry.name for entry in checkpoints])
-        count = _count(len(checkpoints), "checkpoint")
+        count = counted(len(checkpoints), "checkpoint")
         parts.append(f"{count} ({names}; {size / 1e6:.1f} MB)")
     if records:
-        parts.append(f"{_count(records, 'record')} of metrics and tags")
+        parts.append(f"{counted(records, 'record')} of metrics and tags")
     because = f" {saver.failure}" if saver.failure is not None else ""
     return (
         f"NOT EVERYTHING OF RUN {saver.run_id} IS ON THE SERVER: {' and '.join(parts)} wait in "
@@ -185,10 +185,6 @@ def flush_command(saver: CheckpointSaver) -> str:
     is_default = saver.spool.root == spool_directory.platform_root()
     prefix = "" if is_default else f"{spool_directory.ENVIRONMENT_VARIABLE}={saver.spool.root} "
     return f"{prefix}mlflow-ckpt flush {saver.run_id}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _abridged(names: Sequence[str]) -> str:

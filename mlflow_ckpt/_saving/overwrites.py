@@ -15,16 +15,13 @@ from mlflow_ckpt.errors import CheckpointExistsError
 def check_no_overwrite(
     store: RunStore, waiting: Sequence[Entry], epoch: int, step: int | None
 ) -> list[Mapping[str, float]]:
-    """Check that a training does not overwrite checkpoints of its run.
+    """Check that a training overwrites no checkpoint of its run; return the metrics of those.
 
     Args:
         store: The run.
         waiting: The run's entries in the spool.
         epoch: Number of completed epochs when training begins.
         step: The optimizer's step if checkpoints are named by it, else None.
-
-    Returns:
-        The metrics of the run's checkpoints.
 
     Raises:
         CheckpointExistsError: If the training starts before the newest checkpoint of the run.

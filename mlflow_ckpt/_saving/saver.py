@@ -241,16 +241,13 @@ class CheckpointSaver:
         limit: float | None = None,
         unless: Callable[[], bool] = lambda: False,
     ) -> list[Entry]:
-        """Wait until everything is written and uploaded.
+        """Wait until all is written and sent; return the unsent entries, which stay in the spool.
 
         Args:
             patience: Seconds to wait for a server that does not answer.
             limit: Total seconds to wait for uploads; None to wait while there is progress. Writes
                 to this machine's disk are always completed.
             unless: Polled while waiting; stop waiting once it returns True.
-
-        Returns:
-            The unsent entries, which stay in the spool.
         """
         started = time.monotonic()
         self._writer.join()

@@ -105,13 +105,10 @@ class Session:
         return self._saver
 
     def defer_metrics(self, *, others_log: bool) -> bool:
-        """Leave metrics to MLflow's own callback if it logs to this run.
+        """Leave metrics to MLflow's own callback if it logs to this run; return whether it does.
 
         Args:
             others_log: Whether such a callback logs every epoch's metrics to MLflow's active run.
-
-        Returns:
-            Whether that is this run.
         """
         active = mlflow.active_run()
         same = active is not None and active.info.run_id == self.saver.run_id
@@ -237,7 +234,7 @@ class Session:
                     training=capture(),
                 )
                 self.saved_step = step
-            elif step == 0 and position.inside_epoch:
+            elif step == 0 and position.batch > 0:
                 self._messages.warn(
                     "The model's optimizer counts no steps, so there is no step to name the state "
                     "of the interrupted training by: it was not saved."

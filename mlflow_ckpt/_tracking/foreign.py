@@ -213,16 +213,13 @@ def fetch(
     tracking_uri: str | None,
     progress: Progress | None = None,
 ) -> Path:
-    """Download a foreign checkpoint.
+    """Download a foreign checkpoint; return its model file: `.keras`, `.h5` or `.weights.h5`.
 
     Args:
         checkpoint: The checkpoint.
         directory: An empty directory.
         tracking_uri: The tracking server; MLflow's current one if None.
         progress: Called with bytes done and total bytes if there are several files.
-
-    Returns:
-        The model file: `.keras`, `.h5` or `.weights.h5`.
 
     Raises:
         CheckpointNotFoundError: If there is no such file, because the model is not a Keras model

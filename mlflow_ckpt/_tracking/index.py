@@ -48,10 +48,6 @@ def record(store: RunStore, manifest: Manifest) -> list[Manifest]:
 
     The index is only a cache: if the store rejects it, a warning is logged.
 
-    Args:
-        store: The run.
-        manifest: The checkpoint's manifest, which has already been uploaded.
-
     Returns:
         The manifests of all complete checkpoints, oldest first; if the store fails, those read
         so far.

@@ -12,13 +12,10 @@ R = TypeVar("R")
 
 
 def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
-    """Call a function for every item, several at a time.
+    """Call a function for every item, several at a time; return the results in the items' order.
 
     Unlike `ThreadPoolExecutor`, does not delay the exit of Python by waiting for its threads: one
     may wait minutes for a server that is down.
-
-    Returns:
-        The results, in the order of the items.
 
     Raises:
         Exception: The error of the first item that failed, after all items were tried.

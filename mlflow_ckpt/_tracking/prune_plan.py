@@ -64,11 +64,6 @@ class PrunePlan:
 def plan(store: RunStore, policy: RetentionPolicy, *, leftovers: bool = False) -> PrunePlan:
     """Decide which checkpoints of a run to keep, without removing anything.
 
-    Args:
-        store: The run.
-        policy: What to keep besides the protected ones.
-        leftovers: Whether to look for leftovers of aborted prunes.
-
     Raises:
         MetricNotFoundError: If no checkpoint has a value of the policy's metric.
         TrackingError: If the server fails, or the model registry cannot be queried.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.ranking import best_name
+from mlflow_ckpt._format.text import counted
 from mlflow_ckpt._tracking import index
 from mlflow_ckpt._tracking.prune_plan import PlannedCheckpoint, PrunePlan, is_leftover
 from mlflow_ckpt._tracking.store import RunStore, StoredFile
@@ -124,11 +125,11 @@ def _leftovers_message(
     failure: TrackingError | None,
     before: list[PlannedCheckpoint],
 ) -> str:
-    count = "1 file" if len(files) == 1 else f"{len(files)} files"
     return (
         f"The artifact store deleted the manifest of {name}, so it is no checkpoint any more, but "
-        f"not {count} of it, such as {files[0].path}{_because(failure)}. {_so_far(before)} Delete "
-        f"the directory {layout.artifact_path(name)} of run {store.run_id} by hand."
+        f"not {counted(len(files), 'file')} of it, such as {files[0].path}{_because(failure)}. "
+        f"{_so_far(before)} Delete the directory {layout.artifact_path(name)} of run "
+        f"{store.run_id} by hand."
     )
 
 

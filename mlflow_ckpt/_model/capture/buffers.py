@@ -32,14 +32,11 @@ class Buffers:
             self._arrays[name] = array
 
     def copy(self, name: str, value: Any) -> np.ndarray[Any, Any]:
-        """Copy a tensor to the host.
+        """Copy a tensor to the host, C-contiguous and in native byte order.
 
         Args:
             name: Name of the tensor, which is the same in every snapshot.
             value: A Keras variable, a backend tensor or an array: any shape, any dtype.
-
-        Returns:
-            The copy, C-contiguous and in native byte order.
         """
         view = host_view(value)
         buffer = self._arrays.get(name)

@@ -39,11 +39,7 @@ class Updates:
         self._weights: dict[str, np.ndarray[Any, Any]] = {}
 
     def measure(self, tensors: Iterable[Tensor], name: str) -> Update | None:
-        """Measure how far the weights moved, and keep a copy of them.
-
-        Returns:
-            The update; None for a training's first checkpoint.
-        """
+        """Measure how far the weights moved since the last checkpoint; None for the first one."""
         since, self._since = self._since, name
         before, self._weights = self._weights, {}
         norms = {}

@@ -40,7 +40,7 @@ def write(
     training: TrainingState | None = None,
     update: Update | None = None,
 ) -> Fingerprint:
-    """Write the files of a checkpoint that come from the model.
+    """Write the files of a checkpoint that come from the model; return its fingerprint.
 
     Args:
         snapshot: The state to write.
@@ -50,9 +50,6 @@ def write(
         full_format: `"keras"` or `"h5"`.
         training: State of the training, if known.
         update: Change of the weights since the previous checkpoint, if known.
-
-    Returns:
-        The fingerprint, which is also written.
 
     Raises:
         OSError: If the disk is full or the directory cannot be written.

@@ -133,12 +133,7 @@ class FitContext:
             keras_private.build_metrics(self._model, self.data[0])
 
     def inexact_data(self, epoch: int, batch: int) -> str | None:
-        """Return a phrase that says why the order of the data may differ; None if it does not.
-
-        Args:
-            epoch: Number of completed epochs.
-            batch: Number of completed batches of the current epoch.
-        """
+        """Return a phrase that says why the order of the data may differ; None if it does not."""
         if self.data is not None:
             return None
         if batch:

@@ -24,12 +24,6 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
 
     EarlyStopping and others reset their state when training begins, so it is restored after that,
     when the first epoch begins.
-
-    Args:
-        state: The saved state.
-        callbacks: The other callbacks.
-        name: The checkpoint's name, for messages.
-        reported: Differences of the training that were reported already.
     """
 
     def __init__(

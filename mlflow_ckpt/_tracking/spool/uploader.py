@@ -86,15 +86,12 @@ class Uploader(BackgroundThread):
         limit: float | None = None,
         unless: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Wait until all entries have been sent.
+        """Wait until all entries have been sent; return whether they have.
 
         Args:
             patience: Seconds to wait for a server that does not answer, or makes no progress.
             limit: Total seconds to wait; None to wait while there is progress.
             unless: Polled while waiting; stop waiting once it returns True.
-
-        Returns:
-            Whether all entries have been sent.
         """
         if self._thread is None and self.pending():
             with suppress(TrackingError):

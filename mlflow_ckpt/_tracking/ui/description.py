@@ -14,6 +14,7 @@ from rich.filesize import decimal
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.text import counted
 from mlflow_ckpt._tracking import tags
 
 if TYPE_CHECKING:
@@ -73,12 +74,11 @@ def _block(run_id: str, experiment_id: str, manifests: Sequence[Manifest], best:
         lines.append(_row([role, *position, *values, decimal(manifest.size)]))
     selector = "latest" if best is None else "best"
     served = latest.name if best is None else best
-    count = f"{len(manifests)} checkpoint{'' if len(manifests) == 1 else 's'}"
     return "\n".join(
         [
             "",
             "",
-            f"### {count}",
+            f"### {counted(len(manifests), 'checkpoint')}",
             "",
             *lines,
             "",

@@ -64,7 +64,7 @@ class FoundCheckpoint(ABC):
 
     @abstractmethod
     def open(self, progress: Progress | None = None) -> AbstractContextManager[OpenedCheckpoint]:
-        """Open the files, for as long as the context lasts.
+        """Open the files for the duration of the context.
 
         Raises:
             VerificationError: If a file is missing, extra or altered.
@@ -75,7 +75,7 @@ class FoundCheckpoint(ABC):
 
 @dataclass(frozen=True)
 class OwnCheckpoint(FoundCheckpoint):
-    """A checkpoint that this package wrote. Its files are verified when it is opened."""
+    """A checkpoint written by this package. Its files are verified when it is opened."""
 
     catalog: Catalog
     checkpoint: Checkpoint
@@ -83,7 +83,7 @@ class OwnCheckpoint(FoundCheckpoint):
 
     @contextmanager
     def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
-        """Open the verified files."""
+        """Verify and open the files."""
         with self.catalog.fetch(self.checkpoint, progress) as directory:
             yield OpenedCheckpoint(directory, self.checkpoint.manifest)
 
@@ -103,7 +103,7 @@ class UnverifiedCheckpoint(FoundCheckpoint):
 
     @contextmanager
     def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
-        """Download, load and convert the model."""
+        """Download and convert the model."""
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             downloaded, directory = Path(temporary, "downloaded"), Path(temporary, "checkpoint")
             downloaded.mkdir()
@@ -139,18 +139,18 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
             return _own(store, reference, query)
     located = locate(query.run, query.checkpoint, query.tracking_uri)
     if not isinstance(located, Reference):
-        other = foreign.at(located, query.tracking_uri)
+        model = foreign.at(located, query.tracking_uri)
     else:
         store = RunStore(located.run_id, query.tracking_uri)
         try:
             return _own(store, located, query)
         except CheckpointNotFoundError:
-            found = foreign.find(store, located.selector, query.monitor, query.mode)
-            if found is None:
+            match = foreign.find(store, located.selector, query.monitor, query.mode)
+            if match is None:
                 raise
-            other = found
+            model = match
     return UnverifiedCheckpoint(
-        *(other.run_id, other.name, other.epoch, other.uri), other, query.tracking_uri, convert
+        *(model.run_id, model.name, model.epoch, model.uri), model, query.tracking_uri, convert
     )
 
 

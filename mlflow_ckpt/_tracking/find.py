@@ -127,7 +127,7 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
     Args:
         query: The run and the selector.
         convert: Converts foreign models into checkpoints when they are opened. If passed, such
-            models are found too if the run has no matching checkpoint of this package.
+            models are considered if the run has no matching checkpoint of this package.
 
     Raises:
         NotFoundError, SelectorError, TrackingError: As in `mlflow_ckpt.get_checkpoint`.

@@ -53,7 +53,7 @@ class FoundCheckpoint(ABC):
         name: Its directory's name, or that of the file that another tool saved.
         epoch: Number of completed epochs; None if unknown.
         uri: Its `ckpt:` URI, or the `runs:` or `models:` URI of what other tools saved.
-        verified: Whether a manifest proves what its files hold.
+        verified: Whether a manifest proves the contents of its files.
     """
 
     run_id: str

@@ -141,9 +141,9 @@ class _Target:
     Attributes:
         store: The run.
         present: Manifests of its checkpoints by name.
-        logged: Steps at which it has values of each metric.
+        logged: Steps of its metrics by name.
         monitor: The metric that decides which is best; `val_loss` if None.
-        mode: `"min"` or `"max"`; by the metric's name if None.
+        mode: `"min"` or `"max"`; inferred from the metric's name if None.
     """
 
     store: RunStore
@@ -155,7 +155,7 @@ class _Target:
     def add(
         self, model: keras.Model, file: ImportedFile, name: FileName, *, dry_run: bool
     ) -> ImportedFile:
-        """Save a model as a checkpoint, unless it is there; return what was done.
+        """Save a model as a checkpoint unless it exists, and return the outcome.
 
         Raises:
             CheckpointExistsError: If the run has another checkpoint of that name.
@@ -166,9 +166,9 @@ class _Target:
             return file
         metadata = {"imported_from": file.file}
         with CheckpointSaver(self.store, forms=("full",), metadata=metadata) as saver:
-            new = resumed_runs.unlogged(_loggable(name), name.epoch, self.logged)
-            if new:
-                saver.log_metrics(new, file.epoch)
+            unlogged = resumed_runs.unlogged(_loggable(name), name.epoch, self.logged)
+            if unlogged:
+                saver.log_metrics(unlogged, file.epoch)
             saver.save(
                 *(model, file.checkpoint),
                 epoch=file.epoch,

@@ -52,7 +52,7 @@ class FoundCheckpoint(ABC):
         name: Its directory's name, or that of the file that another tool saved.
         epoch: Number of completed epochs; None if unknown.
         uri: Its `ckpt:` URI, or the `runs:` or `models:` URI of what other tools saved.
-        verified: Whether a manifest proves what its files hold.
+        verified: Whether a manifest proves the contents of its files.
     """
 
     run_id: str
@@ -63,7 +63,7 @@ class FoundCheckpoint(ABC):
 
     @abstractmethod
     def open(self, progress: Progress | None = None) -> AbstractContextManager[OpenedCheckpoint]:
-        """Open the files, for as long as the context lasts.
+        """Open the files for the duration of the context.
 
         Raises:
             VerificationError: If a file is missing, extra or altered.
@@ -74,7 +74,7 @@ class FoundCheckpoint(ABC):
 
 @dataclass(frozen=True)
 class OwnCheckpoint(FoundCheckpoint):
-    """A checkpoint that this package wrote. Its files are verified when it is opened."""
+    """A checkpoint written by this package. Its files are verified when it is opened."""
 
     catalog: Catalog
     checkpoint: Checkpoint
@@ -82,7 +82,7 @@ class OwnCheckpoint(FoundCheckpoint):
 
     @contextmanager
     def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
-        """Open the verified files."""
+        """Verify and open the files."""
         with self.catalog.fetch(self.checkpoint, progress) as directory:
             yield OpenedCheckpoint(directory, self.checkpoint.manifest)
 
@@ -102,7 +102,7 @@ class UnverifiedCheckpoint(FoundCheckpoint):
 
     @contextmanager
     def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
-        """Download, load and convert the model."""
+        """Download and convert the model."""
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             downloaded, directory = Path(temporary, "downloaded"), Path(temporary, "checkpoint")
             downloaded.mkdir()
@@ -126,7 +126,7 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
     Args:
         query: The run and the selector.
         convert: Converts foreign models into checkpoints when they are opened. If passed, such
-            models are found too if the run has no matching checkpoint of this package.
+            models are considered if the run has no matching checkpoint of this package.
 
     Raises:
         NotFoundError, SelectorError, TrackingError: As in `mlflow_ckpt.get_checkpoint`.
@@ -138,18 +138,18 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
             return _own(store, reference, query)
     located = locate(query.run, query.checkpoint, query.tracking_uri)
     if not isinstance(located, Reference):
-        other = foreign.at(located, query.tracking_uri)
+        model = foreign.at(located, query.tracking_uri)
     else:
         store = RunStore(located.run_id, query.tracking_uri)
         try:
             return _own(store, located, query)
         except CheckpointNotFoundError:
-            found = foreign.find(store, located.selector, query.monitor, query.mode)
-            if found is None:
+            match = foreign.find(store, located.selector, query.monitor, query.mode)
+            if match is None:
                 raise
-            other = found
+            model = match
     return UnverifiedCheckpoint(
-        *(other.run_id, other.name, other.epoch, other.uri), other, query.tracking_uri, convert
+        *(model.run_id, model.name, model.epoch, model.uri), model, query.tracking_uri, convert
     )
 
 

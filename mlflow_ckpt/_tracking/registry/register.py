@@ -111,8 +111,8 @@ def register(
         RunNotFoundError, CheckpointNotFoundError, TrackingError: As in `get_checkpoint`.
     """
     _check_names(name, alias, tracking_uri)
-    found = find(Query(run_id, checkpoint, monitor, mode, tracking_uri))
-    return _register(found.catalog.store, found.checkpoint, name, alias)
+    own = find(Query(run_id, checkpoint, monitor, mode, tracking_uri))
+    return _register(own.catalog.store, own.checkpoint, name, alias)
 
 
 def _register(store: RunStore, checkpoint: Checkpoint, name: str, alias: str | None) -> Registered:

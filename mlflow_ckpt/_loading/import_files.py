@@ -104,17 +104,30 @@ def import_checkpoints(
     )
     files = []
     for name in names:
-        checkpoint = str(CheckpointName("epoch", name.epoch))
-        file = ImportedFile(name.name, checkpoint, name.epoch, name.metrics)
-        try:
-            model, lost = stock_files.load(folder / name.name, custom_objects, blueprint)
-            remark = None if lost is None else f"without {lost}"
-            file = target.add(model, replace(file, remark=remark), name, dry_run=dry_run)
-        except (MlflowCkptError, OSError) as error:
-            file = replace(file, outcome=FAILED, remark=str(error))
+        file = _import(folder, name, target, custom_objects, blueprint, dry_run=dry_run)
         tell(file)
         files.append(file)
     return files
+
+
+def _import(
+    folder: Path,
+    name: FileName,
+    target: _Target,
+    custom_objects: Mapping[str, Any] | None,
+    blueprint: Mapping[str, Any] | None,
+    *,
+    dry_run: bool,
+) -> ImportedFile:
+    """Import one file, and return its outcome; one that fails is an outcome too."""
+    checkpoint = str(CheckpointName("epoch", name.epoch))
+    file = ImportedFile(name.name, checkpoint, name.epoch, name.metrics)
+    try:
+        model, lost = stock_files.load(folder / name.name, custom_objects, blueprint)
+        remark = None if lost is None else f"without {lost}"
+        return target.add(model, replace(file, remark=remark), name, dry_run=dry_run)
+    except (MlflowCkptError, OSError) as error:
+        return replace(file, outcome=FAILED, remark=str(error))
 
 
 def _files_in(folder: Path, pattern: str | None) -> list[str]:

@@ -278,7 +278,7 @@ ANNOUNCING = [
 UPLOADING = [
     Point("once it is an entry", die_after, (DRAFT, "commit")),
     Point("before the claim", die_before, (STORE, "upload", ".json")),
-    Point("after the claim", die_after, (PUBLISHING, "_upload_text")),
+    Point("after the claim", die_after, (STORE, "write_text")),
     Point("amid the data", die_before, (STORE, "upload", "model.keras")),
     Point("before MLmodel", die_before, (STORE, "upload", "MLmodel")),
     Point("before the manifest", die_before, (STORE, "upload", "/manifest.json")),

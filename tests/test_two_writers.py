@@ -79,7 +79,7 @@ def require_that_one_is_saved(run_id: str, meet: tuple[str, str], store: Store, 
 
 @pytest.mark.parametrize(
     "meet",
-    [(PUBLISHING, "publish"), (PUBLISHING, "_upload_text")],
+    [(PUBLISHING, "publish"), (PUBLISHING, "_claim_text")],
     ids=["before either looked", "before either claimed"],
 )
 def test_one_name_at_the_same_moment_on_a_server(

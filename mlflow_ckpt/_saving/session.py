@@ -147,7 +147,7 @@ class Session:
             else:
                 resumed_runs.tag_parent(store, origin)
         except (TrackingError, LookupError) as error:
-            self._messages.warn(f"The run that the training goes on from was not told: {error}")
+            self._messages.warn(f"The run {origin.run_id} was not marked as resumed: {error}")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log an epoch's metrics, except those that the run already has at that step."""

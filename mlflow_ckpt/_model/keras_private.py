@@ -8,19 +8,19 @@ What each is used for, and what happens when it is gone:
 - `legacy_h5_format.save_model_to_hdf5`: legacy `.h5` into memory. Then `model.save`, the same way.
 - `saving_attr_skipset_*` of the global state: speed. Then the walk is as slow as Keras's own.
 - `EpochIterator` and the frames of `fit`: the other callbacks and the data of a training. Then
-  a resumed training is told that they are unknown.
+  resuming reports that they are unknown.
 - `EpochIterator._num_batches`, its adapter's `shuffle`: `EpochDataset`. Then `PrivateApiError`.
 - `Model._symbolic_build`: metrics before the first batch. Then `PrivateApiError`.
 - `Model._compile_config.config`: compile settings after a legacy save. Then they are left as is.
 - `Metric._direction`: whether low or high is better. Then the metric's name tells.
-- `global_seed_generator`: Keras's global random state. Then it is not saved, and that is told.
+- `global_seed_generator`: Keras's global random state. Then it is not saved, which is reported.
 - Attributes of callbacks (`CALLBACK_STATE`): their state. One that is gone is restored as None.
 - TensorFlow's `context._seed` and `_rng`, `global_generator`: its global random state. Then it is
-  told as not restored.
-- Texts of Keras's errors: which class is unknown, what a constructor said. Then the error's first
-  line is told.
+  reported as not restored.
+- Texts of Keras's errors: which class is unknown, what a constructor or a call raised. Then the
+  error's first line is shown.
 - Texts of Keras's warnings and log records, and TensorFlow's `IteratorGetNext`: noise that is held
-  back, and a step that failed before it began. Then the noise is heard, and the model counts as
+  back, and a step that failed before it began. Then the noise is shown, and the model counts as
   half updated, so its state is not saved.
 """
 
@@ -440,6 +440,12 @@ def constructor_message(error: Exception) -> str | None:
     """Return what a constructor raised, which Keras puts behind pages of configuration."""
     _, wrapped, message = str(error).rpartition("Exception encountered: ")
     return message if wrapped else None
+
+
+def call_message(error: Exception) -> str:
+    """Return the first line of what a model's call raised, without Keras's own heading."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith("Exception encountered")), "")
 
 
 @contextmanager

@@ -88,15 +88,16 @@ def _predict(model: keras.Model, inputs: Any, batch_size: int) -> Mapping[str, A
     """
     import numpy as np
 
+    from mlflow_ckpt._model import keras_private
+
     try:
         outputs = model.predict(inputs, batch_size=batch_size, verbose=0)
     except Exception as error:
         # Each model and each backend has errors of its own, such as a token that an embedding does
         # not know, or a shape that a subclassed model refuses.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = next((line for line in lines if not line.startswith("Exception enc")), "")
         raise InputMismatchError(
-            f"The model {model.name!r} cannot take the input: {type(error).__name__}: {reason}"
+            f"The model {model.name!r} cannot take the input: "
+            f"{type(error).__name__}: {keras_private.call_message(error)}"
         ) from error
     if not isinstance(outputs, dict):
         names = list(getattr(model, "output_names", None) or ["output"])

@@ -35,6 +35,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+__all__ = [
+    "CheckpointBusyError", "CheckpointExistsError", "CheckpointNotFoundError",
+    "FingerprintMismatchError", "FormNotFoundError", "InputMismatchError", "IntegrityError",
+    "InvalidArgumentError", "ManifestError", "MetricNotFoundError", "MlflowCkptError",
+    "ModelError", "ModelLoadError", "NewerSchemaError", "NotFoundError", "OutputError",
+    "RequestRefusedError", "RunNotFoundError", "SelectorError", "TrackingError",
+    "TrackingUnavailableError", "UnknownObjectError", "UnsupportedModelError",
+    "VerificationError", "WeightsMismatchError"
+]  # fmt: skip
+
 
 class MlflowCkptError(Exception):
     """Base class of all errors that mlflow_ckpt raises deliberately."""
@@ -240,6 +250,3 @@ class CheckpointBusyError(TrackingError):
 
 class TrackingUnavailableError(TrackingError, ConnectionError):
     """The tracking server or its artifact store does not answer."""
-
-
-__all__ = sorted(name for name in dir() if name.endswith("Error"))

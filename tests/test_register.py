@@ -84,6 +84,20 @@ def test_the_same_checkpoint_is_registered_once_and_the_alias_moves(store: Store
     assert int(found.version) == first.version
 
 
+def test_an_existing_model_takes_an_alias_that_it_does_not_have_yet(store: Store) -> None:
+    run_id = train()
+    first = mlflow_ckpt.register(run_id, 1, name="promoted")
+    promoted = mlflow_ckpt.register(run_id, 1, name="promoted", alias="champion")
+    second = mlflow_ckpt.register(run_id, 2, name="promoted", alias="challenger")
+    assert (promoted.version, promoted.is_new) == (first.version, False)
+    client = MlflowClient()
+    aliases = client.get_registered_model("promoted").aliases
+    versions = {"champion": first.version, "challenger": second.version}
+    assert {alias: int(version) for alias, version in aliases.items()} == versions
+    with pytest.raises(InvalidArgumentError, match="MLflow takes no alias like 'not good'"):
+        mlflow_ckpt.register(run_id, 1, name="promoted", alias="not good")
+
+
 def test_mlflow_loads_it_by_its_alias(run_id: str) -> None:
     expected = mlflow_ckpt.load_model(run_id, 2).predict(X, verbose=0)
     served = mlflow.pyfunc.load_model("models:/champions@champion")

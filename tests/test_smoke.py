@@ -87,7 +87,7 @@ COMMANDS: dict[str, tuple[int, str]] = {
     "list": (0, "RUN"),
     "predict": (0, "RUN DIRECTORY/x.npy"),
     "prune": (0, "RUN --keep-last 1 --dry-run"),
-    "register": (0, "RUN --checkpoint best --name smoke-by-command --alias champion"),
+    "register": (0, "RUN --checkpoint best --name smoke --alias challenger"),
     "report": (0, "RUN --output DIRECTORY/report.html"),
     "restore": (0, "RUN --output DIRECTORY/restored"),
     "resume": (0, "RUN --epochs 5"),

@@ -40,11 +40,6 @@ def age(created: str) -> str:
     return f"{int(seconds)} s"
 
 
-def shape(sizes: tuple[int, ...]) -> str:
-    """Return a tensor's shape, such as `3x3x16`."""
-    return "x".join(map(str, sizes)) or "scalar"
-
-
 def forms(manifest: Manifest) -> str:
     """Return the forms of a checkpoint, such as `full (keras)+split`."""
     return "+".join(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_ckpt._format import layout
-from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE, Fingerprint
+from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE, Fingerprint, read_fingerprint
 from mlflow_ckpt._format.weights_file import damaged_tensors, has_assets
 from mlflow_ckpt._tracking.find import OpenedCheckpoint
 from mlflow_ckpt.errors import (
@@ -53,7 +53,7 @@ def write_full(
     # Rebuilding proves that the file works here and now, not only that its bytes are right.
     model = model_loader.load_full(directory, manifest, custom_objects)
     path = staging / FILES[file_format]
-    fingerprint = _fingerprint(directory)
+    fingerprint = read_fingerprint(directory)
     if file_format == manifest.full_format:
         shutil.copyfile(directory / str(manifest.full_file), path)
     elif file_format == "saved_model":
@@ -84,13 +84,9 @@ def write_split(opened: OpenedCheckpoint, staging: Path, custom_objects: Mapping
         shutil.copyfile(directory / layout.WEIGHTS, path)
     else:
         model.save_weights(path)
-    weights = Fingerprint(_fingerprint(directory).of_role(WEIGHTS_ROLE))
+    weights = Fingerprint(read_fingerprint(directory).of_role(WEIGHTS_ROLE))
     _prove(path, weights)
     return len(weights.tensors)
-
-
-def _fingerprint(directory: Path) -> Fingerprint:
-    return Fingerprint.from_json((directory / layout.FINGERPRINT).read_bytes())
 
 
 def _export(model: keras.Model, path: Path) -> None:

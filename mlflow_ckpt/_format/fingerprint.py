@@ -250,16 +250,6 @@ class Fingerprint:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     @classmethod
-    def read(cls, directory: Path) -> Fingerprint:
-        """Read `fingerprint.json` in a checkpoint's directory.
-
-        Raises:
-            OSError: If the file cannot be read.
-            IntegrityError, NewerSchemaError: As in `from_json`.
-        """
-        return cls.from_json((directory / layout.FINGERPRINT).read_bytes())
-
-    @classmethod
     def from_json(cls, text: str | bytes) -> Fingerprint:
         """Parse the text of `fingerprint.json`.
 
@@ -296,6 +286,16 @@ class Fingerprint:
                 "fingerprint.json contradicts itself: a combined digest is not its tensors'."
             )
         return fingerprint
+
+
+def read_fingerprint(directory: Path) -> Fingerprint:
+    """Read `fingerprint.json` in a checkpoint's directory.
+
+    Raises:
+        OSError: If the file cannot be read.
+        IntegrityError, NewerSchemaError: As in `Fingerprint.from_json`.
+    """
+    return Fingerprint.from_json((directory / layout.FINGERPRINT).read_bytes())
 
 
 def architecture_digest(architecture: Mapping[str, Any]) -> Digest:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
-from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE, Fingerprint
+from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE, read_fingerprint
 from mlflow_ckpt._format.manifest import FileEntry, Manifest
 from mlflow_ckpt._format.text import listed
 from mlflow_ckpt._format.weights_file import damaged_tensors
@@ -189,7 +189,7 @@ def _name_tensors(
     if not altered & weights_files or layout.FINGERPRINT in altered:
         return tuple(mismatches), None
     try:
-        fingerprint = Fingerprint.read(directory)
+        fingerprint = read_fingerprint(directory)
     except FileNotFoundError:
         return tuple(mismatches), None
     except IntegrityError as error:

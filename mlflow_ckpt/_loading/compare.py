@@ -8,7 +8,12 @@ from typing import Any
 
 from mlflow_ckpt._format.architecture import diff_architectures, read_architecture
 from mlflow_ckpt._format.diff import Difference, Side, diff_tensors
-from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
+from mlflow_ckpt._format.fingerprint import (
+    OPTIMIZER_ROLE,
+    WEIGHTS_ROLE,
+    Fingerprint,
+    read_fingerprint,
+)
 from mlflow_ckpt._format.reference import Query, Reference
 from mlflow_ckpt._format.weights_file import reading
 from mlflow_ckpt._loading.convert import converter
@@ -60,7 +65,7 @@ def compare(a: FoundCheckpoint, b: FoundCheckpoint, progress: Progress | None = 
         reading(opened_b.directory) as read_b,
     ):
         directories = (opened_a.directory, opened_b.directory)
-        fingerprint_a, fingerprint_b = map(Fingerprint.read, directories)
+        fingerprint_a, fingerprint_b = map(read_fingerprint, directories)
         uncompared = _uncompared(opened_a, fingerprint_a, opened_b, fingerprint_b)
         roles = {WEIGHTS_ROLE, OPTIMIZER_ROLE} - uncompared.keys()
         same = fingerprint_a.architecture_digest == fingerprint_b.architecture_digest

@@ -1,7 +1,6 @@
 """The `ckpt:` URI scheme for MLflow: `mlflow models serve -m ckpt:/RUN/best`.
 
-MLflow finds it through the entry point `mlflow.artifact_repository` (`scheme.py`). Imports most of
-this package lazily, because MLflow imports it early.
+MLflow finds it through the entry point `mlflow.artifact_repository` (`scheme.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
@@ -23,8 +22,11 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-if TYPE_CHECKING:
-    from mlflow_ckpt._tracking.find import OwnCheckpoint
+from mlflow_ckpt import errors
+from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._tracking.catalog import Catalog
+from mlflow_ckpt._tracking.find import OwnCheckpoint, find
 
 _EXPECTED = "Expected ckpt:/<run_id>/<selector>, such as ckpt:/0a1b2c…/best."
 
@@ -49,8 +51,6 @@ class CheckpointArtifactRepository(ArtifactRepository):
             run_id, selector, inside = self._split(path)
             prefix = PurePosixPath(path or ".")
             if selector is None:
-                from mlflow_ckpt._tracking.catalog import Catalog
-
                 return [
                     FileInfo(str(prefix / checkpoint.name), True, None)
                     for checkpoint in Catalog.of(run_id, self.tracking_uri).checkpoints()
@@ -102,7 +102,7 @@ class CheckpointArtifactRepository(ArtifactRepository):
             try:
                 with tempfile.TemporaryDirectory(prefix=".mlflow_ckpt_", dir=root) as staging:
                     directory = Path(staging)
-                    checkpoint.catalog.deliver(checkpoint.checkpoint, directory)
+                    checkpoint.deliver(directory)
                     for file in files:
                         _move(directory / file, target / file.relative_to(inside))
             except BaseException:
@@ -150,15 +150,10 @@ class CheckpointArtifactRepository(ArtifactRepository):
         return parts[0], selector, PurePosixPath(*parts[2:])
 
     def _find(self, run_id: str, selector: str) -> OwnCheckpoint:
-        from mlflow_ckpt._format.reference import Query
-        from mlflow_ckpt._tracking.find import find
-
         return find(Query(run_id, selector, tracking_uri=self.tracking_uri))
 
 
 def _sizes(checkpoint: OwnCheckpoint) -> dict[PurePosixPath, int | None]:
-    from mlflow_ckpt._format import layout
-
     files: dict[PurePosixPath, int | None] = {
         PurePosixPath(entry.path): entry.size for entry in checkpoint.checkpoint.manifest.files
     }
@@ -173,8 +168,6 @@ def _move(source: Path, target: Path) -> None:
 @contextmanager
 def _translated() -> Iterator[None]:
     """Translate errors of this package into MlflowException, which MLflow handles."""
-    from mlflow_ckpt import errors
-
     try:
         yield
     except errors.NotFoundError as error:

@@ -86,6 +86,10 @@ class OwnCheckpoint(FoundCheckpoint):
         with self.catalog.fetch(self.checkpoint, progress) as directory:
             yield OpenedCheckpoint(directory, self.checkpoint.manifest)
 
+    def deliver(self, directory: Path) -> None:
+        """Copy or download the files into an empty directory, and verify the copies."""
+        self.catalog.deliver(self.checkpoint, directory)
+
     def verify(self, progress: Progress | None = None) -> VerificationResult:
         """Compare every file with the manifest."""
         return self.catalog.verify(self.checkpoint, progress)

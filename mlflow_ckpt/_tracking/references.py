@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from mlflow_ckpt._format import layout
@@ -19,12 +18,12 @@ from mlflow_ckpt._format.reference import (
     Reference,
     Selector,
 )
+from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._tracking import tags
-from mlflow_ckpt._tracking.store import client_to
+from mlflow_ckpt._tracking.store import INVALID, MISSING, client_to, model_versions
 from mlflow_ckpt.errors import CheckpointNotFoundError, SelectorError
 
 MODELS_SCHEME = "models:"
-_MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
 
 def resolve(
@@ -137,10 +136,10 @@ def _find(uri: str, tracking_uri: str | None) -> Reference | ArtifactReference:
                 # A copy of another version, or created from a LoggedModel.
                 return _find(source, tracking_uri)
         except MlflowException as error:
-            if error.error_code not in (_MISSING, "INVALID_PARAMETER_VALUE"):
+            if error.error_code not in (INVALID, MISSING):
                 raise
             raise CheckpointNotFoundError(
-                f"There is no model {uri}: {str(error).splitlines()[0]}", run_id=""
+                f"There is no model {uri}: {first_line(error)}", run_id=""
             ) from error
     return _of_source(uri, version)
 
@@ -152,7 +151,7 @@ def _version(client: MlflowClient, uri: str, parsed: _ModelUri) -> ModelVersion:
     if parsed.version is not None:
         return client.get_model_version(name, parsed.version)
     quoted = name.replace("'", "''")
-    versions = client.search_model_versions(f"name = '{quoted}'")
+    versions = list(model_versions(client, f"name = '{quoted}'"))
     stage = parsed.stage.lower()
     candidates = [v for v in versions if stage in ("", str(v.current_stage).lower())]
     if not candidates:

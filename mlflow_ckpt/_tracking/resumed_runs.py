@@ -11,7 +11,7 @@ from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.entries import Entry
-from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._tracking.store import RunStore, paged
 
 # Number of 32-character ids that fit into a tag, which MLflow limits to 8,000 characters.
 _MOST_CHILDREN = 200
@@ -44,10 +44,15 @@ def tag_parent(store: RunStore, origin: Origin) -> None:
 def children_of(store: RunStore) -> dict[str, str]:
     """Return the runs that continue a run: checkpoint names by run id."""
     with store.client_to("find the runs that go on from this one") as client:
-        runs = client.search_runs(
-            [store.run.info.experiment_id],
-            filter_string=f"tags.`{tags.RESUMED_FROM}` LIKE '{store.run_id}/%'",
-            order_by=["attributes.start_time ASC"],
+        runs = list(
+            paged(
+                lambda token: client.search_runs(
+                    [store.run.info.experiment_id],
+                    filter_string=f"tags.`{tags.RESUMED_FROM}` LIKE '{store.run_id}/%'",
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
+            )
         )
     return {
         run.info.run_id: run.data.tags[tags.RESUMED_FROM].rpartition("/")[2]

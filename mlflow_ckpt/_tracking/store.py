@@ -16,7 +16,12 @@ import mlflow
 import requests
 from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
@@ -40,14 +45,18 @@ from mlflow_ckpt.errors import (
 
 if TYPE_CHECKING:
     from mlflow.entities import FileInfo, LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 T = TypeVar("T")
-_MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+# Values of `MlflowException.error_code`.
+EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+INVALID = ErrorCode.Name(INVALID_PARAMETER_VALUE)
+MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 # Attempts to list a directory, or read a file, that another process is changing.
 _TRIES = 5
 # Error codes of requests that the server would reject again.
-_REJECTED = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", _MISSING)
+_REJECTED = (INVALID, "INVALID_STATE", "BAD_REQUEST", MISSING)
 _PROBE_SECONDS = 5
 # Limit per request: https://mlflow.org/docs/latest/rest-api.html
 _METRICS_PER_REQUEST = 1000
@@ -105,7 +114,7 @@ class RunStore:
             try:
                 return self._client.get_run(self.run_id)
             except MlflowException as error:
-                if error.error_code != _MISSING and not mlflow_private.is_malformed_run_id(error):
+                if error.error_code != MISSING and not mlflow_private.is_malformed_run_id(error):
                     raise
                 raise RunNotFoundError(
                     f"There is no run {self.run_id!r} at {self.tracking_uri}. Expected a run id as "
@@ -351,6 +360,13 @@ def paged(page: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
         token = items.token
         if not token:
             return
+
+
+def model_versions(client: MlflowClient, condition: str) -> Iterator[ModelVersion]:
+    """Yield the versions of registered models that match a filter."""
+    return paged(
+        lambda token: client.search_model_versions(condition, max_results=1000, page_token=token)
+    )
 
 
 def _refuse_missing_database(uri: str) -> None:

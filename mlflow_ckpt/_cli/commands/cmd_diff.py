@@ -14,6 +14,7 @@ from mlflow_ckpt._cli.exit_codes import DIFFERENT
 from mlflow_ckpt._cli.loading import Loading
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._format.text import shape_text
 
 if TYPE_CHECKING:
     from mlflow_ckpt._format.diff import ArchitectureDifference, Difference, TensorDifference
@@ -126,7 +127,7 @@ def _row(tensor: TensorDifference) -> tuple[str, ...]:
         tensor.label if tensor.label != tensor.name else "",
         tensor.role,
         tensor.kind,
-        _from_to(*(None if shape is None else humanize.shape(shape) for shape in tensor.shapes)),
+        _from_to(*(None if shape is None else shape_text(shape) for shape in tensor.shapes)),
         _from_to(*tensor.dtypes),
         _number(distance.max_abs, ".4g"),
         _number(distance.relative, ".4g"),

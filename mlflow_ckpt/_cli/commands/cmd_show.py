@@ -10,6 +10,7 @@ import click
 from mlflow_ckpt._cli import humanize, options, tables
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._format.text import shape_text
 from mlflow_ckpt.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _row(tensor: TensorFingerprint) -> tuple[str, ...]:
     return (
         tensor.name,
         tensor.label if tensor.label != tensor.name else "",
-        humanize.shape(tensor.shape),
+        shape_text(tensor.shape),
         tensor.dtype,
         _short(tensor.digest),
         *map(humanize.number, numbers),

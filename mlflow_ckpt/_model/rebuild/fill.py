@@ -16,8 +16,8 @@ from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import (
     OPTIMIZER_ROLE,
     WEIGHTS_ROLE,
-    Fingerprint,
     TensorFingerprint,
+    read_fingerprint,
 )
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._model import keras_private
@@ -92,7 +92,7 @@ def fill(
     Raises:
         WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.
     """
-    saved = {t.name: t for t in Fingerprint.read(directory).of_role(WEIGHTS_ROLE)}
+    saved = {t.name: t for t in read_fingerprint(directory).of_role(WEIGHTS_ROLE)}
     own = {t.name: t for t in introspection.fingerprint_tensors(model).of_role(WEIGHTS_ROLE)}
     problems = list(_problems(own, saved))
     if problems and not skip_mismatch:
@@ -127,7 +127,7 @@ def fill_all(
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
-    saved = Fingerprint.read(directory)
+    saved = read_fingerprint(directory)
     rebuilt = introspection.fingerprint_tensors(model)
     fresh = manifest.step == 0 and not saved.of_role(OPTIMIZER_ROLE)
     compared = (WEIGHTS_ROLE,) if fresh else roles

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._format import layout
-from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, Fingerprint
+from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, read_fingerprint
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.weights_file import open_weights
 from mlflow_ckpt._model import keras_private
@@ -65,7 +65,7 @@ def _saved_policy(directory: Path) -> Iterator[None]:
     before = keras.config.dtype_policy()
     policy = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8")).get("dtype_policy")
     if policy is None:
-        scaled = any(t.variable == "dynamic_scale" for t in Fingerprint.read(directory).tensors)
+        scaled = any(t.variable == "dynamic_scale" for t in read_fingerprint(directory).tensors)
         policy = "mixed_float16" if scaled else before.name
     if policy == before.name:
         yield

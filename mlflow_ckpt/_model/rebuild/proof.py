@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, Fingerprint
+from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, read_fingerprint
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt.errors import FingerprintMismatchError, ModelLoadError
 
@@ -28,7 +28,7 @@ def check_fingerprint(
         ModelLoadError: If only optimizer variables are missing, because the model overrides
             `compile`.
     """
-    saved = Fingerprint.read(directory)
+    saved = read_fingerprint(directory)
     rebuilt = introspection.fingerprint_tensors(model)
     differing = saved.differing(rebuilt, roles)
     lost = {tensor.name for tensor in saved.of_role(OPTIMIZER_ROLE)}

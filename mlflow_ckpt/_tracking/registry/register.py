@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._format.verification import VerificationResult
 from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.find import find
 from mlflow_ckpt._tracking.metric_names import allowed_names
-from mlflow_ckpt._tracking.store import RunStore, client_to
+from mlflow_ckpt._tracking.store import (
+    EXISTS,
+    INVALID,
+    MISSING,
+    RunStore,
+    client_to,
+    model_versions,
+)
 from mlflow_ckpt.errors import FormNotFoundError, InvalidArgumentError, VerificationError
 
-_EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
 # Reserved by MLflow: https://mlflow.org/docs/latest/ml/model-registry
 _RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 
@@ -56,23 +63,26 @@ class Registered:
 def _check_names(name: str, alias: str | None, tracking_uri: str | None) -> None:
     """Raise InvalidArgumentError if MLflow would reject a model's name or an alias.
 
-    MLflow checks their syntax on look-up, but rejects reserved aliases only when they are set.
+    MLflow checks their syntax on look-up, but rejects reserved aliases only when they are set. The
+    alias is looked up in a model that does not exist, because an alias that an existing model does
+    not have yet is reported just as an invalid one.
     """
     if alias is not None and _RESERVED_ALIAS.fullmatch(alias):
         raise _rejected_name("alias", alias, "it is reserved.")
     with client_to(f"look up the registered model {name!r}", tracking_uri) as client:
         _look_up("name of a registered model", name, lambda: client.get_registered_model(name))
         if alias is not None:
-            _look_up("alias", alias, lambda: client.get_model_version_by_alias(name, alias))
+            unused = uuid.uuid4().hex
+            _look_up("alias", alias, lambda: client.get_model_version_by_alias(unused, alias))
 
 
 def _look_up(kind: str, name: str, request: Callable[[], object]) -> None:
     try:
         request()
     except MlflowException as error:
-        if error.error_code == "INVALID_PARAMETER_VALUE":
-            raise _rejected_name(kind, name, str(error).splitlines()[0]) from error
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code == INVALID:
+            raise _rejected_name(kind, name, first_line(error)) from error
+        if error.error_code != MISSING:
             raise
 
 
@@ -153,8 +163,9 @@ def _require_files(store: RunStore, checkpoint: Checkpoint) -> None:
 
 def _find_version(client: MlflowClient, checkpoint: Checkpoint, name: str) -> ModelVersion | None:
     quoted = name.replace("'", "''")
-    versions = client.search_model_versions(f"name = '{quoted}' AND run_id = '{checkpoint.run_id}'")
+    condition = f"name = '{quoted}' AND run_id = '{checkpoint.run_id}'"
     digest = str(checkpoint.manifest.digest)
+    versions = model_versions(client, condition)
     same = [version for version in versions if version.tags.get(tags.MANIFEST_DIGEST) == digest]
     return max(same, key=lambda version: int(version.version), default=None)
 
@@ -165,7 +176,7 @@ def _create_version(
     try:
         client.create_registered_model(name)
     except MlflowException as error:
-        if error.error_code != _EXISTS:
+        if error.error_code != EXISTS:
             raise
     # As in mlflow.register_model, the source is the location of the files, not the `runs:/` URI.
     source = mlflow_private.artifact_location(checkpoint.uri, store.tracking_uri)

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.store.entities import PagedList
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.reference import SCHEME, Reference
 from mlflow_ckpt._tracking import tags
-from mlflow_ckpt._tracking.store import RunStore, paged
+from mlflow_ckpt._tracking.store import MISSING, RunStore, model_versions
 from mlflow_ckpt.errors import SelectorError
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
-_MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 _LOGGED_MODEL = re.compile(r"models:/+(m-[^/@]+)(?:/.*)?")
-_PAGE = 1000
 
 
 def registered(store: RunStore, names: Collection[str]) -> dict[str, list[str]]:
@@ -85,17 +81,10 @@ def _versions(store: RunStore) -> list[ModelVersion]:
     """Return the versions created from the run, by their run id or their source."""
     versions: dict[tuple[str, int], ModelVersion] = {}
     for condition in (f"run_id = '{store.run_id}'", f"source_path LIKE '%{store.run_id}%'"):
-        for version in _search(store, condition):
-            versions[version.name, int(version.version)] = version
-    return [versions[key] for key in sorted(versions)]
-
-
-def _search(store: RunStore, condition: str) -> Iterator[ModelVersion]:
-    def page(token: str | None) -> PagedList[ModelVersion]:
         with store.client_to("search the model registry") as client:
-            return client.search_model_versions(condition, max_results=_PAGE, page_token=token)
-
-    return paged(page)
+            for version in model_versions(client, condition):
+                versions[version.name, int(version.version)] = version
+    return [versions[key] for key in sorted(versions)]
 
 
 def _used_by(version: ModelVersion, store: RunStore, names: frozenset[str]) -> frozenset[str]:
@@ -130,6 +119,6 @@ def _logged_model(model_id: str, store: RunStore) -> LoggedModel | None:
         try:
             return client.get_logged_model(model_id)
         except MlflowException as error:
-            if error.error_code != _MISSING:
+            if error.error_code != MISSING:
                 raise
             return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_ckpt._cli import humanize, options, tables
+from mlflow_ckpt._cli import options, tables
 from mlflow_ckpt._cli.exit_codes import DIFFERENT
 from mlflow_ckpt._cli.loading import Loading
 from mlflow_ckpt._cli.quiet import start_backend

@@ -19,6 +19,7 @@ import mlflow_ckpt
 from devtools.stores import Store, free_port
 from mlflow_ckpt import BestN, EveryN, LatestN
 from mlflow_ckpt._tracking import index, prune_plan, removal
+from mlflow_ckpt._tracking import store as tracking_store
 from mlflow_ckpt._tracking.registry import usage
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
@@ -294,7 +295,7 @@ def test_a_deleted_version_keeps_nothing(local_store: Store, model_name: str) ->
 def test_versions_on_later_pages_count(
     store: Store, model_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usage, "_PAGE", 1)
+    monkeypatch.setattr(tracking_store, "_PAGE", 1)
     run_id = save_run(losses=FOUR)
     for epoch in (2, 3):
         mlflow.register_model(f"runs:/{run_id}/checkpoints/epoch_{epoch:04d}", model_name)

@@ -60,6 +60,8 @@ _REJECTED = (INVALID, "INVALID_STATE", "BAD_REQUEST", MISSING)
 _PROBE_SECONDS = 5
 # Limit per request: https://mlflow.org/docs/latest/rest-api.html
 _METRICS_PER_REQUEST = 1000
+# Registered versions per request.
+_PAGE = 1000
 # Keeps MLflow from printing the URL of a run that ends.
 _SILENT = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 # Status codes of a proxy whose server is down.
@@ -365,7 +367,7 @@ def paged(page: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
 def model_versions(client: MlflowClient, condition: str) -> Iterator[ModelVersion]:
     """Yield the versions of registered models that match a filter."""
     return paged(
-        lambda token: client.search_model_versions(condition, max_results=1000, page_token=token)
+        lambda token: client.search_model_versions(condition, max_results=_PAGE, page_token=token)
     )
 
 

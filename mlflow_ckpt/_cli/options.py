@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import click
 
-from mlflow_ckpt._cli.loading import Loading
+from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._format.reference import Query
 
 Function = Callable[..., Any]
@@ -118,8 +118,8 @@ custom_objects = last(
     help="Import this module first; its classes and functions are known to the loader.",
 )
 
-# Passes `loading`, a `Loading`.
-loading = _all(
+# Passes `model_options`, a `ModelOptions`.
+model_options = _all(
     last(
         "--architecture",
         type=click.Path(path_type=Path),
@@ -128,5 +128,5 @@ loading = _all(
         "architecture.",
     ),
     custom_objects,
-    packed("loading", Loading),
+    packed("model_options", ModelOptions),
 )

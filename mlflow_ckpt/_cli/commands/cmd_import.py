@@ -9,7 +9,7 @@ import click
 
 from mlflow_ckpt._cli import options
 from mlflow_ckpt._cli.exit_codes import EXIT_CODES
-from mlflow_ckpt._cli.loading import load_modules
+from mlflow_ckpt._cli.model_options import load_modules
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt.errors import ModelError
 

@@ -1,4 +1,4 @@
-"""How to load a model, as the command line says."""
+"""The options that say how to load a model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Loading:
-    """How to load a model.
+class ModelOptions:
+    """Options that say how to load a model.
 
     Attributes:
         modules: Modules that define its custom objects.

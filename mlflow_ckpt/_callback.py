@@ -355,9 +355,9 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             patience = 2 * save_freq + _LONGEST_ACCUMULATION
             if batches.batches_since_save > patience:
                 self._messages.warn_once(
-                    f"The model's optimizer made no step in {patience} batches, so "
-                    "there is no step to name a checkpoint by. A model that trains with optimizers "
-                    "of its own counts no steps: use save_freq='epoch'."
+                    f"The model's optimizer made no step in {patience} batches, so checkpoints "
+                    "cannot be named by step. If the model trains with optimizers of its own, use "
+                    "save_freq='epoch'."
                 )
             return
         batches.batches_since_save = 0

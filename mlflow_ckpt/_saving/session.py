@@ -34,12 +34,7 @@ class Session:
         saved_step: The optimizer's step at the last checkpoint; -1 before the first.
     """
 
-    def __init__(
-        self,
-        arguments: CallbackArguments,
-        best: BestTracker,
-        messages: Messages,
-    ) -> None:
+    def __init__(self, arguments: CallbackArguments, best: BestTracker, messages: Messages) -> None:
         self.saved_step = -1
         self._arguments = arguments
         self._best = best
@@ -236,8 +231,8 @@ class Session:
                 self.saved_step = step
             elif step == 0 and batches.batch > 0:
                 self._messages.warn(
-                    "The model's optimizer counts no steps, so there is no step to name the state "
-                    "of the interrupted training by: it was not saved."
+                    "The interrupted training's state was not saved: it is named by its step, and "
+                    "the model's optimizer counts none."
                 )
             saver.set_tags({tags.INTERRUPTED: f"{reason} at step {step}"})
         except Exception as error:  # noqa: BLE001 - another exception is propagating

@@ -25,7 +25,7 @@ _MOST_METRICS = 6
 @options.tracking_uri
 @click.argument("run")
 def command(run: str, tracking_uri: str | None, show: options.Show) -> None:
-    """List the checkpoints of RUN, oldest first, and what of it waits in the spool."""
+    """List the checkpoints of RUN, oldest first, and its unsent entries in the spool."""
     from mlflow_ckpt._cli import spool_listing
 
     try:
@@ -44,7 +44,7 @@ class Listing:
     Attributes:
         run_id: The run.
         checkpoints: The complete ones, oldest first.
-        best: Name of the best; None if no metric tells.
+        best: Name of the best; None if unknown.
         damaged: Why others cannot be read, by name.
         waiting: The run's entries in this machine's spool.
         ancestors: Runs and checkpoints that the run resumed from, nearest first.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     default=32,
     show_default=True,
     metavar="N",
-    help="Samples a batch; as with Model.predict, the last bits of a result depend on it.",
+    help="Samples per batch; as with Model.predict, the last bits of results depend on it.",
 )
 def command(
     query: Query,

@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 @click.option(
     "--form",
     type=click.Choice(["full", "split"]),
-    help="full: one file with everything. split: architecture and weights apart. "
-    "Default: full where the checkpoint has it.",
+    help="full: one file with everything. split: architecture and weights. "
+    "Default: full if the checkpoint has it.",
 )
 @click.option(
     "--format",
     "file_format",
     type=click.Choice(["keras", "h5", "saved_model"]),
-    help="Of the full form. Default: as it was saved.",
+    help="Format of the full form. Default: as saved.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="Directory to write to. Default: the checkpoint's name.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace files of the same names in it.")
+@click.option("--overwrite", is_flag=True, help="Replace files of the same names.")
 def command(
     query: Query,
     model_options: ModelOptions,
@@ -61,8 +61,8 @@ def command(
     convert = model_options.converter()
     if form == "split" and file_format is not None:
         raise InvalidArgumentError(
-            "--format chooses the file of the full form; the split form is always architecture "
-            "and weights apart. Leave one of --form split and --format out."
+            "--format is the format of the full form, and --form split has none. "
+            "Leave one of them out."
         )
     checkpoint = find(query, convert)
     form = _form(checkpoint, form, file_format)

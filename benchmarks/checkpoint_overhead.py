@@ -97,11 +97,11 @@ def main(directory: Path | None, json_file: str | None, **options: Any) -> None:
     click.echo("Starting TensorFlow and MLflow", err=True)
     quiet.start()
 
-    from benchmarks import report, results, rounds, stores
+    from benchmarks import destinations, report, results, rounds
 
     with (
-        stores.workspace(directory) as workspace,
-        stores.open_store(settings.store, workspace) as store,
+        destinations.workspace(directory) as workspace,
+        destinations.open_store(settings.store, workspace) as store,
     ):
         models = [rounds.measure_model(name, settings, store) for name in settings.models]
 

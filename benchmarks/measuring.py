@@ -16,9 +16,9 @@ from typing import Any
 import keras
 import mlflow
 
+from benchmarks.destinations import Store
 from benchmarks.errors import BenchmarkError
 from benchmarks.models import Subject
-from benchmarks.stores import Store
 from benchmarks.variants import Variant
 
 _PROCESS = Path("/proc/self")

@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import stores
+from benchmarks import destinations
 from devtools.runs import READERS, run_of
 from devtools.stores import current
 
@@ -30,8 +30,8 @@ def main(checkpoints: tuple[int, ...], rounds: int) -> None:
     """Measure `list`, `latest` and `best` on runs of an mlflow server on 127.0.0.1."""
     click.echo("Starting MLflow", err=True)
     with (
-        stores.workspace(None) as workspace,
-        stores.served(workspace) as store,
+        destinations.workspace(None) as workspace,
+        destinations.served(workspace) as store,
         current(store),
     ):
         runs = {count: run_of(store, count).id for count in checkpoints}

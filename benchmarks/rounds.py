@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import click
 
+from benchmarks.destinations import Store
 from benchmarks.limits import measure_limits
 from benchmarks.measuring import measure_fit, release_memory
 from benchmarks.models import CIFAR10_IMAGES, Subject, build_cnn, build_dense, synthesize
 from benchmarks.results import ModelResults
 from benchmarks.settings import Settings
-from benchmarks.stores import Store
 from benchmarks.variants import PLAIN, VARIANTS
 
 _WARM_UP = 0

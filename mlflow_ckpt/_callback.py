@@ -346,22 +346,22 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
     def _save_inside_epoch(self, logs: Mapping[str, Any] | None) -> None:
-        position, save_freq = self._batches, int(self.save_freq)
-        if position.batches_since_save < save_freq:
+        batches, save_freq = self._batches, int(self.save_freq)
+        if batches.batches_since_save < save_freq:
             return
         step = introspection.step_of(self.model)
         if step <= self._session.saved_step:
             # Gradients are being accumulated or a step overflowed: save at the next real step.
             patience = 2 * save_freq + _LONGEST_ACCUMULATION
-            if position.batches_since_save > patience:
+            if batches.batches_since_save > patience:
                 self._messages.warn_once(
-                    f"The model's optimizer made no step in {patience} batches, so "
-                    "there is no step to name a checkpoint by. A model that trains with optimizers "
-                    "of its own counts no steps: use save_freq='epoch'."
+                    f"The model's optimizer made no step in {patience} batches, so checkpoints "
+                    "cannot be named by step. If the model trains with optimizers of its own, use "
+                    "save_freq='epoch'."
                 )
             return
-        position.batches_since_save = 0
-        if self._fit is not None and position.batch == self._fit.steps(self.params):
+        batches.batches_since_save = 0
+        if self._fit is not None and batches.batch == self._fit.steps(self.params):
             # Save at the end of the epoch instead, after validation and the other callbacks.
             self._due = True
             return

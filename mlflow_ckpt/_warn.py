@@ -30,7 +30,7 @@ def mention_untested(library: str, version: str, tested: tuple[str, ...]) -> Non
     """Log, once per process, that a library's version was not tested with this package."""
     if ".".join(version.split(".")[:2]) not in tested:
         logging.getLogger("mlflow_ckpt").warning(
-            "This mlflow_ckpt was tested with %s %s, and runs with %s. What has changed in it is "
-            "gone around where that can be done.",
-            *(library, " and ".join(tested), version),
+            "mlflow_ckpt was not tested with %s %s, only with %s. If private names in it have "
+            "changed, some features are slower or missing.",
+            *(library, version, " and ".join(tested)),
         )

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import click
 
-from mlflow_ckpt._cli.loading import Loading
+from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._format.reference import Query
 
 Function = Callable[..., Any]
@@ -82,7 +82,7 @@ def _printer(_: click.Context, __: click.Parameter, as_json: bool) -> Show:
 
 
 # Passes `show`, a `Show`.
-show = last("--json", "show", is_flag=True, callback=_printer, help="Print JSON for machines.")
+show = last("--json", "show", is_flag=True, callback=_printer, help="Print JSON.")
 
 # Passes `tracking_uri`.
 tracking_uri = last(
@@ -101,10 +101,10 @@ query = _all(
         default="latest",
         show_default=True,
         metavar="SELECTOR",
-        help="Which one: latest, best, an epoch (3 or epoch:3), or a step (step:1500).",
+        help="The checkpoint: latest, best, an epoch (3 or epoch:3), or a step (step:1500).",
     ),
     click.option("--monitor", metavar="METRIC", help="For best: the metric to judge by."),
-    click.option("--mode", type=click.Choice(["min", "max"]), help="For best: which way."),
+    click.option("--mode", type=click.Choice(["min", "max"]), help="For best: lower or higher."),
     tracking_uri,
     packed("query", Query),
 )
@@ -115,18 +115,17 @@ custom_objects = last(
     "modules",
     multiple=True,
     metavar="MODULE",
-    help="Import this module first; its classes and functions are known to the loader.",
+    help="Module with custom classes and functions. May be repeated.",
 )
 
-# Passes `loading`, a `Loading`.
-loading = _all(
+# Passes `model_options`, a `ModelOptions`.
+model_options = _all(
     last(
         "--architecture",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="For weights alone that others saved: a .json, .yaml or .keras file with their "
-        "architecture.",
+        help="For weights files of other tools: a .json, .yaml or .keras architecture.",
     ),
     custom_objects,
-    packed("loading", Loading),
+    packed("model_options", ModelOptions),
 )

@@ -62,18 +62,18 @@ def move(staging: Path, target: Path) -> None:
     """
     target.mkdir(exist_ok=True)
     for item in staging.iterdir():
-        place = target / item.name
-        if place.exists() and place.is_dir() != item.is_dir():
-            raise _in_the_way(place, "a directory" if item.is_dir() else "a file")
-        if strangers := _files_below(place) - _files_below(item):
-            raise _in_the_way(place / min(strangers), "only files that are replaced")
+        path = target / item.name
+        if path.exists() and path.is_dir() != item.is_dir():
+            raise _in_the_way(path, "a directory" if item.is_dir() else "a file")
+        if strangers := _files_below(path) - _files_below(item):
+            raise _in_the_way(path / min(strangers), "only files that are replaced")
     for item in sorted(staging.iterdir()):
-        place = target / item.name
-        if place.is_dir():
+        path = target / item.name
+        if path.is_dir():
             # A rename cannot replace a directory: move the old one aside, and delete it last.
-            place.rename(staging.with_name(f"{staging.name}.{place.name}.old"))
-        item.replace(place)
-        shutil.rmtree(staging.with_name(f"{staging.name}.{place.name}.old"), ignore_errors=True)
+            path.rename(staging.with_name(f"{staging.name}.{path.name}.old"))
+        item.replace(path)
+        shutil.rmtree(staging.with_name(f"{staging.name}.{path.name}.old"), ignore_errors=True)
 
 
 def _files_below(directory: Path) -> set[Path]:
@@ -84,8 +84,8 @@ def _files_below(directory: Path) -> set[Path]:
     return {path for path in files if not path.name.startswith("variables.data-")}
 
 
-def _in_the_way(place: Path, expected: str) -> OutputError:
+def _in_the_way(path: Path, expected: str) -> OutputError:
     return OutputError(
-        f"{place} is in the way. Expected {expected} there. Move it away, or name another "
+        f"{path} is in the way. Expected {expected} there. Move it away, or name another "
         "directory with --output. Nothing was restored."
     )

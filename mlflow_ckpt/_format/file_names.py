@@ -18,8 +18,7 @@ _WORD = re.compile(r"([A-Za-z][A-Za-z_]*?)?([-_=.: ]*)(\d+(?:\.\d+)?(?:[eE][-+]?
 _EPOCH_WORDS = ("epoch", "epochs", "ep", "e")
 _STEP_WORDS = ("step", "steps", "batch", "iter", "iteration")
 _ADVICE = (
-    "Say how the names are made, as ModelCheckpoint was told: --pattern "
-    "'model.{epoch:02d}-{val_loss:.2f}.keras'"
+    "Pass the pattern that ModelCheckpoint used: --pattern 'model.{epoch:02d}-{val_loss:.2f}.keras'"
 )
 
 
@@ -58,8 +57,8 @@ def read_names(names: Sequence[str], pattern: str | None = None) -> list[FileNam
     for a, b in pairwise(ordered):
         if a.epoch == b.epoch:
             raise InvalidArgumentError(
-                f"Two files are of epoch {a.epoch}: {a.name} and {b.name}. Expected one file an "
-                f"epoch. Move one away, or tell them apart. {_ADVICE}"
+                f"Two files are of epoch {a.epoch}: {a.name} and {b.name}. Expected one file per "
+                f"epoch. Move one away. {_ADVICE}"
             )
     return ordered
 
@@ -92,7 +91,7 @@ def _expression(pattern: str) -> str:
             continue
         if not name.isidentifier():
             raise InvalidArgumentError(
-                f"The pattern {pattern!r} was not understood: {{{name}}} names nothing. {_ADVICE}"
+                f"The pattern {pattern!r} was not understood: {{{name}}} is not a field. {_ADVICE}"
             )
         parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{_NUMBER})")
         seen.add(name)

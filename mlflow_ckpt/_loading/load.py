@@ -129,8 +129,8 @@ def load_model(
         raise InvalidArgumentError(f"Expected form 'full' or 'split'. Received: form={form!r}")
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
-    checkpoint_ = find(query, converter(custom_objects)) if allow_unverified else find(query)
-    with checkpoint_.open(progress) as opened:
+    found = find(query, converter(custom_objects)) if allow_unverified else find(query)
+    with found.open(progress) as opened:
         from mlflow_ckpt._model.rebuild import model_loader
 
         load = model_loader.load_full if form == "full" else model_loader.load_split

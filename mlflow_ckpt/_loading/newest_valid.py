@@ -55,7 +55,7 @@ def open_for_resume(query: Query, progress: Progress | None) -> Iterator[OpenedF
     reasons = "; ".join(f"{name}: {reason}" for name, reason in damaged.items())
     raise CheckpointNotFoundError(
         f"The run {query.run} has no valid checkpoint to resume from"
-        + (f". {reasons}" if reasons else ", nor any other."),
+        + (f". {reasons}" if reasons else "."),
         run_id=query.run,
     )
 
@@ -69,7 +69,7 @@ def _warn_of_newer(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in newer.items())
         warn(
             f"Resuming from {checkpoint.name}, the newest valid checkpoint of the run "
-            f"{checkpoint.run_id}. Newer ones cannot be used. {reasons}"
+            f"{checkpoint.run_id}. Newer ones were skipped. {reasons}"
         )
 
 

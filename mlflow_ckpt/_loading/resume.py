@@ -199,7 +199,7 @@ def _end_finished_epoch(state: TrainingState) -> list[str]:
     state.epoch, state.batch = state.epoch + 1, 0
     return [
         f"the checkpoint was saved after the last batch of epoch {state.epoch}: its "
-        "validation, and what callbacks do at the end of an epoch, are left out"
+        "validation, and what callbacks do at the end of an epoch, are skipped"
     ]
 
 
@@ -245,5 +245,5 @@ def _changes(
                 f"epoch {state.epoch} was to be the last"
             )
     if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
-        changes.append("BackupAndRestore restores a state of its own over this one: leave it out")
+        changes.append("BackupAndRestore overwrites the restored state: remove it")
     return changes

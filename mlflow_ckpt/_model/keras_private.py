@@ -1,27 +1,29 @@
-"""The one file that depends on what Keras and TensorFlow do not promise: private names, and texts.
+"""All uses of Keras's and TensorFlow's private names and texts, and the fallbacks if they change.
 
-What each is used for, and what happens when it is gone:
-
-- `saving_lib._save_state`, `_serialize_model_as_json`, `H5IOStore`, `DiskIOStore`: capture exactly
-  what Keras saves, without its writer. Then `PrivateApiError`, on which the caller goes through
-  `model.save`, slower, with a warning.
-- `legacy_h5_format.save_model_to_hdf5`: legacy `.h5` into memory. Then `model.save`, the same way.
-- `saving_attr_skipset_*` of the global state: speed. Then the walk is as slow as Keras's own.
-- `EpochIterator` and the frames of `fit`: the other callbacks and the data of a training. Then
-  resuming reports that they are unknown.
-- `EpochIterator._num_batches`, its adapter's `shuffle`: `EpochDataset`. Then `PrivateApiError`.
-- `Model._symbolic_build`: metrics before the first batch. Then `PrivateApiError`.
-- `Model._compile_config.config`: compile settings after a legacy save. Then they are left as is.
-- `Metric._direction`: whether low or high is better. Then the metric's name tells.
-- `global_seed_generator`: Keras's global random state. Then it is not saved, which is reported.
-- Attributes of callbacks (`CALLBACK_STATE`): their state. One that is gone is restored as None.
-- TensorFlow's `context._seed` and `_rng`, `global_generator`: its global random state. Then it is
-  reported as not restored.
-- Texts of Keras's errors: which class is unknown, what a constructor or a call raised. Then the
-  error's first line is shown.
-- Texts of Keras's warnings and log records, and TensorFlow's `IteratorGetNext`: noise that is held
-  back, and a step that failed before it began. Then the noise is shown, and the model counts as
-  half updated, so its state is not saved.
+- `saving_lib._save_state`, `_serialize_model_as_json`, `H5IOStore` and `DiskIOStore` with its
+  `working_dir` capture what `model.save` would write. Fallback: the public `model.save` and
+  `save_weights`, slower, with a warning.
+- `legacy_h5_format.save_model_to_hdf5` saves legacy `.h5` to memory. Fallback: as above.
+- `saving_attr_skipset_*` and `saving_attr_skiplist_*` of `global_state` speed up the capture.
+  Fallback: it is as slow as Keras's own.
+- `EpochIterator`, and the local variables `self` and `epoch_iterator` in the frames of `fit`, give
+  the other callbacks and the data. Fallback: both are unknown, which resuming reports.
+- `EpochIterator.data_adapter`, its class name, `_shuffle` and `py_dataset` identify the data.
+  Fallback: arrays count as shuffled; an `EpochDataset` is not recognized.
+- `EpochIterator._num_batches` and its adapter's `shuffle` serve `EpochDataset`, and
+  `Model._symbolic_build` its metrics within an epoch. No fallback: `PrivateApiError` ends `fit`.
+- `Model._compile_config.config` is repaired after a legacy save. Fallback: no repair.
+- `Metric._direction` is `"up"` or `"down"`. Fallback: inferred from the metric's name.
+- `global_seed_generator`, in `global_state` and `seed_generator`, has Keras's global random state.
+  Fallback: it is not saved; a saved one is reported as not restored.
+- Attributes of callbacks (`CALLBACK_STATE`) are their states. Fallback: a missing one is None.
+- `_seed` and `_rng` of TensorFlow's `context`, and `global_generator` of `stateful_random_ops`, are
+  its random state. Fallback: it is reported as not restored.
+- Texts of Keras's errors identify an unknown class, safe mode, and the errors of constructors and
+  calls. Fallback: the first line of the error.
+- Texts of Keras's warnings and log records suppress them. Fallback: they are shown.
+- `IteratorGetNext` in TensorFlow's errors shows that the step changed nothing. Fallback: the model
+  counts as partly updated, and is not saved.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -66,11 +68,11 @@ except (ImportError, AttributeError) as _error:  # pragma: no cover - another Ke
 
 @dataclass(frozen=True)
 class FitFrame:
-    """What `fit` keeps to itself of the training that a callback serves.
+    """Local variables of the `fit` that calls a callback.
 
     Attributes:
-        callbacks: The list that calls the callback; None where something else calls it.
-        iterator: What gives `fit` its batches; None where it is not `fit` that trains.
+        callbacks: The outermost list that contains the callback; None if there is none.
+        iterator: Its `EpochIterator`; None outside of `fit`.
     """
 
     callbacks: keras.callbacks.CallbackList | None
@@ -78,16 +80,16 @@ class FitFrame:
 
 
 def mention_untested_version() -> None:
-    """Log, once, that the running Keras is not one that this file was tested with."""
+    """Log, once, that the running Keras version was not tested with this package."""
     mention_untested("Keras", keras.__version__, TESTED_WITH)
 
 
 class PrivateApiError(Exception):
-    """Keras's private saving code is not what this file was written for."""
+    """A private API of Keras is missing or has changed."""
 
 
 class _CapturingStore(_StoreBase):  # type: ignore[misc]
-    """Takes host copies where Keras's own store would write to an HDF5 file."""
+    """Copies values to the host instead of writing them to an HDF5 file."""
 
     def __init__(self, copy: Copy) -> None:
         self.groups: list[Group] = []
@@ -98,7 +100,7 @@ class _CapturingStore(_StoreBase):  # type: ignore[misc]
         return True
 
     def make(self, path: str, metadata: dict[str, Any] | None = None) -> _CapturingStore:
-        # Keras creates a group at once if it has metadata, else with its first value.
+        # As in Keras: a group without metadata is created with its first value.
         self._group = Group(path, (metadata or {}).get("name"))
         if metadata:
             self.groups.append(self._group)
@@ -131,7 +133,7 @@ class _CapturingStore(_StoreBase):  # type: ignore[misc]
 
 
 class _AssetStore(_AssetStoreBase):  # type: ignore[misc]
-    """Keras's store for files of layers, with a directory only if a layer has some."""
+    """A `DiskIOStore` that creates its directory on first use."""
 
     def __init__(self) -> None:
         self.directory: Path | None = None
@@ -151,29 +153,23 @@ class _AssetStore(_AssetStoreBase):  # type: ignore[misc]
 
 
 def capture_groups(model: keras.Model, copy: Copy) -> list[Group]:
-    """Capture a model's tensors through Keras's own walk over the model.
-
-    Args:
-        model: A built model.
-        copy: Copies a tensor to the host, given its path and value.
-    """
+    """Capture a model's tensors only. Arguments and errors as in `capture`."""
     return _walk(model, None, copy)
 
 
 def capture(
-    model: keras.Model,
-    workspace: Callable[[], Path],
-    copy: Copy,
-    *,
-    optimizer: bool = True,
+    model: keras.Model, workspace: Callable[[], Path], copy: Copy, *, optimizer: bool = True
 ) -> CapturedState:
-    """Capture all that a `.keras` archive holds.
+    """Capture the content of a `.keras` archive.
 
     Args:
         model: A built model.
-        workspace: Gives an existing directory; files that layers save land below it.
+        workspace: Returns an existing directory, for the files that layers save.
         copy: Copies a tensor to the host, given its path and value.
         optimizer: Whether to capture the state of the compiled optimizer.
+
+    Raises:
+        PrivateApiError: If Keras's saving code has changed.
     """
     _require()
     asset_store = _AssetStore()
@@ -190,7 +186,7 @@ def capture(
 
 
 def save_legacy_h5(model: keras.Model, file: Any) -> None:
-    """Save a model to an open HDF5 file, as `model.save("x.h5")` does to a path."""
+    """Save a model to an open file, as `model.save("x.h5")` does. Errors as in `capture`."""
     _require()
     if not hasattr(legacy_h5_format, "save_model_to_hdf5"):
         raise PrivateApiError("keras.src.legacy.saving.legacy_h5_format has no save_model_to_hdf5")
@@ -198,21 +194,15 @@ def save_legacy_h5(model: keras.Model, file: Any) -> None:
 
 
 def variable_names(model: keras.Model) -> dict[str, str]:
-    """Map paths in the weights file to variables' names, for what `capture` leaves unnamed.
-
-    The optimizer stores plain arrays, in the order of its variables.
-    """
+    """Return the names of the optimizer's variables, which its weights lack, by their paths."""
     optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
-        return {}
-    return dict(_optimizer_names(optimizer, "optimizer"))
+    return {} if optimizer is None else dict(_optimizer_names(optimizer, "optimizer"))
 
 
 def repair_compile_settings(model: keras.Model) -> None:
-    """Put back the optimizer that saving to legacy HDF5 takes out of the model's compile settings.
+    """Restore the optimizer in a model's compile settings after `model.save("x.h5")`.
 
-    After `model.save("x.h5")`, by whoever called it, Keras 3.15 has forgotten the optimizer: the
-    next `.keras` file says none, and loads with RMSprop.
+    Keras 3.15 removes it: the next `.keras` file names none, and loads with RMSprop.
     """
     optimizer = getattr(model, "optimizer", None)
     config = getattr(getattr(model, "_compile_config", None), "config", None)
@@ -221,7 +211,7 @@ def repair_compile_settings(model: keras.Model) -> None:
 
 
 def metric_direction(model: keras.Model, name: str) -> str | None:
-    """Return `"min"` or `"max"` as the metric object called `name` declares it, else None."""
+    """Return `"min"` or `"max"` as the metric object declares it; None if unknown."""
     wanted = name.removeprefix("val_")
     for metric in _flatten(getattr(model, "metrics", [])):
         if getattr(metric, "name", None) == wanted:
@@ -230,7 +220,11 @@ def metric_direction(model: keras.Model, name: str) -> str | None:
 
 
 def find_fit_frame() -> FitFrame:
-    """Find out who calls a callback, in its `on_train_begin`: Keras tells callbacks nothing."""
+    """Find the `fit` on the stack of a callback's `on_train_begin`.
+
+    Raises:
+        PrivateApiError: If Keras has no `EpochIterator`.
+    """
     try:
         from keras.src.trainers.epoch_iterator import EpochIterator
     except ImportError as error:  # pragma: no cover - another Keras
@@ -241,7 +235,7 @@ def find_fit_frame() -> FitFrame:
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):
-            # A list may stand in another one: the outermost has them all.
+            # Of nested lists, the outermost contains all callbacks.
             if callbacks is None or inside:
                 callbacks, inside = caller, True
         elif callbacks is not None:
@@ -254,11 +248,9 @@ def find_fit_frame() -> FitFrame:
 
 
 def data_of(iterator: Any) -> tuple[str, Any]:
-    """Tell what gives the batches of a training.
+    """Return the kind of an `EpochIterator`'s data, and its `PyDataset`, if it is one.
 
-    Returns:
-        The kind, `"arrays"`, `"shuffled arrays"`, `"PyDataset"` or another adapter's name; and the
-        `PyDataset`, if it is one.
+    The kind is `"arrays"`, `"shuffled arrays"`, `"PyDataset"` or the name of another adapter.
     """
     adapter = getattr(iterator, "data_adapter", None)
     kind = type(adapter).__name__.removesuffix("Adapter")
@@ -270,9 +262,12 @@ def data_of(iterator: Any) -> tuple[str, Any]:
 
 
 def expect_batches(iterator: Any, count: int) -> None:
-    """Tell `fit` how many batches the epoch has that is about to begin, and to keep their order.
+    """Set the number of batches of the next epoch, and disable shuffling.
 
-    By default, `fit` shuffles the batches of a `PyDataset` from Python's random numbers.
+    By default, `fit` shuffles the batches of a `PyDataset` with Python's `random`.
+
+    Raises:
+        PrivateApiError: If the iterator or its adapter has changed.
     """
     adapter: Any = getattr(iterator, "data_adapter", None)
     if not (hasattr(iterator, "_num_batches") and hasattr(adapter, "shuffle")):
@@ -282,11 +277,14 @@ def expect_batches(iterator: Any, count: int) -> None:
 
 
 def build_metrics(model: keras.Model, batch: Any) -> None:
-    """Make the variables of a compiled model's metrics, which Keras does in the first step.
+    """Create the variables of a compiled model's metrics, as the first step does.
 
     Args:
         model: A built model.
-        batch: What `fit` would get: (x, y) or (x, y, sample_weight).
+        batch: A batch of its data: (x, y) or (x, y, sample_weight).
+
+    Raises:
+        PrivateApiError: If Keras has no `_symbolic_build`.
     """
     if not hasattr(model, "_symbolic_build"):
         raise PrivateApiError("keras.Model has no _symbolic_build")
@@ -294,7 +292,7 @@ def build_metrics(model: keras.Model, batch: Any) -> None:
 
 
 def global_seed_state() -> Any:
-    """Return the variable of Keras's global seed generator; None if nothing has drawn from it."""
+    """Return the state of Keras's global seed generator; None if it is unused or unknown."""
     try:
         from keras.src.backend.common import global_state
 
@@ -308,7 +306,8 @@ def set_global_seed_state(value: Any) -> None:
     """Set the state of Keras's global seed generator.
 
     Raises:
-        AttributeError: If Keras has changed.
+        AttributeError, ImportError: If Keras has changed.
+        ValueError: If the state has another shape.
     """
     from keras.src.random import seed_generator
 
@@ -319,10 +318,10 @@ def _walk(
     model: keras.Model, asset_store: Any, copy: Copy, *, optimizer: bool = True
 ) -> list[Group]:
     _require()
-    _mend_cache()
+    _fix_attribute_cache()
     store = _CapturingStore(copy)
     compiled = getattr(model, "optimizer", None)
-    with _lending_variables(compiled):
+    with _without_copies(compiled):
         saving_lib._save_state(
             model,
             weights_store=store,
@@ -333,26 +332,24 @@ def _walk(
     return store.groups
 
 
-def _mend_cache() -> None:
-    """Let Keras find what it keeps, for each kind of object, to walk a model quickly.
+def _fix_attribute_cache() -> None:
+    """Copy Keras's cache of attributes to skip to the name under which Keras looks it up.
 
-    Keras 3.15 stores it under one name and looks under another, so it makes a layer, an optimizer
-    or a metric for each object that it comes by, which takes longer than all the rest.
+    Keras 3.15 stores it under another name. Without the cache, it creates a layer, an optimizer or
+    a metric for each object of the model, which takes most of the time.
     """
-    try:
+    with suppress(ImportError, AttributeError):
         from keras.src.backend.common import global_state
 
         for kind in ("Operation", "Layer", "Functional", "Sequential", "Metric", "Optimizer"):
             kept = global_state.get_global_attribute(f"saving_attr_skipset_{kind}")
             if kept is not None:
                 global_state.set_global_attribute(f"saving_attr_skiplist_{kind}", kept)
-    except (ImportError, AttributeError):  # pragma: no cover - another Keras
-        return
 
 
 @contextmanager
-def _lending_variables(optimizer: Any) -> Iterator[None]:
-    """Let an optimizer hand its variables to the store, where Keras's own way copies each first."""
+def _without_copies(optimizer: Any) -> Iterator[None]:
+    """Have an optimizer pass its variables to the store without copying each first."""
     own = keras.optimizers.Optimizer.save_own_variables
     patched = []
     while optimizer is not None:
@@ -384,7 +381,7 @@ def _optimizer_names(optimizer: Any, path: str) -> Iterator[tuple[str, str]]:
 def _flatten(metrics: Any) -> Iterator[Any]:
     for metric in metrics:
         yield metric
-        # Compiled metrics stand behind one wrapper that is itself a metric.
+        # Compiled metrics are in a wrapper that is a metric itself.
         yield from _flatten(getattr(metric, "metrics", []))
 
 
@@ -404,7 +401,7 @@ def _require() -> None:
             raise PrivateApiError(f"{name} of keras.src.saving.saving_lib takes other arguments")
 
 
-# What changes in callbacks while they work, by class.
+# Attributes that change during training, by class.
 CALLBACK_STATE: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
@@ -426,31 +423,31 @@ _SKIPPED_WEIGHTS = (".*objects could not be loaded", "Skipping loading weights")
 
 
 def unknown_object(error: Exception) -> str | None:
-    """Return the class or function that Keras did not know while it rebuilt a model, if any."""
+    """Return the class or function that Keras could not find, if that was the error."""
     matches = (pattern.search(str(error)) for pattern in _UNKNOWN_OBJECT)
     return next((match["name"] for match in matches if match), None)
 
 
 def is_unsafe(error: Exception) -> bool:
-    """Whether Keras's safe mode refused to rebuild an object."""
+    """Whether Keras's safe mode rejected an object."""
     return any(sign in str(error) for sign in _UNSAFE)
 
 
 def constructor_message(error: Exception) -> str | None:
-    """Return what a constructor raised, which Keras puts behind pages of configuration."""
+    """Return the message of a constructor's error, which Keras appends to the configuration."""
     _, wrapped, message = str(error).rpartition("Exception encountered: ")
     return message if wrapped else None
 
 
 def call_message(error: Exception) -> str:
-    """Return the first line of what a model's call raised, without Keras's own heading."""
+    """Return the first line of an error that a model's call raised, without Keras's heading."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if not line.startswith("Exception encountered")), "")
 
 
 @contextmanager
 def ignoring_skipped_optimizer() -> Iterator[None]:
-    """Ignore Keras's warning that it did not load an optimizer: fingerprints tell what was lost."""
+    """Ignore Keras's warning of an optimizer that it did not load: fingerprints detect that."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_SKIPPED_OPTIMIZER)
         yield
@@ -467,7 +464,7 @@ def ignoring_skipped_weights() -> Iterator[None]:
 
 @contextmanager
 def ignoring_legacy_format() -> Iterator[None]:
-    """Ignore Keras's reminder, at each save, that HDF5 is a legacy format: the user chose it."""
+    """Ignore Keras's warning that HDF5 is a legacy format, which the user chose."""
     logger = logging.getLogger("absl")
     logger.addFilter(_is_not_about_hdf5)
     try:
@@ -481,7 +478,7 @@ def _is_not_about_hdf5(record: logging.LogRecord) -> bool:
 
 
 def failed_before_step(error: BaseException) -> bool:
-    """Whether a step of TensorFlow's failed at its first operation, which asks for the data."""
+    """Whether a TensorFlow step failed at its first operation, which gets the data."""
     return "IteratorGetNext" in str(error)
 
 
@@ -497,7 +494,7 @@ def tensorflow_random_state() -> dict[str, Any]:
     """
     context = sys.modules[_TF_CONTEXT].context()
     state: dict[str, Any] = {"seed": context._seed}
-    # What operations without a seed of their own draw theirs from.
+    # Operations without a seed draw one from it.
     if context._seed is not None and context._rng is not None:
         version, words, gauss = context._rng.getstate()
         state["operations"] = [version, np.array(words, dtype=np.uint32), gauss]
@@ -509,10 +506,11 @@ def tensorflow_random_state() -> dict[str, Any]:
 
 
 def set_tensorflow_random_state(state: Mapping[str, Any]) -> None:
-    """Set the state of TensorFlow's global random generators, which it loads if need be.
+    """Set the state of TensorFlow's global random generators. Imports TensorFlow.
 
     Raises:
         AttributeError, ImportError, KeyError: If TensorFlow has changed, or is not installed.
+        TypeError, ValueError: If the state does not fit.
     """
     context = import_module(_TF_CONTEXT).context()
     random_of_tf = sys.modules["tensorflow"].random

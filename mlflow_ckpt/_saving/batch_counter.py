@@ -1,4 +1,4 @@
-"""The position of a training: epoch and batch."""
+"""Counts the epochs and batches of a training."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class BestTracker:
     def _resolve(self, model: keras.Model, metrics: Mapping[str, float]) -> Monitor | None:
         if self._monitor not in metrics:
             advice = (
-                "Inside an epoch there is no validation: pass monitor='loss' or the like."
+                "Inside an epoch there is no validation: pass a metric such as monitor='loss'."
                 if self._inside_epochs
                 else "Pass monitor=… or validation data."
             )
@@ -91,12 +91,12 @@ class BestTracker:
             return Monitor(self._monitor, mode)
         if self._save_best_only:
             raise InvalidArgumentError(
-                f"Whether a high or a low {self._monitor!r} is better cannot be told from the "
-                "metric. Pass mode='min' or mode='max'."
+                f"Whether a high or a low {self._monitor!r} is better is unknown. "
+                "Pass mode='min' or mode='max'."
             )
         self._warn_once(
-            f"Whether a high or a low {self._monitor!r} is better cannot be told from the metric, "
-            "so no checkpoint is marked as best. Pass mode='min' or mode='max'."
+            f"Whether a high or a low {self._monitor!r} is better is unknown, so no checkpoint is "
+            "marked as best. Pass mode='min' or mode='max'."
         )
         return None
 

@@ -42,9 +42,8 @@ class ManagedRun:
         active = mlflow.active_run()
         if active is not None and in_place and origin and active.info.run_id != origin.run_id:
             raise InvalidArgumentError(
-                f"The training was to go on in the run {origin.run_id}, and the run "
-                f"{active.info.run_id} is active. End that one first, or resume without "
-                "in_place=True."
+                f"The training continues in the run {origin.run_id}, but the run "
+                f"{active.info.run_id} is active. End it first, or resume without in_place=True."
             )
         if active is None:
             active = mlflow.start_run(**_start_arguments(origin, in_place=in_place))

@@ -10,8 +10,8 @@ _LOGGING = "MlflowCallback"
 _SAVING = "MlflowModelCheckpointCallback"
 
 DUPLICATE = (
-    "MLflow's own checkpoint callback takes part in the training as well, so every checkpoint is "
-    "saved twice, once while training waits. Leave it out: mlflow.tensorflow.autolog("
+    "MLflow's own checkpoint callback is active too, so every checkpoint is saved twice, once "
+    "while training waits. Disable it: mlflow.tensorflow.autolog("
     "checkpoint=False), or MlflowModelCheckpointCallback among the callbacks."
 )
 

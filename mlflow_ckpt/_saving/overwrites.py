@@ -47,8 +47,8 @@ def check_no_overwrite(
     if step is not None and step < max(steps, default=0):
         raise CheckpointExistsError(
             f"The run {store.run_id} has checkpoints up to step {max(steps)}, and this "
-            f"training starts at step {step}: it would write some of them again. Go on from "
-            "the newest, or train into another run.",
+            f"training starts at step {step}: it would write some of them again. Resume "
+            "from the newest, or train into another run.",
             run_id=store.run_id,
             name=str(CheckpointName("step", max(steps))),
         )

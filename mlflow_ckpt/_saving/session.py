@@ -34,12 +34,7 @@ class Session:
         saved_step: The optimizer's step at the last checkpoint; -1 before the first.
     """
 
-    def __init__(
-        self,
-        arguments: CallbackArguments,
-        best: BestTracker,
-        messages: Messages,
-    ) -> None:
+    def __init__(self, arguments: CallbackArguments, best: BestTracker, messages: Messages) -> None:
         self.saved_step = -1
         self._arguments = arguments
         self._best = best
@@ -207,7 +202,7 @@ class Session:
     def save_interrupted(
         self,
         model: keras.Model,
-        position: BatchCounter,
+        batches: BatchCounter,
         reason: str,
         capture: Callable[[], TrainingState],
     ) -> None:
@@ -215,7 +210,7 @@ class Session:
 
         Args:
             model: The model, in a consistent state.
-            position: The position of the training.
+            batches: The epochs and batches that are completed.
             reason: What interrupted it, such as `"SIGTERM"`.
             capture: Captures the state of the training.
         """
@@ -228,16 +223,16 @@ class Session:
                 name = CheckpointName("step", step)
                 saver.save(
                     *(model, name),
-                    epoch=position.epoch,
+                    epoch=batches.epoch,
                     metrics={},
                     interrupted=reason,
                     training=capture(),
                 )
                 self.saved_step = step
-            elif step == 0 and position.batch > 0:
+            elif step == 0 and batches.batch > 0:
                 self._messages.warn(
-                    "The model's optimizer counts no steps, so there is no step to name the state "
-                    "of the interrupted training by: it was not saved."
+                    "The interrupted training's state was not saved: it is named by its step, and "
+                    "the model's optimizer counts none."
                 )
             saver.set_tags({tags.INTERRUPTED: f"{reason} at step {step}"})
         except Exception as error:  # noqa: BLE001 - another exception is propagating
@@ -252,7 +247,7 @@ class Session:
     def end(
         self,
         status: str,
-        interruption: SignalHandler,
+        signals: SignalHandler,
         *,
         patience: float,
         limit: float | None,
@@ -264,7 +259,7 @@ class Session:
 
         Args:
             status: Final status of the training: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
-            interruption: Receives signals, after which the wait is limited to `patience`.
+            signals: Receives signals, after which the wait is limited to `patience`.
             patience: Seconds to wait for a server that does not answer.
             limit: Total seconds to wait; None to wait while there is progress.
             params: The training's parameters as Keras reports them.
@@ -276,7 +271,7 @@ class Session:
             if saver is not None:
                 if self._managed_run.is_active:
                     saver.end_run(status)
-                unsent = _finish(saver, interruption, patience, limit)
+                unsent = _finish(saver, signals, patience, limit)
                 self._messages.notify(saver.outcomes(), params, quietly=quietly)
                 self._messages.warn_of_unsent(unsent, saver, quietly=quietly)
                 if report and status == "FINISHED" and not unsent:
@@ -285,7 +280,7 @@ class Session:
             status = "FAILED" if status == "FINISHED" else status
             raise
         finally:
-            interruption.restore()
+            signals.restore()
             self._managed_run.end(status)
 
     def _publish_report(self) -> None:
@@ -305,13 +300,13 @@ class Session:
 
 
 def _finish(
-    saver: CheckpointSaver, interruption: SignalHandler, patience: float, limit: float | None
+    saver: CheckpointSaver, signals: SignalHandler, patience: float, limit: float | None
 ) -> list[Entry]:
     """Wait for all uploads; after a signal, at most `patience` seconds longer."""
-    initial = interruption.received
+    initial = signals.received
 
     def signalled() -> bool:
-        return interruption.received != initial
+        return signals.received != initial
 
     unsent = saver.finish(patience=patience, limit=limit, unless=signalled)
     return saver.finish(patience=patience, limit=patience) if unsent and signalled() else unsent

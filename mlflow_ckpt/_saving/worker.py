@@ -6,7 +6,7 @@ import atexit
 from collections import deque
 from collections.abc import Callable
 
-from mlflow_ckpt._tracking.spool.background import BackgroundThread
+from mlflow_ckpt._tracking.background import BackgroundThread
 
 Task = Callable[[], None]
 

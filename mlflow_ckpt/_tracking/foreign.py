@@ -201,7 +201,7 @@ def at(reference: ArtifactReference, tracking_uri: str | None) -> ForeignCheckpo
     raise CheckpointNotFoundError(
         f"{reference.uri} is neither a checkpoint nor a Keras model that was logged. Expected a "
         f"checkpoint of the run, a file ({', '.join(ENDINGS)}), or what mlflow.keras.log_model or "
-        f"mlflow.tensorflow.log_model wrote (no mere export). See: mlflow-ckpt list "
+        f"mlflow.tensorflow.log_model wrote (not an export). See: mlflow-ckpt list "
         f"{reference.run_id}",
         run_id=reference.run_id,
     )

@@ -62,8 +62,8 @@ def record(store: RunStore, manifest: Manifest) -> list[Manifest]:
         raise
     except TrackingError as error:
         _logger.warning(
-            "The checkpoint %s is complete, but %s, which makes listing the checkpoints of run %s "
-            "quick, could not be brought up to date: %s The next save tries again.",
+            "The checkpoint %s is complete, but the index %s of run %s was not updated, so listing "
+            "is slower: %s The next save tries again.",
             *(manifest.name, PATH, store.run_id, error),
         )
     return [entry.manifest for entry in entries]

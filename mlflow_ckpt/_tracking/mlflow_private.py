@@ -78,8 +78,8 @@ def entry_point_parameters(
     except Exception as error:
         # MLflow calls Git, unpacks archives and reads YAML: anything may be raised.
         raise TrackingError(
-            f"The project {uri} cannot be had ({type(error).__name__}). Name where it is "
-            "now: --project."
+            f"The project {uri} cannot be fetched or read ({type(error).__name__}). "
+            "Name where it is now: --project."
         ) from error
     return set(getattr(entry_point, "parameters", {}))
 

@@ -190,8 +190,8 @@ def _of_source(uri: str, version: ModelVersion) -> Reference | ArtifactReference
 
 def _not_a_checkpoint(uri: str, source: str) -> CheckpointNotFoundError:
     return CheckpointNotFoundError(
-        f"{uri} is not a checkpoint of mlflow_ckpt, but {source}. Expected a version that was made "
-        "by mlflow-ckpt register, or of runs:/<run_id>/checkpoints/<name>. "
-        "Loading it all the same, unverified: load_model(…, allow_unverified=True).",
+        f"{uri} is not a checkpoint of mlflow_ckpt, but {source}. Expected a version created by "
+        "mlflow-ckpt register, or of runs:/<run_id>/checkpoints/<name>. "
+        "To load it unverified: load_model(…, allow_unverified=True).",
         run_id="",
     )

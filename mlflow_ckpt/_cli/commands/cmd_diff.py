@@ -11,7 +11,7 @@ import click
 
 from mlflow_ckpt._cli import options, tables
 from mlflow_ckpt._cli.exit_codes import DIFFERENT
-from mlflow_ckpt._cli.loading import Loading
+from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._format.text import shape_text
@@ -30,12 +30,17 @@ _LONGEST = 60
 @click.command("diff", short_help="Compare two checkpoints, tensor by tensor.")
 @options.show
 @options.tracking_uri
-@options.loading
+@options.model_options
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--all", "every", is_flag=True, help="List the identical tensors too.")
 def command(
-    a: str, b: str, every: bool, loading: Loading, tracking_uri: str | None, show: options.Show
+    a: str,
+    b: str,
+    every: bool,
+    model_options: ModelOptions,
+    tracking_uri: str | None,
+    show: options.Show,
 ) -> None:
     """Compare the checkpoints A and B: all tensors and the architecture.
 
@@ -46,7 +51,7 @@ def command(
     from mlflow_ckpt._loading.compare import compare
     from mlflow_ckpt._tracking.find import find
 
-    convert = loading.converter()
+    convert = model_options.converter()
     of_a, of_b = (find(Query(run, tracking_uri=tracking_uri), convert) for run in (a, b))
     if not (of_a.verified and of_b.verified):
         start_backend()
@@ -74,8 +79,8 @@ class _Printed:
             rows = [_row(tensor) for tensor in shown]
             parts.append(f"\n{tables.to_text(_TENSOR_COLUMNS, rows, right=_NUMBERS)}")
         if difference.architecture:
-            places = [_place(place) for place in difference.architecture]
-            parts.append(f"\n{tables.to_text(('layer', '', 'key', 'A', 'B'), places)}")
+            rows = [_architecture_row(change) for change in difference.architecture]
+            parts.append(f"\n{tables.to_text(('layer', '', 'key', 'A', 'B'), rows)}")
         return "".join(parts)
 
 
@@ -93,7 +98,7 @@ def _architecture(difference: Difference) -> str:
     if difference.same_architecture:
         return "is identical"
     # Keras numbers the layers that it names, within a process.
-    names_alone = all(place.key == "config.name" for place in difference.architecture)
+    names_alone = all(change.key == "config.name" for change in difference.architecture)
     return "differs in names alone" if names_alone else "differs"
 
 
@@ -135,10 +140,10 @@ def _row(tensor: TensorDifference) -> tuple[str, ...]:
     )
 
 
-def _place(place: ArchitectureDifference) -> tuple[str, ...]:
-    old = "-" if place.kind in ("added", "layer added") else _value(place.old)
-    new = "-" if place.kind in ("removed", "layer removed") else _value(place.new)
-    return place.layer or "(the model)", place.kind, place.key, old, new
+def _architecture_row(change: ArchitectureDifference) -> tuple[str, ...]:
+    old = "-" if change.kind in ("added", "layer added") else _value(change.old)
+    new = "-" if change.kind in ("removed", "layer removed") else _value(change.new)
+    return change.layer or "(the model)", change.kind, change.key, old, new
 
 
 def _from_to(a: str | None, b: str | None) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow_ckpt._tracking.store import RunStore
 
 
-@click.command("flush", short_help="Send what waits in the spool.")
+@click.command("flush", short_help="Send the entries of the spool.")
 @options.show
 @click.argument("run", required=False)
 @click.option(
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     help="Send to this server. Default: the one that training used.",
 )
 def command(run: str | None, tracking_uri: str | None, show: options.Show) -> None:
-    """Send what waits in this machine's spool, of RUN or of all runs.
+    """Send the entries of this machine's spool, of RUN or of all runs.
 
     Safe to repeat, and while a training or another flush is sending.
     """
@@ -73,7 +73,7 @@ class Flushed:
         """Raise unless every entry was sent.
 
         Raises:
-            IntegrityError: If an entry is damaged, which nothing can send.
+            IntegrityError: If an entry is damaged, so that it can never be sent.
             TrackingError: If entries are left for other reasons.
         """
         errors = [outcome.error for _, outcome in self.results if outcome.error is not None]

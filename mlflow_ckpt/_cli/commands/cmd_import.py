@@ -9,7 +9,7 @@ import click
 
 from mlflow_ckpt._cli import options
 from mlflow_ckpt._cli.exit_codes import EXIT_CODES
-from mlflow_ckpt._cli.loading import load_modules
+from mlflow_ckpt._cli.model_options import load_modules
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt.errors import ModelError
 
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
     from mlflow_ckpt._loading.import_files import ImportedFile
 
 
-@click.command("import", short_help="Bring files of ModelCheckpoint into a run.")
+@click.command("import", short_help="Import files that ModelCheckpoint saved.")
 @options.tracking_uri
 @options.custom_objects
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--run-id", required=True, help="The run that is to have them.")
-@click.option("--pattern", help="How the names are made, as ModelCheckpoint was told.")
+@click.option("--run-id", required=True, help="The run to import into.")
+@click.option("--pattern", help="The file name pattern that ModelCheckpoint used.")
 @click.option(
     "--architecture",
     type=click.Path(path_type=Path),
     help="For .weights.h5: a .json, .yaml or .keras file with the architecture.",
 )
-@click.option("--monitor", metavar="METRIC", help="What tells the best. Default: val_loss.")
+@click.option(
+    "--monitor", metavar="METRIC", help="The metric that defines best. Default: val_loss."
+)
 @click.option("--mode", type=click.Choice(["min", "max"]), help="Whether low or high is better.")
-@click.option("--dry-run", is_flag=True, help="Tell what would be done, and save nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and save nothing.")
 def command(modules: tuple[str, ...], **arguments: Any) -> None:
-    """Bring the .keras, .h5 and .weights.h5 files in DIR into a run, as checkpoints of it."""
+    """Import the .keras, .h5 and .weights.h5 files in DIR as checkpoints of a run."""
     start_backend()
     from mlflow_ckpt._loading.import_files import FAILED, import_checkpoints
 

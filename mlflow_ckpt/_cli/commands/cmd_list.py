@@ -25,14 +25,14 @@ _MOST_METRICS = 6
 @options.tracking_uri
 @click.argument("run")
 def command(run: str, tracking_uri: str | None, show: options.Show) -> None:
-    """List the checkpoints of RUN, oldest first, and what of it waits in the spool."""
-    from mlflow_ckpt._cli import waiting
+    """List the checkpoints of RUN, oldest first, and its unsent entries in the spool."""
+    from mlflow_ckpt._cli import spool_listing
 
     try:
         listing = _collect(run, tracking_uri)
     except TrackingError:
         # The spool is on this machine, whatever the server is doing.
-        waiting.show(run)
+        spool_listing.show(run)
         raise
     show(listing)
 
@@ -44,7 +44,7 @@ class Listing:
     Attributes:
         run_id: The run.
         checkpoints: The complete ones, oldest first.
-        best: Name of the best; None if no metric tells.
+        best: Name of the best; None if unknown.
         damaged: Why others cannot be read, by name.
         waiting: The run's entries in this machine's spool.
         ancestors: Runs and checkpoints that the run resumed from, nearest first.
@@ -63,7 +63,7 @@ class Listing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the listing as plain values."""
-        from mlflow_ckpt._cli import waiting
+        from mlflow_ckpt._cli import spool_listing
 
         return {
             "run_id": self.run_id,
@@ -82,7 +82,7 @@ class Listing:
                 for checkpoint in self.checkpoints
             ],
             "damaged": dict(self.damaged),
-            "waiting": waiting.to_dict(self.waiting),
+            "waiting": spool_listing.to_dict(self.waiting),
             "resumed_from": [
                 {"run_id": run_id, "checkpoint": name} for run_id, name in self.ancestors
             ],
@@ -94,10 +94,10 @@ class Listing:
 
     def to_text(self) -> str:
         """Return the listing as tables and lines."""
-        from mlflow_ckpt._cli import waiting
+        from mlflow_ckpt._cli import spool_listing
 
         text = _paragraphs(self._own(), self._others()) + self._chain()
-        spool = waiting.to_text(self.run_id, self.waiting) if self.waiting else ""
+        spool = spool_listing.to_text(self.run_id, self.waiting) if self.waiting else ""
         return _paragraphs(text, spool)
 
     def _own(self) -> str:
@@ -186,7 +186,7 @@ def _collect(run: str, tracking_uri: str | None) -> Listing:
         InvalidArgumentError: If `run` names a model that was logged outside of any run.
         RunNotFoundError, TrackingError: As in `mlflow_ckpt.list_checkpoints`.
     """
-    from mlflow_ckpt._cli import waiting
+    from mlflow_ckpt._cli import spool_listing
     from mlflow_ckpt._format.ranking import best_name
     from mlflow_ckpt._tracking import resumed_runs
     from mlflow_ckpt._tracking.catalog import Catalog
@@ -198,7 +198,7 @@ def _collect(run: str, tracking_uri: str | None) -> Listing:
     run_id = locate(run, tracking_uri=tracking_uri).run_id
     if not run_id:
         raise InvalidArgumentError(f"Expected a run. {run} was logged outside of any run.")
-    in_spool = waiting.in_spool(run_id)
+    in_spool = spool_listing.in_spool(run_id)
     store = RunStore(run_id, tracking_uri)
     complete, damaged, listed = Catalog(store).overview()
     own = {checkpoint.name for checkpoint in complete} | set(damaged)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_ckpt._cli import options
-from mlflow_ckpt._cli.loading import Loading
+from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt.errors import InputMismatchError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.command("predict", short_help="Predict on a file with the model of a checkpoint of RUN.")
 @options.last("--json", "as_json", is_flag=True, help="Print JSON lines instead of CSV.")
 @options.query
-@options.loading
+@options.model_options
 @click.argument("data", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--array", metavar="NAME", help="Which array of an .npz INPUT to predict on.")
 @click.option(
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     default=32,
     show_default=True,
     metavar="N",
-    help="Samples a batch; as with Model.predict, the last bits of a result depend on it.",
+    help="Samples per batch; as with Model.predict, the last bits of results depend on it.",
 )
 def command(
     query: Query,
-    loading: Loading,
+    model_options: ModelOptions,
     data: Path,
     array: str | None,
     output: Path | None,
@@ -58,24 +58,26 @@ def command(
 
     write = predictions.writer_for(output, as_json=as_json, overwrite=overwrite)
     arrays = inputs.read_inputs(data, array)
-    model, class_names = _load(query, loading)
+    model, class_names = _load(query, model_options)
     outputs = _predict(model, inputs.match_inputs(model, arrays), batch_size)
     write(predictions.Predictions(outputs, class_names))
 
 
-def _load(query: Query, loading: Loading) -> tuple[keras.Model, Sequence[str] | None]:
+def _load(query: Query, model_options: ModelOptions) -> tuple[keras.Model, Sequence[str] | None]:
     """Load a checkpoint's model for inference, and its class names if it keeps any."""
     from mlflow_ckpt._cli.progress import progress_bar
     from mlflow_ckpt._tracking.find import find
 
-    checkpoint = find(query, loading.converter())
+    checkpoint = find(query, model_options.converter())
     if not checkpoint.verified:
         click.echo(f"Unverified: mlflow_ckpt did not write {checkpoint.uri}.", err=True)
     start_backend()
     with progress_bar() as progress, checkpoint.open(progress) as opened:
         from mlflow_ckpt._model.rebuild import model_loader
 
-        model = model_loader.load_split(opened.directory, opened.manifest, loading.custom_objects)
+        model = model_loader.load_split(
+            opened.directory, opened.manifest, model_options.custom_objects
+        )
     names = opened.manifest.metadata.get("class_names")
     return model, [str(name) for name in names] if isinstance(names, list) else None
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Keep:
-    """What to keep, as the options say."""
+    """The options that say what to keep."""
 
     keep_last: int | None
     keep_best: int | None
@@ -25,10 +25,10 @@ class _Keep:
     mode: str | None
 
     def policy(self) -> RetentionPolicy:
-        """Return the policy that the options mean together.
+        """Return the policy of all options together.
 
         Raises:
-            UsageError: If they say nothing, or contradict each other.
+            UsageError: If none is given, or one lacks --keep-best.
         """
         if (self.monitor or self.mode) and self.keep_best is None:
             raise click.UsageError("--monitor and --mode tell what is best. Add --keep-best N.")
@@ -48,7 +48,7 @@ class _Keep:
         return AnyOf(*policies)
 
 
-@click.command("prune", short_help="Remove checkpoints of RUN that are not worth keeping.")
+@click.command("prune", short_help="Remove checkpoints of RUN by a retention policy.")
 @options.show
 @options.tracking_uri
 @click.argument("run")
@@ -61,15 +61,15 @@ class _Keep:
     help="Keep those saved at the end of every N-th epoch.",
 )
 @click.option("--monitor", metavar="METRIC", help="For --keep-best: the metric to judge by.")
-@click.option("--mode", type=click.Choice(["min", "max"]), help="For --keep-best: which way.")
+@click.option("--mode", type=click.Choice(["min", "max"]), help="For --keep-best: lower or higher.")
 @options.packed("keep", _Keep)
-@click.option("--dry-run", is_flag=True, help="Tell what would be removed, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 def command(
     run: str, keep: _Keep, dry_run: bool, tracking_uri: str | None, show: options.Show
 ) -> None:
-    """Remove the checkpoints of RUN that none of the --keep options keeps.
+    """Remove the checkpoints of RUN that no --keep option keeps.
 
-    The latest, the best, and those that registered models use always stay.
+    The latest, the best, and those used by registered models are always kept.
     """
     policy = keep.policy()
     from mlflow_ckpt._tracking.prune import prune
@@ -101,7 +101,7 @@ class _Printed:
         }
 
     def to_text(self) -> str:
-        """Return a table of all checkpoints, and a sentence that sums up."""
+        """Return a table of all checkpoints, and a summary."""
         plan = self.pruned.plan
         rows = []
         for checkpoint in plan.checkpoints:
@@ -110,10 +110,7 @@ class _Printed:
             rows.append((checkpoint.name, humanize.size(checkpoint.size), decision))
         table = tables.to_text(("checkpoint", "size", "decision"), rows) + "\n" if rows else ""
         damaged = [f"{name}: damaged, and left alone.\n" for name in plan.damaged]
-        leftovers = [
-            f"{name}: what a prune that broke off has left of it goes too.\n"
-            for name in plan.leftovers
-        ]
+        leftovers = [f"{name}: remove, left by an interrupted prune.\n" for name in plan.leftovers]
         return "".join([table, *damaged, *leftovers, self._summary()])
 
     def _summary(self) -> str:

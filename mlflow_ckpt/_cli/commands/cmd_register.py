@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from mlflow_ckpt._tracking.registry.register import Registered
 
 
-@click.command("register", short_help="Make a checkpoint of RUN a version of a registered model.")
+@click.command("register", short_help="Register a checkpoint of RUN as a model version.")
 @options.show
 @options.query
-@click.option("--name", required=True, help="The registered model; made if there is none.")
-@click.option("--alias", help="Have this alias point at the version, such as champion.")
+@click.option("--name", required=True, help="The registered model; created if missing.")
+@click.option("--alias", help="Alias to set on the version, such as champion.")
 def command(query: Query, name: str, alias: str | None, show: options.Show) -> None:
-    """Make a checkpoint of RUN a version of a registered model, which points at its files."""
+    """Register a checkpoint of RUN as a model version, which points at its files."""
     from mlflow_ckpt._tracking.registry.register import register
 
     registered = register(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_ckpt._cli import humanize, options
-from mlflow_ckpt._cli.loading import Loading
+from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._cli.output import move, refuse_occupied, staging
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt._format import layout
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 @click.command("restore", short_help="Rebuild a checkpoint of RUN as files, verified.")
 @options.show
 @options.query
-@options.loading
+@options.model_options
 @click.option(
     "--form",
     type=click.Choice(["full", "split"]),
-    help="full: one file with everything. split: architecture and weights apart. "
-    "Default: full where the checkpoint has it.",
+    help="full: one file with everything. split: architecture and weights. "
+    "Default: full if the checkpoint has it.",
 )
 @click.option(
     "--format",
     "file_format",
     type=click.Choice(["keras", "h5", "saved_model"]),
-    help="Of the full form. Default: as it was saved.",
+    help="Format of the full form. Default: as saved.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="Directory to write to. Default: the checkpoint's name.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace files of the same names in it.")
+@click.option("--overwrite", is_flag=True, help="Replace files of the same names.")
 def command(
     query: Query,
-    loading: Loading,
+    model_options: ModelOptions,
     form: str | None,
     file_format: str | None,
     output: Path | None,
@@ -58,11 +58,11 @@ def command(
     from mlflow_ckpt._cli.progress import progress_bar
     from mlflow_ckpt._tracking.find import find
 
-    convert = loading.converter()
+    convert = model_options.converter()
     if form == "split" and file_format is not None:
         raise InvalidArgumentError(
-            "--format chooses the file of the full form; the split form is always architecture "
-            "and weights apart. Leave one of --form split and --format out."
+            "--format is the format of the full form, and --form split has none. "
+            "Leave one of them out."
         )
     checkpoint = find(query, convert)
     form = _form(checkpoint, form, file_format)
@@ -73,9 +73,11 @@ def command(
     with progress_bar() as progress, staging(target) as staged:
         with checkpoint.open(progress) as opened:
             if form == "split":
-                tensors = restoring.write_split(opened, staged, loading.custom_objects)
+                tensors = restoring.write_split(opened, staged, model_options.custom_objects)
             else:
-                tensors = restoring.write_full(opened, staged, file_format, loading.custom_objects)
+                tensors = restoring.write_full(
+                    opened, staged, file_format, model_options.custom_objects
+                )
             for name in (layout.ARCHITECTURE_JSON, layout.ARCHITECTURE_YAML, layout.FINGERPRINT):
                 shutil.copyfile(opened.directory / name, staged / name)
         files = sorted(item.name for item in staged.iterdir())

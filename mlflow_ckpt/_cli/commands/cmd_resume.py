@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 _LATEST = Selector("latest")
 
 
-@click.command("resume", short_help="Go on training from a checkpoint of RUN.")
+@click.command("resume", short_help="Resume training from a checkpoint of RUN.")
 @options.query
 @click.option(
-    "--epochs", type=click.IntRange(min=1), required=True, metavar="N", help="Epochs in all."
+    "--epochs", type=click.IntRange(min=1), required=True, metavar="N", help="Total epochs."
 )
-@click.option("--in-place", is_flag=True, help="Go on in the same run. Default: in a new one.")
+@click.option("--in-place", is_flag=True, help="Resume in the same run. Default: in a new one.")
 @click.option(
     "--project", metavar="URI", help="The project's directory or repository. Default: as recorded."
 )
@@ -36,7 +36,7 @@ _LATEST = Selector("latest")
     "--env-manager",
     "environment",
     type=click.Choice(["local", "virtualenv", "uv", "conda"]),
-    help="As of mlflow run. Default: as recorded.",
+    help="As for mlflow run. Default: as recorded.",
 )
 @click.pass_obj
 def command(
@@ -47,9 +47,9 @@ def command(
     project: str | None,
     environment: str | None,
 ) -> None:
-    """Start the MLflow Project that made RUN again, from one of its checkpoints.
+    """Restart the MLflow Project of RUN from one of its checkpoints.
 
-    For a run that no project made, print the lines of Python that go on from there.
+    For a run without a project, print Python code that resumes it.
     """
     from mlflow_ckpt._tracking.references import resolve
     from mlflow_ckpt._tracking.store import RunStore
@@ -60,16 +60,15 @@ def command(
     if epochs <= checkpoint.manifest.epoch:
         raise InvalidArgumentError(
             f"The checkpoint {checkpoint.name} is of epoch {checkpoint.manifest.epoch}. Expected "
-            "--epochs, the number of epochs in all, to be greater. "
-            f"Received: --epochs {epochs}"
+            f"--epochs, the total number of epochs, to be greater. Received: --epochs {epochs}"
         )
     what = f"{checkpoint.name} of run {checkpoint.run_id}"
     where = "in the same run" if in_place else "in a new run"
     project_run = _project_run(store, project, environment)
     if project_run is None:
         click.echo(
-            f"No MLflow Project made the run, so nothing here knows how to start it. "
-            f"From {what} on, {where}:\n{_python(reference, epochs, in_place=in_place)}"
+            "The run was not started by an MLflow Project. "
+            f"To resume {what} {where}:\n{_python(reference, epochs, in_place=in_place)}"
         )
         return
     arguments = _arguments(project_run, reference, checkpoint, epochs, in_place=in_place)
@@ -77,7 +76,7 @@ def command(
     click.echo(f"Resuming from {what} {where}, up to epoch {epochs}:")
     click.echo(f"  mlflow {shlex.join(arguments)}")
     if changed:
-        click.echo(f"Not the same as before: {changed}.")
+        click.echo(f"Changed since the run: {changed}.")
     _become(arguments, store.tracking_uri, added_environment)
 
 

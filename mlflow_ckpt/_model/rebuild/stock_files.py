@@ -85,7 +85,7 @@ def read_blueprint(path: Path) -> dict[str, Any]:
         if path.suffix in (".yaml", ".yml"):
             text = json.dumps(yaml.safe_load(text)).encode()
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile, yaml.YAMLError) as error:
-        raise ModelLoadError(f"{path} is no architecture: {error}") from error
+        raise ModelLoadError(f"{path} is not an architecture: {error}") from error
     blueprint = model_config.from_json(text)
     blueprint.pop("compile_config", None)
     return blueprint

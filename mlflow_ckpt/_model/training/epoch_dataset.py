@@ -181,7 +181,7 @@ class _FunctionDataset(EpochDataset):
                 batches = len(dataset_fn(0))  # type: ignore[arg-type]
             except TypeError as error:
                 raise InvalidArgumentError(
-                    "The number of batches an epoch cannot be told from what dataset_fn returns "
+                    "The number of batches per epoch cannot be inferred from dataset_fn's result "
                     f"({error}). Pass batches=…."
                 ) from error
         if batches < 1:

@@ -59,8 +59,8 @@ class FitContext:
         steps = getattr(self._iterator, "steps_per_epoch", None)
         if steps is not None:
             raise InvalidArgumentError(
-                "An EpochDataset gives whole epochs, so fit cannot be told how many steps they "
-                f"have. Received: steps_per_epoch={steps}. Leave it out."
+                "An EpochDataset gives whole epochs, so fit takes no steps_per_epoch with it. "
+                f"Received: steps_per_epoch={steps}. Leave it out."
             )
 
     @property

@@ -100,8 +100,8 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
                 variable.assign(value)
         else:
             warn(
-                f"{ADVICE}the model has other metrics than were saved, so the epoch's mean values "
-                "begin anew."
+                f"{ADVICE}the model's metrics differ from the saved ones, so the epoch's mean "
+                "values are reset."
             )
 
     def _warn(self) -> None:

@@ -24,7 +24,7 @@ from mlflow_ckpt.errors import (
 
 
 def send(
-    spool_: Spool,
+    spool: Spool,
     entry: Entry,
     store: RunStore,
     on_uploaded: OnUploaded | None = None,
@@ -34,7 +34,7 @@ def send(
     """Send an entry and remove it from the spool. Safe to repeat, also from several processes.
 
     Args:
-        spool_: The spool that holds the entry.
+        spool: The spool that holds the entry.
         entry: The entry.
         store: Its run.
         on_uploaded: Called with the size of every file, in bytes, once it is uploaded.
@@ -51,7 +51,7 @@ def send(
         IntegrityError: If the files were damaged or altered. The entry stays.
         TrackingError, NotFoundError: If the server or the store fails. The entry stays.
     """
-    with spool_.locked(entry) as is_locked:
+    with spool.locked(entry) as is_locked:
         if not is_locked:
             raise CheckpointBusyError(
                 f"Another process is sending {entry.label} of run {entry.run_id}.",
@@ -63,7 +63,7 @@ def send(
         if verified and entry.kind == entries.CHECKPOINT:
             verify_directory(entry.files, read_manifest(entry.files)).raise_if_damaged()
         manifest = deliver(entry, store, on_uploaded)
-        spool_.remove(entry)
+        spool.remove(entry)
         return manifest
 
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, retry_if_result, wait_fixed
 
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._tracking.background import BackgroundThread
 from mlflow_ckpt._tracking.spool import sending
-from mlflow_ckpt._tracking.spool.background import BackgroundThread
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.outcome import Outcome
 from mlflow_ckpt._tracking.spool.spool_directory import Spool

@@ -1,4 +1,4 @@
-"""How to load a model, as the command line says."""
+"""Options for loading a model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Loading:
-    """How to load a model.
+class ModelOptions:
+    """Options for loading a model.
 
     Attributes:
         modules: Modules that define its custom objects.
-        architecture: For weights alone that others saved: a file with their architecture.
+        architecture: For weights files of other tools: a file with the architecture.
     """
 
     modules: tuple[str, ...]
@@ -34,7 +34,7 @@ class Loading:
         return load_modules(self.modules)
 
     def converter(self) -> Convert:
-        """Return what makes a checkpoint of a model that others saved."""
+        """Return the function that converts models of other tools."""
         from mlflow_ckpt._loading.convert import converter
 
         return converter(self.custom_objects, self.architecture)

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -196,7 +195,7 @@ def _wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -
         try:
             with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310 - http, as above
                 return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.2)
     raise ServerError(f"mlflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")
 

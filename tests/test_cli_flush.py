@@ -26,6 +26,7 @@ from tests.support.checkpoints import flip_byte, tiny_model
 from tests.support.cli import run
 from tests.support.processes import COMMAND, Process
 from tests.support.training import names, new_run
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -323,7 +324,11 @@ def test_no_backend_is_loaded_to_flush(http_store: Store) -> None:
         "assert not {'keras', 'tensorflow'} & set(sys.modules)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(rf"Sent epoch_0001 of run {run_id} \(.*\)\.\n", done.stdout)

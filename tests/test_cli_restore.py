@@ -21,6 +21,7 @@ from tests.conftest import TrainedRun
 from tests.support.checkpoints import flip_byte, save_run
 from tests.support.cli import run, run_process
 from tests.support.processes import run_python
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -46,7 +47,9 @@ def test_the_restored_file_predicts_alike_where_mlflow_ckpt_cannot_be_imported(
         "model = keras.models.load_model('out/model.keras')\n"
         "np.save('y.npy', model.predict(np.load('x.npy'), verbose=0))\n"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=PATIENCE_SECONDS
+    )
     assert np.array_equal(np.load(tmp_path / "y.npy"), predictions)
 
 
@@ -288,6 +291,7 @@ def test_a_backend_that_is_not_installed_is_named(
         capture_output=True,
         text=True,
         check=False,
+        timeout=PATIENCE_SECONDS,
     )
     assert result.returncode == 5
     assert result.stderr.startswith("Error: Keras cannot start its backend 'nonsense': ")

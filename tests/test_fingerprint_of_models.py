@@ -23,6 +23,7 @@ from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import snapshot, write_snapshot
 from mlflow_ckpt.errors import UnsupportedModelError
 from tests.support.training import fit, small_model
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.zoo import ZOO
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +55,10 @@ def start_fingerprinting(hash_seed: str) -> subprocess.Popen[str]:
 
 
 def fingerprints_of(process: subprocess.Popen[str]) -> dict[str, str]:
-    output, errors = process.communicate()
+    try:
+        output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        process.kill()
     assert process.returncode == 0, errors
     found: dict[str, str] = json.loads(output.splitlines()[-1])
     return found

@@ -386,9 +386,10 @@ def test_training_in_another_thread() -> None:
             failures.append(error)
 
     before = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=train)
+    thread = threading.Thread(target=train, daemon=True)
     thread.start()
     thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
     assert failures == []
     assert signal.getsignal(signal.SIGTERM) == before
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
@@ -453,7 +454,7 @@ def fork_and_terminate():
     child = multiprocessing.get_context("fork").Process(target=forked)
     child.start()
     child.terminate()
-    child.join()
+    child.join(PATIENCE_SECONDS)
     print("child ended by", -child.exitcode)
 
 drain_timeout = float(sys.argv[3])

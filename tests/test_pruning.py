@@ -32,6 +32,7 @@ from mlflow_ckpt.errors import (
 )
 from tests.support.checkpoints import save_run
 from tests.support.training import new_run
+from tests.support.waiting import PATIENCE_SECONDS
 
 FIVE = (0.5, 0.1, 0.4, 0.3, 0.2)
 FOUR = (0.1, 0.5, 0.4, 0.3)
@@ -495,7 +496,7 @@ def test_a_directory_that_changes_while_it_is_listed(run_on: Callable[..., str])
 def test_two_prunes_at_once(store: Store) -> None:
     run_id = save_run(losses=(0.1, *[0.5] * 7))
     plan = prune_plan.plan(RunStore(run_id), LatestN(1))
-    start = Barrier(3)
+    start = Barrier(3, timeout=PATIENCE_SECONDS)
 
     def prune(_: int) -> removal.Pruned:
         run_store = RunStore(run_id)

@@ -19,6 +19,7 @@ from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import Monitor, is_better
 from mlflow_ckpt.errors import InvalidArgumentError, MetricNotFoundError
+from tests.support.waiting import PATIENCE_SECONDS
 
 NAN = math.nan
 VAL_LOSS = Monitor("val_loss", "min")
@@ -260,5 +261,11 @@ def test_policies_load_neither_keras_nor_mlflow() -> None:
         "import sys; from mlflow_ckpt import AnyOf, BestN, EveryN, LatestN, RetentionPolicy; "
         "print(sorted({'tensorflow', 'keras', 'mlflow'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
     assert done.stdout == "[]\n", done.stderr

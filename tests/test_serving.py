@@ -24,7 +24,7 @@ import mlflow_ckpt
 from devtools.stores import Store, current, free_port
 from mlflow_ckpt import MlflowCheckpoint
 from tests.support.training import Metrics, X, fit, small_model, trained
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE_SECONDS, wait_for
 from tests.support.without import environment_without_package, variables_of
 
 
@@ -89,7 +89,7 @@ def served(
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(PATIENCE_SECONDS)
 
 
 def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

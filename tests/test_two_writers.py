@@ -169,7 +169,7 @@ def files(entry: Entry, store: Store) -> set[str]:
 def dead_process() -> int:
     """Return the id of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
+    process.wait(PATIENCE_SECONDS)
     return process.pid
 
 

@@ -96,7 +96,7 @@ class Child:
     def kill(self) -> None:
         """Kill it, as the out-of-memory killer does."""
         self._process.kill()
-        self._process.join()
+        self.join()
 
     def join(self) -> int | None:
         """Wait until it ends, and return its exit code."""
@@ -253,12 +253,12 @@ def meet_before(barrier: Barrier, owner: str, name: str) -> None:
 
 
 def hang_in(owner: str, name: str, suffix: str) -> None:
-    """Have this process wait for ever before it calls a function with a path that ends so."""
+    """Have this process hang before it calls a function with a path that ends with `suffix`."""
     function = getattr(resolve_name(owner), name)
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         if any(str(argument).endswith(suffix) for argument in arguments):
-            threading.Event().wait()
+            time.sleep(2 * PATIENCE_SECONDS)  # longer than any test waits for it
         return function(*arguments, **keywords)
 
     setattr(resolve_name(owner), name, call)

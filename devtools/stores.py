@@ -41,18 +41,18 @@ class Store:
 
     def artifacts_of(self, run_id: str) -> Path:
         """Return where the store keeps a run's artifacts."""
-        (found,) = (
+        (directory,) = (
             *self.artifacts.glob(f"{run_id}/artifacts"),
             *self.artifacts.glob(f"*/{run_id}/artifacts"),
         )
-        return found
+        return directory
 
     def checkpoint_directory(self, run_id: str, name: str) -> Path:
         """Return where the store keeps a checkpoint's files."""
-        found = self.artifacts_of(run_id) / "checkpoints" / name
-        if not found.exists():
-            raise FileNotFoundError(found)
-        return found
+        directory = self.artifacts_of(run_id) / "checkpoints" / name
+        if not directory.exists():
+            raise FileNotFoundError(directory)
+        return directory
 
 
 def create_database(path: Path) -> None:
@@ -114,7 +114,7 @@ class Server:
         return self._process.pid
 
     def leave(self) -> None:
-        """Let it outlive this process; somebody else ends its process group."""
+        """Let it outlive this process; the caller must have its process group ended."""
         if self._process is not None:
             self._process.returncode = 0
             self._process = None

@@ -51,8 +51,8 @@ def run_id(trained_in: tuple[Store, str]) -> Iterator[str]:
 
 
 def files_below(directory: Path) -> set[str]:
-    found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
-    return {path.as_posix() for path in found}
+    files = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return {path.as_posix() for path in files}
 
 
 def expected_files(run_id: str, checkpoint: str | int) -> set[str]:

@@ -75,9 +75,9 @@ def test_a_uri_names_run_and_checkpoint_at_once(trained_run: TrainedRun, tmp_pat
         *("restore", uri, "--output", tmp_path / "out", "--json"),
         *("--tracking-uri", trained_run.store.uri),
     )
-    told = json.loads(result.output)
-    assert (told["checkpoint"], told["epoch"], told["form"]) == ("epoch_0001", 1, "full")
-    assert told["tensors_verified"] == len(mlflow_ckpt.fingerprint(trained_run.model).tensors)
+    report = json.loads(result.output)
+    assert (report["checkpoint"], report["epoch"], report["form"]) == ("epoch_0001", 1, "full")
+    assert report["tensors_verified"] == len(mlflow_ckpt.fingerprint(trained_run.model).tensors)
 
 
 def test_restore_as_h5_gives_the_same_predictions(
@@ -139,8 +139,8 @@ def test_restore_takes_the_split_form_where_there_is_no_other(
     local_store: Store, tmp_path: Path
 ) -> None:
     run_id = save_run(forms=("split",))
-    told = json.loads(run("restore", run_id, "--output", tmp_path / "out", "--json").output)
-    assert told["form"] == "split"
+    report = json.loads(run("restore", run_id, "--output", tmp_path / "out", "--json").output)
+    assert report["form"] == "split"
     for arguments in (("--form", "full"), ("--format", "h5")):
         result = run("restore", run_id, "--output", tmp_path / "other", *arguments)
         assert (result.exit_code, result.output) == (

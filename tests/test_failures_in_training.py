@@ -1,4 +1,4 @@
-"""What fails while a model trains: told in a sentence, training goes on, nothing is damaged."""
+"""What fails while a model trains: one sentence of warning, training goes on, no damage."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def messages(caught: Any) -> list[str]:
     return [str(w.message) for w in caught if w.category is UserWarning]
 
 
-def told(mode: str, uri: str) -> str:
-    """What is said of a server that is spoilt."""
+def expected_message(mode: str, uri: str) -> str:
+    """The warning about a server that is spoilt, as a pattern."""
     if mode == "refuse artifacts":
         return (
             rf"MLflow could not upload \S+ at {re.escape(uri)}: the server answers with error 500\."
@@ -108,7 +108,7 @@ def test_training_goes_on_and_what_it_saved_is_sent_later(
         fit(model, Spoil(proxy, mode, run_id), ours, epochs=4)
     assert len(model.history.epoch) == 4
     during, after = messages(caught)
-    because = told(mode, proxy.uri)
+    because = expected_message(mode, proxy.uri)
     assert re.fullmatch(
         f"{because} Training goes on; what is saved waits on this machine and is sent again.",
         during,
@@ -154,7 +154,7 @@ def test_training_ends_where_that_is_asked_for(mode: str, proxy: Proxy) -> None:
     ours = MlflowCheckpoint(run_id=run_id, on_error="raise", drain_timeout=1.0)
     with pytest.raises(TrackingError) as caught, pytest.warns(UserWarning), ours:
         fit(small_model(), Spoil(proxy, mode, run_id), ours, epochs=100)
-    assert re.fullmatch(told(mode, proxy.uri), str(caught.value)), str(caught.value)
+    assert re.fullmatch(expected_message(mode, proxy.uri), str(caught.value)), str(caught.value)
     proxy.release()
     assert mlflow_ckpt.verify(run_id, 1).ok
     send_the_rest(run_id)
@@ -223,10 +223,10 @@ def test_another_training_took_the_name(http_store: Store) -> None:
     )
     with pytest.warns(UserWarning) as caught:
         fit(small_model(), MlflowCheckpoint(run_id=run_id), TakeTheName(), epochs=3)
-    told = messages(caught)
-    assert len(told) == 1, told
+    warned = messages(caught)
+    assert len(warned) == 1, warned
     (left,) = Spool.default().entries(run_id)
-    assert told == [f"{taken} What was saved stays in {left.path}."]
+    assert warned == [f"{taken} What was saved stays in {left.path}."]
     assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003"]
     assert mlflow_ckpt.load_model(run_id, 2).layers[0].units == 5
     assert issubclass(CheckpointExistsError, FileExistsError)

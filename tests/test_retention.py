@@ -55,13 +55,13 @@ def epochs(*losses: float) -> list[Manifest]:
 @st.composite
 def histories(draw: st.DrawFn) -> list[Manifest]:
     """The checkpoints of a run, oldest first: by epoch or inside one, some without a metric."""
-    found = []
+    manifests = []
     for epoch in sorted(draw(st.sets(st.integers(1, 60), max_size=12))):
         metrics = draw(st.just({}) | st.fixed_dictionaries({"val_loss": st.floats()}))
-        found.append(manifest(epoch, **metrics))
+        manifests.append(manifest(epoch, **metrics))
         if draw(st.booleans()):
-            found.append(manifest(epoch, step=100 * epoch + 50, **metrics))
-    return found
+            manifests.append(manifest(epoch, step=100 * epoch + 50, **metrics))
+    return manifests
 
 
 counts = st.integers(1, 15)

@@ -1,4 +1,4 @@
-"""A tracking server or artifact store that fails: told in a sentence, nothing left half done."""
+"""A tracking server or artifact store that fails: one sentence of error, nothing half done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The thread that writes checkpoints: what fails is told, and the process waits for it."""
+"""The thread that writes checkpoints: errors are reported, and the process waits for it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,18 +41,18 @@ class Store:
 
     def artifacts_of(self, run_id: str) -> Path:
         """Return where the store keeps a run's artifacts."""
-        (found,) = (
+        (directory,) = (
             *self.artifacts.glob(f"{run_id}/artifacts"),
             *self.artifacts.glob(f"*/{run_id}/artifacts"),
         )
-        return found
+        return directory
 
     def checkpoint_directory(self, run_id: str, name: str) -> Path:
         """Return where the store keeps a checkpoint's files."""
-        found = self.artifacts_of(run_id) / "checkpoints" / name
-        if not found.exists():
-            raise FileNotFoundError(found)
-        return found
+        directory = self.artifacts_of(run_id) / "checkpoints" / name
+        if not directory.exists():
+            raise FileNotFoundError(directory)
+        return directory
 
 
 def create_database(path: Path) -> None:
@@ -115,7 +114,7 @@ class Server:
         return self._process.pid
 
     def leave(self) -> None:
-        """Let it outlive this process; somebody else ends its process group."""
+        """Let it outlive this process; the caller must have its process group ended."""
         if self._process is not None:
             self._process.returncode = 0
             self._process = None
@@ -196,7 +195,7 @@ def _wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -
         try:
             with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310 - http, as above
                 return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.2)
     raise ServerError(f"mlflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")
 

@@ -22,6 +22,7 @@ from mlflow_ckpt import MlflowCheckpoint
 from tests.support.checkpoints import flip_byte
 from tests.support.processes import run_python
 from tests.support.training import Metrics, X, fit, small_model
+from tests.support.waiting import PATIENCE_SECONDS
 
 BEST = "epoch_0002"
 
@@ -50,8 +51,8 @@ def run_id(trained_in: tuple[Store, str]) -> Iterator[str]:
 
 
 def files_below(directory: Path) -> set[str]:
-    found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
-    return {path.as_posix() for path in found}
+    files = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return {path.as_posix() for path in files}
 
 
 def expected_files(run_id: str, checkpoint: str | int) -> set[str]:
@@ -187,6 +188,6 @@ def test_whatever_is_imported_first_the_scheme_is_there_and_no_backend(first: st
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr

@@ -93,8 +93,8 @@ def test_the_artifacts_are_a_tree_with_a_readable_manifest(
     for name in ("MLmodel", "architecture.json", "training_state.json", "requirements.txt"):
         assert name in text
     with current(server):
-        found = mlflow_ckpt.get_checkpoint(run_id, 2)
-    assert str(found.manifest.weights_digest) in text
+        checkpoint = mlflow_ckpt.get_checkpoint(run_id, 2)
+    assert str(checkpoint.manifest.weights_digest) in text
 
 
 def test_the_table_shows_all_checkpoints(window: support.Browser, page: str, run_id: str) -> None:
@@ -137,8 +137,8 @@ def test_mlflow_s_charts_draw_norms_and_updates_of_weights(
 
 def test_the_curve_has_each_epoch_once(window: support.Browser, page: str, run_id: str) -> None:
     window.open(f"{page}/runs/{run_id}/model-metrics", "val_loss", "val_mae")
-    points = "return Array.from(document.querySelectorAll('.js-plotly-plot'), each => "
-    points += "[each.layout.yaxis.title?.text ?? '', ...each.data.map(one => Array.from(one.x))])"
+    points = "return Array.from(document.querySelectorAll('.js-plotly-plot'), plot => "
+    points += "[plot.layout.yaxis.title?.text ?? '', ...plot.data.map(line => Array.from(line.x))])"
     support.WebDriverWait(window.driver, 60).until(
         lambda driver: any(1 in xs for plot in driver.execute_script(points) for xs in plot[1:])
     )

@@ -30,12 +30,12 @@ def test_a_copy_is_the_tensor_and_not_its_memory(shape: tuple[int, ...], dtype: 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("byte_order", ["<", ">"])
 def test_an_array_of_any_layout_becomes_a_plain_one(order: Any, byte_order: str) -> None:
-    given = np.asarray(np.arange(6.0).reshape(2, 3), dtype=f"{byte_order}f8", order=order)
-    copy = Buffers().copy("x", given)
+    array = np.asarray(np.arange(6.0).reshape(2, 3), dtype=f"{byte_order}f8", order=order)
+    copy = Buffers().copy("x", array)
     assert copy.flags.c_contiguous
     assert copy.dtype == np.float64
     assert copy.dtype.isnative
-    assert np.array_equal(copy, given)
+    assert np.array_equal(copy, array)
 
 
 def test_memory_is_used_again_until_the_tensor_changes_its_shape() -> None:

@@ -30,12 +30,12 @@ one_store = pytest.mark.usefixtures("local_store")
 
 
 def tags(run_id: str) -> dict[str, str]:
-    """What the run's tags say of its checkpoints."""
-    found = MlflowClient().get_run(run_id).data.tags
+    """The tags of the run that are ours, without their prefix."""
+    all_tags = MlflowClient().get_run(run_id).data.tags
     prefix = "mlflow_ckpt."
-    told = {key.removeprefix(prefix): v for key, v in found.items() if key.startswith(prefix)}
-    told.pop("description", None)
-    return told
+    ours = {key.removeprefix(prefix): v for key, v in all_tags.items() if key.startswith(prefix)}
+    ours.pop("description", None)
+    return ours
 
 
 def history(run_id: str, metric: str) -> list[tuple[int, float]]:
@@ -149,8 +149,8 @@ def test_a_metric_of_infinite_value_is_kept() -> None:
             Metrics("score", [math.inf, -math.inf]),
             MlflowCheckpoint("score", mode="max"),
         )
-    found = [c.manifest.metrics["score"] for c in mlflow_ckpt.list_checkpoints(run.info.run_id)]
-    assert found == [math.inf, -math.inf]
+    scores = [c.manifest.metrics["score"] for c in mlflow_ckpt.list_checkpoints(run.info.run_id)]
+    assert scores == [math.inf, -math.inf]
     assert mlflow_ckpt.get_checkpoint(run.info.run_id, "best").name == "epoch_0001"
 
 
@@ -233,10 +233,10 @@ def test_a_number_of_batches_between_saves(
     model = small_model(steps_per_execution=per_execution, run_eagerly=per_execution == 1)
     with mlflow.start_run() as run:
         fit(model, MlflowCheckpoint("loss", save_freq=save_freq))
-    found = mlflow_ckpt.list_checkpoints(run.info.run_id)
-    assert [c.manifest.step for c in found] == steps
-    assert [c.name for c in found] == [f"step_{step:08d}" for step in steps]
-    assert [c.manifest.epoch for c in found] == [step // BATCHES for step in steps]
+    checkpoints = mlflow_ckpt.list_checkpoints(run.info.run_id)
+    assert [c.manifest.step for c in checkpoints] == steps
+    assert [c.name for c in checkpoints] == [f"step_{step:08d}" for step in steps]
+    assert [c.manifest.epoch for c in checkpoints] == [step // BATCHES for step in steps]
     assert len(history(run.info.run_id, "loss")) == 2
 
 
@@ -369,9 +369,9 @@ def test_weights_that_went_nan_are_said_loudly() -> None:
 
     with mlflow.start_run() as run, pytest.warns(UserWarning) as caught:
         fit(small_model(), Poison(), MlflowCheckpoint(), epochs=1)
-    told = [str(w.message) for w in caught if w.category is UserWarning]
-    assert told[0] == "val_loss is NaN: the model diverged. It is never the best."
-    (message,) = told[1:]
+    messages = [str(w.message) for w in caught if w.category is UserWarning]
+    assert messages[0] == "val_loss is NaN: the model diverged. It is never the best."
+    (message,) = messages[1:]
     assert message.startswith(
         "THE MODEL DIVERGED: checkpoint epoch_0001 holds NaN or infinite values in "
     )
@@ -402,7 +402,7 @@ def test_silent_by_default(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class NoConfig(keras.Model):
-    """A subclassed model that does not say what its constructor took."""
+    """A subclassed model whose constructor arguments Keras does not know."""
 
     def __init__(self, units: int) -> None:
         super().__init__()
@@ -418,7 +418,7 @@ class NoConfig(keras.Model):
 
 
 def refused(model: keras.Model, **arguments: Any) -> str:
-    """Train a model that cannot be saved; return what is said, before any training."""
+    """Train a model that cannot be saved; return the error, raised before any training."""
     with mlflow.start_run() as run, pytest.raises(UnsupportedModelError) as caught:
         fit(model, MlflowCheckpoint("loss", **arguments))
     assert int(model.optimizer.iterations.numpy()) == 0, "it was trained"

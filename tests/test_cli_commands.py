@@ -13,6 +13,7 @@ import pytest
 from mlflow_ckpt._cli import main
 from tests.conftest import TrainedRun
 from tests.support.cli import run
+from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(
@@ -46,7 +47,7 @@ def imported_by(*calls: list[str]) -> list[list[str]]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert result.returncode == 0, result.stderr

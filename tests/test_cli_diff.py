@@ -1,4 +1,4 @@
-"""What `mlflow-ckpt diff` tells a person, a script and a Python program of real checkpoints."""
+"""The output of `mlflow-ckpt diff`, its JSON and its Python form, for real checkpoints."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_two_runs_of_the_same_training_are_identical(store: Store) -> None:
         f"A  ckpt:/{one}/epoch:2  epoch 2, step 8",
         f"B  ckpt:/{other}/epoch:2  epoch 2, step 8",
     ]
-    found = mlflow_ckpt.diff(f"ckpt:/{one}/2", other)
-    assert isinstance(found, mlflow_ckpt.Difference)
-    assert found.identical
+    difference = mlflow_ckpt.diff(f"ckpt:/{one}/2", other)
+    assert isinstance(difference, mlflow_ckpt.Difference)
+    assert difference.identical
     listed = rows_of(run("diff", one, other, "--all").output)
     assert listed["layers/dense/vars/0"] == [
         *("hidden/kernel", "weights", "identical", "4x3", "float32", "-", "-", "-"),
@@ -86,13 +86,13 @@ def test_json_holds_every_tensor_and_no_more_is_printed(trained_run: TrainedRun)
     uri = trained_run.store.uri
     result = run("diff", *references, "--json", "--tracking-uri", uri)
     assert result.exit_code == 1
-    found = json.loads(result.output)
-    assert not found["identical"]
-    assert found["same_architecture"]
-    assert (found["a"]["epoch"], found["b"]["epoch"]) == (1, 2)
-    assert len(found["tensors"]) == 22
-    assert {t["role"] for t in found["tensors"]} == {"weights", "optimizer"}
-    assert all((t["max_abs"] is None) == (t["kind"] == "identical") for t in found["tensors"])
+    difference = json.loads(result.output)
+    assert not difference["identical"]
+    assert difference["same_architecture"]
+    assert (difference["a"]["epoch"], difference["b"]["epoch"]) == (1, 2)
+    assert len(difference["tensors"]) == 22
+    assert {t["role"] for t in difference["tensors"]} == {"weights", "optimizer"}
+    assert all((t["max_abs"] is None) == (t["kind"] == "identical") for t in difference["tensors"])
     same = json.loads(run("diff", *references[:1] * 2, "--json", "--tracking-uri", uri).output)
     assert same["identical"]
     assert {t["kind"] for t in same["tensors"]} == {"identical"}
@@ -128,8 +128,11 @@ def test_each_tensor_is_told_what_became_of_it(
     brief = rows_of(run("diff", one, other).output)
     assert "layers/dense/vars/0" not in brief
     assert brief["layers/dense_1/vars/1"] == rows["layers/dense_1/vars/1"]
-    found = mlflow_ckpt.diff(one, other)
-    assert {each.kind for each in found.tensors if each.identical} == {"frozen", "identical"}
+    difference = mlflow_ckpt.diff(one, other)
+    assert {tensor.kind for tensor in difference.tensors if tensor.identical} == {
+        "frozen",
+        "identical",
+    }
 
 
 def test_architectures_differ_by_layer(local_store: Store) -> None:
@@ -150,8 +153,10 @@ def test_architectures_differ_by_layer(local_store: Store) -> None:
     assert rows["layers/batch_normalization/vars/0"][1:5] == ["weights", "appeared", "5", "float32"]
     assert rows["layers/dense/vars/0"][2:4] == ["shape changed", "4x3 → 4x5"]
     back = mlflow_ckpt.diff(other, one)
-    assert ("norm", "layer removed") in [(each.layer, each.kind) for each in back.architecture]
-    assert {each.kind for each in back.tensors} >= {"vanished", "shape changed"}
+    assert ("norm", "layer removed") in [
+        (change.layer, change.kind) for change in back.architecture
+    ]
+    assert {tensor.kind for tensor in back.tensors} >= {"vanished", "shape changed"}
 
 
 def test_the_split_form_is_compared_without_the_optimizer(local_store: Store) -> None:
@@ -162,8 +167,8 @@ def test_the_split_form_is_compared_without_the_optimizer(local_store: Store) ->
         "identical: 4 tensors of weights, and the architecture; "
         "the optimizer was not compared: B holds the split form only"
     )
-    told = json.loads(run("diff", split, full, "--json").output)
-    assert told["uncompared"] == {"optimizer": "A holds the split form only"}
+    difference = json.loads(run("diff", split, full, "--json").output)
+    assert difference["uncompared"] == {"optimizer": "A holds the split form only"}
     both = run("diff", split, split).output.splitlines()[0]
     assert both == "identical: 4 tensors of weights, and the architecture"
 
@@ -190,9 +195,9 @@ def test_bfloat16_is_measured(local_store: Store) -> None:
         model.layers[0].bias.assign([1.0, value])
         return model
 
-    found = mlflow_ckpt.diff(saved(lambda: build(2.0)), saved(lambda: build(2.5)))
-    assert found.same_architecture
-    kernel, bias = found.of_role("weights")
+    difference = mlflow_ckpt.diff(saved(lambda: build(2.0)), saved(lambda: build(2.5)))
+    assert difference.same_architecture
+    kernel, bias = difference.of_role("weights")
     assert (kernel.kind, bias.kind) == ("frozen", "changed")
     assert bias.dtypes == ("bfloat16", "bfloat16")
     assert bias.distance is not None

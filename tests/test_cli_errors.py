@@ -18,6 +18,7 @@ from mlflow_ckpt._cli import main
 from tests.support.checkpoints import save_run
 from tests.support.cli import run, run_process
 from tests.support.training import new_run
+from tests.support.waiting import PATIENCE_SECONDS
 
 READERS = [
     ["list", "{run}"],
@@ -197,5 +198,7 @@ def test_every_command_has_help_and_a_place_in_the_documentation() -> None:
 
 def test_the_console_script_is_installed() -> None:
     script = Path(sys.executable).with_name("mlflow-ckpt")
-    result = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [script, "--version"], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    )
     assert result.stdout.startswith("mlflow-ckpt, version ")

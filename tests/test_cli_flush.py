@@ -26,6 +26,7 @@ from tests.support.checkpoints import flip_byte, tiny_model
 from tests.support.cli import run
 from tests.support.processes import COMMAND, Process
 from tests.support.training import names, new_run
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -77,10 +78,10 @@ def test_everything_is_sent_and_gone_from_the_spool(http_store: Store, own_spool
     )
     assert mlflow_ckpt.verify(run_id).ok
     client = MlflowClient()
-    found = client.get_run(run_id)
-    assert (found.info.status, found.info.end_time) == ("KILLED", 1_700_000_000_000)
-    assert found.data.tags["why"] == "SIGTERM"
-    assert found.data.tags["mlflow_ckpt.latest"] == "epoch_0001"
+    finished = client.get_run(run_id)
+    assert (finished.info.status, finished.info.end_time) == ("KILLED", 1_700_000_000_000)
+    assert finished.data.tags["why"] == "SIGTERM"
+    assert finished.data.tags["mlflow_ckpt.latest"] == "epoch_0001"
     assert [(m.step, m.value) for m in client.get_metric_history(run_id, "val_loss")] == [(1, 1.0)]
     assert contents(own_spool) == {}
     assert outcome(run("flush", run_id)) == (
@@ -170,8 +171,8 @@ def test_a_server_that_is_away_leaves_the_spool_as_it_is(own_spool: Path) -> Non
     result = run("flush", run_id, "--json")
     assert result.exit_code == 7
     sent = json.loads(result.stdout)["entries"]
-    assert [each["error"] for each in sent] == [away] * 4
-    assert [each["path"] for each in sent] == [str(entry.path) for entry in left]
+    assert [record["error"] for record in sent] == [away] * 4
+    assert [record["path"] for record in sent] == [str(entry.path) for entry in left]
 
 
 def test_list_shows_what_waits_while_the_server_is_away(
@@ -263,9 +264,9 @@ def test_several_at_once_send_everything_once(http_store: Store, own_spool: Path
         put_checkpoint(run_id, http_store.uri, epoch)
     processes = [Process(COMMAND, "flush", run_id) for _ in range(3)]
     done = [process.wait() for process in processes]
-    # What a process finds held by another is told, and sent by that one.
-    assert {each.returncode for each in done} <= {0, 7}, done
-    assert all("Traceback" not in each.stderr for each in done), done
+    # An entry that another process holds is reported as left, and sent by that one.
+    assert {result.returncode for result in done} <= {0, 7}, done
+    assert all("Traceback" not in result.stderr for result in done), done
     assert run("flush", run_id).exit_code == 0
     assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in (1, 2, 3, 4)]
     assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2, 3, 4))
@@ -323,7 +324,11 @@ def test_no_backend_is_loaded_to_flush(http_store: Store) -> None:
         "assert not {'keras', 'tensorflow'} & set(sys.modules)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(rf"Sent epoch_0001 of run {run_id} \(.*\)\.\n", done.stdout)

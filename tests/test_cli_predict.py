@@ -99,10 +99,10 @@ def test_several_inputs_and_outputs_meet_by_name(local_store: Store, tmp_path: P
     np.savez(tmp_path / "x.npz", **data)
     result = run("predict", run_id, tmp_path / "x.npz", "--output", tmp_path / "y.npz")
     assert result.exit_code == 0, result.output
-    given = model.predict(list(data.values()), verbose=0)
+    predictions = model.predict(list(data.values()), verbose=0)
     with np.load(tmp_path / "y.npz") as got:
         assert sorted(got) == ["kind", "size"]
-        assert all(np.array_equal(got[name], given[name]) for name in got)
+        assert all(np.array_equal(got[name], predictions[name]) for name in got)
     rows = run("predict", run_id, tmp_path / "x.npz", "--json").output.splitlines()
     assert set(json.loads(rows[0])) == {"index", "kind_class", "kind_probability", "size_value"}
     refused = run("predict", run_id, tmp_path / "x.npz", "--output", tmp_path / "y.npy")

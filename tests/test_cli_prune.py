@@ -1,4 +1,4 @@
-"""What `mlflow-ckpt prune` does, and what it tells a person and a machine."""
+"""What `mlflow-ckpt prune` does, and its output as text and as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def names(run_id: str) -> list[str]:
 
 
 def sizes(run_id: str) -> dict[str, int]:
-    return {found.name: found.manifest.size for found in mlflow_ckpt.list_checkpoints(run_id)}
+    return {
+        checkpoint.name: checkpoint.manifest.size
+        for checkpoint in mlflow_ckpt.list_checkpoints(run_id)
+    }
 
 
 def test_a_row_a_checkpoint_and_one_sentence(store: Store, request: pytest.FixtureRequest) -> None:

@@ -1,4 +1,4 @@
-"""What `mlflow-ckpt list`, `show` and `verify` tell a person and a machine."""
+"""The output of `mlflow-ckpt list`, `show` and `verify`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ def test_verify_names_the_damaged_file_and_exits_4(store: Store) -> None:
         "architecture.yaml has sha256:"
     )
     assert second.startswith("epoch_0002: ok")
-    (found, sound) = json.loads(run("verify", run_id, "--all", "--json").output)
-    assert (found["ok"], sound["ok"]) == (False, True)
-    assert found["missing"] == ["architecture.json"]
-    assert found["extra"] == ["notes.txt"]
-    assert [m["path"] for m in found["mismatched"]] == ["architecture.yaml"]
+    (damaged, sound) = json.loads(run("verify", run_id, "--all", "--json").output)
+    assert (damaged["ok"], sound["ok"]) == (False, True)
+    assert damaged["missing"] == ["architecture.json"]
+    assert damaged["extra"] == ["notes.txt"]
+    assert [m["path"] for m in damaged["mismatched"]] == ["architecture.yaml"]
 
 
 def test_verify_all_counts_an_unreadable_manifest_as_damage(local_store: Store) -> None:

@@ -21,6 +21,7 @@ from tests.conftest import TrainedRun
 from tests.support.checkpoints import flip_byte, save_run
 from tests.support.cli import run, run_process
 from tests.support.processes import run_python
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -46,7 +47,9 @@ def test_the_restored_file_predicts_alike_where_mlflow_ckpt_cannot_be_imported(
         "model = keras.models.load_model('out/model.keras')\n"
         "np.save('y.npy', model.predict(np.load('x.npy'), verbose=0))\n"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=PATIENCE_SECONDS
+    )
     assert np.array_equal(np.load(tmp_path / "y.npy"), predictions)
 
 
@@ -72,9 +75,9 @@ def test_a_uri_names_run_and_checkpoint_at_once(trained_run: TrainedRun, tmp_pat
         *("restore", uri, "--output", tmp_path / "out", "--json"),
         *("--tracking-uri", trained_run.store.uri),
     )
-    told = json.loads(result.output)
-    assert (told["checkpoint"], told["epoch"], told["form"]) == ("epoch_0001", 1, "full")
-    assert told["tensors_verified"] == len(mlflow_ckpt.fingerprint(trained_run.model).tensors)
+    report = json.loads(result.output)
+    assert (report["checkpoint"], report["epoch"], report["form"]) == ("epoch_0001", 1, "full")
+    assert report["tensors_verified"] == len(mlflow_ckpt.fingerprint(trained_run.model).tensors)
 
 
 def test_restore_as_h5_gives_the_same_predictions(
@@ -136,8 +139,8 @@ def test_restore_takes_the_split_form_where_there_is_no_other(
     local_store: Store, tmp_path: Path
 ) -> None:
     run_id = save_run(forms=("split",))
-    told = json.loads(run("restore", run_id, "--output", tmp_path / "out", "--json").output)
-    assert told["form"] == "split"
+    report = json.loads(run("restore", run_id, "--output", tmp_path / "out", "--json").output)
+    assert report["form"] == "split"
     for arguments in (("--form", "full"), ("--format", "h5")):
         result = run("restore", run_id, "--output", tmp_path / "other", *arguments)
         assert (result.exit_code, result.output) == (
@@ -288,6 +291,7 @@ def test_a_backend_that_is_not_installed_is_named(
         capture_output=True,
         text=True,
         check=False,
+        timeout=PATIENCE_SECONDS,
     )
     assert result.returncode == 5
     assert result.stderr.startswith("Error: Keras cannot start its backend 'nonsense': ")

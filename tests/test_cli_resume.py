@@ -25,7 +25,7 @@ entry_points:
       note: {type: string, default: ""}
     command: "python train.py {epochs} {PARAMETER} {note}"
 """
-# Tells what it was given, instead of training.
+# Prints its arguments, instead of training.
 TRAIN = """
 import os, sys, mlflow
 print("TRAINS", sys.argv[1:], os.environ["MLFLOW_RUN_ID"], "TF_CPP_MIN_LOG_LEVEL" in os.environ)
@@ -145,6 +145,6 @@ def test_list_shows_the_chain() -> None:
     shown = run("list", second).output
     assert f"Resumed from ckpt:/{first}/epoch_0002\n" in shown
     assert f"Resumed by {third}, from epoch_0003\n" in shown
-    found = json.loads(run("list", first, "--json").output)
-    assert found["resumed_by"] == [{"run_id": second, "checkpoint": "epoch_0002"}]
-    assert found["resumed_from"] == []
+    listing = json.loads(run("list", first, "--json").output)
+    assert listing["resumed_by"] == [{"run_id": second, "checkpoint": "epoch_0002"}]
+    assert listing["resumed_from"] == []

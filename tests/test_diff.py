@@ -46,9 +46,9 @@ def compare(a: Arrays, b: Arrays) -> dict[str, TensorDifference]:
     def reader(tensors: Arrays) -> Any:
         return lambda tensor: read.append(tensor.name) or tensors[tensor.name]
 
-    found = diff_tensors(*prints, reader(a), reader(b), BOTH)
-    assert all(not each.identical for each in found if each.name in read)
-    return {each.name: each for each in found}
+    differences = diff_tensors(*prints, reader(a), reader(b), BOTH)
+    assert all(not tensor.identical for tensor in differences if tensor.name in read)
+    return {tensor.name: tensor for tensor in differences}
 
 
 tensor_sets = st.dictionaries(
@@ -60,9 +60,9 @@ tensor_sets = st.dictionaries(
 
 @given(tensor_sets)
 def test_a_model_is_identical_to_itself(tensors: Arrays) -> None:
-    found = compare(tensors, copy.deepcopy(tensors))
-    assert list(found) == list(tensors)
-    assert {each.kind for each in found.values()} <= {"identical"}
+    differences = compare(tensors, copy.deepcopy(tensors))
+    assert list(differences) == list(tensors)
+    assert {tensor.kind for tensor in differences.values()} <= {"identical"}
 
 
 @given(tensor_sets, tensor_sets)
@@ -72,10 +72,10 @@ def test_the_other_way_round_the_same_tensors_differ(a: Arrays, b: Arrays) -> No
     mirrored = {"appeared": "vanished", "vanished": "appeared"}
     # NaN that appears one way goes away the other.
     loose = dict.fromkeys(("became NaN", "became Inf", "dtype changed"), "changed")
-    kinds = Counter(loose.get(each.kind, each.kind) for each in there.values())
+    kinds = Counter(loose.get(tensor.kind, tensor.kind) for tensor in there.values())
     expected = Counter(
         loose.get(kind, kind)
-        for kind in (mirrored.get(each.kind, each.kind) for each in back.values())
+        for kind in (mirrored.get(tensor.kind, tensor.kind) for tensor in back.values())
     )
     assert kinds == expected
     for name in there:
@@ -97,24 +97,24 @@ pairs_of_floats = npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side
 @example((np.array([np.nan, 1.0], "f4"), np.array([np.nan, 3.0], "f4")))
 def test_distances_are_numpys(pair: tuple[Array, Array]) -> None:
     a, b = (array.astype(np.float64) for array in pair)
-    found = measure(*pair)
-    assert found is not None
+    distance = measure(*pair)
+    assert distance is not None
     both = np.isfinite(a) & np.isfinite(b)
     x, y = a[both], b[both]
-    assert found.max_abs == (np.abs(x - y).max() if x.size else None)
-    assert found.nan == (np.isnan(b) & ~np.isnan(a)).sum()
-    assert found.inf == (np.isinf(b) & ~np.isinf(a)).sum()
+    assert distance.max_abs == (np.abs(x - y).max() if x.size else None)
+    assert distance.nan == (np.isnan(b) & ~np.isnan(a)).sum()
+    assert distance.inf == (np.isinf(b) & ~np.isinf(a)).sum()
     norms = np.linalg.norm(x), np.linalg.norm(y)
     if norms[0]:
-        assert found.relative == pytest.approx(np.linalg.norm(x - y) / norms[0])
+        assert distance.relative == pytest.approx(np.linalg.norm(x - y) / norms[0])
     else:
-        assert found.relative is None
+        assert distance.relative is None
     if all(norms):
-        assert found.cosine is not None
-        assert -1 <= found.cosine <= 1
-        assert found.cosine == pytest.approx((x / norms[0]) @ (y / norms[1]), abs=1e-9)
+        assert distance.cosine is not None
+        assert -1 <= distance.cosine <= 1
+        assert distance.cosine == pytest.approx((x / norms[0]) @ (y / norms[1]), abs=1e-9)
     else:
-        assert found.cosine is None
+        assert distance.cosine is None
 
 
 @given(st.sampled_from(["int64", "uint64", "int8", "uint32"]), st.data())
@@ -123,9 +123,9 @@ def test_integers_differ_by_what_python_says(dtype: str, data: st.DataObject) ->
     number = st.integers(int(limits.min), int(limits.max))
     values = data.draw(st.lists(st.tuples(number, number), min_size=1, max_size=5))
     a, b = (np.array(column, dtype) for column in zip(*values, strict=True))
-    found = measure(a, b)
-    assert found is not None
-    assert found.max_abs == float(max(abs(x - y) for x, y in values))
+    distance = measure(a, b)
+    assert distance is not None
+    assert distance.max_abs == float(max(abs(x - y) for x, y in values))
 
 
 def test_a_large_tensor_is_measured_in_pieces() -> None:
@@ -133,13 +133,13 @@ def test_a_large_tensor_is_measured_in_pieces() -> None:
     b = a.copy()
     b[2, -1] += 5
     b[0, 0] = np.nan
-    found = measure(a, b)
-    assert found is not None
-    assert found.max_abs == float(np.float64(b[2, -1]) - np.float64(a[2, -1]))
-    assert (found.nan, found.inf) == (1, 0)
+    distance = measure(a, b)
+    assert distance is not None
+    assert distance.max_abs == float(np.float64(b[2, -1]) - np.float64(a[2, -1]))
+    assert (distance.nan, distance.inf) == (1, 0)
     x, y = a.reshape(-1)[1:].astype(np.float64), b.reshape(-1)[1:].astype(np.float64)
-    assert found.relative == pytest.approx(np.linalg.norm(y - x) / np.linalg.norm(x))
-    assert found.cosine == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+    assert distance.relative == pytest.approx(np.linalg.norm(y - x) / np.linalg.norm(x))
+    assert distance.cosine == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
 
 @pytest.mark.parametrize(
@@ -165,19 +165,19 @@ def test_a_large_tensor_is_measured_in_pieces() -> None:
     ],
 )
 def test_what_became_of_a_tensor(a: Any, b: Any, kind: str, max_abs: float | None) -> None:
-    (found,) = compare({"vars/0": np.asarray(a)}, {"vars/0": np.asarray(b)}).values()
-    assert found.kind == kind
-    assert found.to_dict()["max_abs"] == max_abs
-    json.dumps(found.to_dict(), allow_nan=False)
+    (difference,) = compare({"vars/0": np.asarray(a)}, {"vars/0": np.asarray(b)}).values()
+    assert difference.kind == kind
+    assert difference.to_dict()["max_abs"] == max_abs
+    json.dumps(difference.to_dict(), allow_nan=False)
 
 
 def test_identical_weights_are_frozen_only_where_other_weights_differ() -> None:
     kernel, bias, step = np.ones(3), np.zeros(2), np.array(5)
     before = {"vars/0": kernel, "vars/1": bias, "optimizer/vars/0": step}
-    found = compare(before, {**before, "vars/0": kernel + 1})
-    assert [each.kind for each in found.values()] == ["changed", "frozen", "identical"]
-    found = compare(before, {**before, "optimizer/vars/0": step + 1})
-    assert [each.kind for each in found.values()] == ["identical", "identical", "changed"]
+    differences = compare(before, {**before, "vars/0": kernel + 1})
+    assert [tensor.kind for tensor in differences.values()] == ["changed", "frozen", "identical"]
+    differences = compare(before, {**before, "optimizer/vars/0": step + 1})
+    assert [tensor.kind for tensor in differences.values()] == ["identical", "identical", "changed"]
 
 
 def test_tensors_of_other_roles_do_not_count() -> None:
@@ -188,8 +188,8 @@ def test_tensors_of_other_roles_do_not_count() -> None:
         ((prints, Fingerprint(())), "vanished"),
         ((Fingerprint(()), prints), "appeared"),
     ):
-        found = diff_tensors(*pair, _nothing, _nothing, (WEIGHTS_ROLE,))
-        assert [(each.name, each.kind) for each in found] == [("vars/0", kind)]
+        differences = diff_tensors(*pair, _nothing, _nothing, (WEIGHTS_ROLE,))
+        assert [(tensor.name, tensor.kind) for tensor in differences] == [("vars/0", kind)]
 
 
 def test_without_the_values_the_counts_tell_of_nan() -> None:
@@ -197,8 +197,8 @@ def test_without_the_values_the_counts_tell_of_nan() -> None:
         Fingerprint((fingerprint_tensor("vars/0", np.array([1.0, value])),))
         for value in (2.0, np.nan)
     )
-    (found,) = diff_tensors(a, b, _nothing, _nothing, BOTH)
-    assert (found.kind, found.distance) == (diffs.BECAME_NAN, None)
+    (difference,) = diff_tensors(a, b, _nothing, _nothing, BOTH)
+    assert (difference.kind, difference.distance) == (diffs.BECAME_NAN, None)
 
 
 def _nothing(_: Any) -> None:
@@ -225,8 +225,8 @@ def model(*layers: dict[str, Any], name: str = "model", **config: Any) -> dict[s
 
 
 def places(a: Any, b: Any) -> list[tuple[Any, ...]]:
-    found = diff_architectures(a, b)
-    return [(each.layer, each.kind, each.key, each.old, each.new) for each in found]
+    changes = diff_architectures(a, b)
+    return [(change.layer, change.kind, change.key, change.old, change.new) for change in changes]
 
 
 def test_a_changed_setting_is_named_with_its_layer_and_path() -> None:
@@ -328,7 +328,7 @@ layers = st.builds(
     names,
     st.integers(1, 2),
 )
-models = st.lists(layers, max_size=5, unique_by=lambda each: each["name"]).map(
+models = st.lists(layers, max_size=5, unique_by=lambda spec: spec["name"]).map(
     lambda chosen: model(*chosen)
 )
 
@@ -342,7 +342,7 @@ def test_architectures_differ_in_as_many_layers_both_ways(a: Any, b: Any) -> Non
     added, removed = (
         [p for p in there if p[1] == kind] for kind in ("layer added", "layer removed")
     )
-    sizes = [len(each["config"]["layers"]) for each in (a, b)]
+    sizes = [len(architecture["config"]["layers"]) for architecture in (a, b)]
     assert len(added) - len(removed) == sizes[1] - sizes[0]
 
 
@@ -399,18 +399,18 @@ def test_equal_bytes_of_another_type_and_shape_do_for_a_legacy_tensor(tmp_path: 
     write_h5(tmp_path / "data" / "model.h5", {"a": np.zeros(2, "float32"), "b": np.array(0)})
     with reading(tmp_path) as read:
         for array in (np.zeros(2, "float32"), np.array(0), np.zeros((2, 2), BFLOAT16)):
-            found = read(fingerprint_tensor("layers/dense/vars/0", array))
-            assert found is not None
-            assert (found.shape, found.dtype) == (array.shape, array.dtype)
-            assert not found.any()
+            values = read(fingerprint_tensor("layers/dense/vars/0", array))
+            assert values is not None
+            assert (values.shape, values.dtype) == (array.shape, array.dtype)
+            assert not values.any()
 
 
 def test_a_member_of_an_archive_reads_as_the_file_itself(tmp_path: Path) -> None:
     write_archive(tmp_path / "model.keras", TENSORS, zipfile.ZIP_STORED)
-    found: list[str] = []
+    members: list[str] = []
     with open_weights(tmp_path / "model.keras") as file:
-        file.visit(found.append)
-    assert set(TENSORS) <= set(found)
+        file.visit(members.append)
+    assert set(TENSORS) <= set(members)
 
 
 def test_a_weights_file_that_does_not_open_is_told(tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_a_weights_file_that_does_not_open_is_told(tmp_path: Path) -> None:
 
 
 def test_numbers_beyond_float64_are_none() -> None:
-    found = measure(np.array([1e200, 1.0]), np.array([1.0, 1.0]))
-    assert found is not None
-    assert found.max_abs == 1e200
-    assert (found.relative, found.cosine) == (None, None)
+    distance = measure(np.array([1e200, 1.0]), np.array([1.0, 1.0]))
+    assert distance is not None
+    assert distance.max_abs == 1e200
+    assert (distance.relative, distance.cosine) == (None, None)

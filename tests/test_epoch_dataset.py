@@ -20,7 +20,7 @@ ORDER_OF_SEED_3_EPOCH_2 = [7, 6, 4, 5, 1, 0, 3, 2]
 
 
 def order(data: EpochDataset) -> list[int]:
-    return [int(each) for i in range(len(data)) for each in data[i][0]]
+    return [int(sample) for i in range(len(data)) for sample in data[i][0]]
 
 
 @given(

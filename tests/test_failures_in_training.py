@@ -1,4 +1,4 @@
-"""What fails while a model trains: told in a sentence, training goes on, nothing is damaged."""
+"""What fails while a model trains: one sentence of warning, training goes on, no damage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from queue import LifoQueue
 from typing import Any
 
 import keras
@@ -83,8 +84,8 @@ def messages(caught: Any) -> list[str]:
     return [str(w.message) for w in caught if w.category is UserWarning]
 
 
-def told(mode: str, uri: str) -> str:
-    """What is said of a server that is spoilt."""
+def expected_message(mode: str, uri: str) -> str:
+    """The warning about a server that is spoilt, as a pattern."""
     if mode == "refuse artifacts":
         return (
             rf"MLflow could not upload \S+ at {re.escape(uri)}: the server answers with error 500\."
@@ -107,7 +108,7 @@ def test_training_goes_on_and_what_it_saved_is_sent_later(
         fit(model, Spoil(proxy, mode, run_id), ours, epochs=4)
     assert len(model.history.epoch) == 4
     during, after = messages(caught)
-    because = told(mode, proxy.uri)
+    because = expected_message(mode, proxy.uri)
     assert re.fullmatch(
         f"{because} Training goes on; what is saved waits on this machine and is sent again.",
         during,
@@ -153,7 +154,7 @@ def test_training_ends_where_that_is_asked_for(mode: str, proxy: Proxy) -> None:
     ours = MlflowCheckpoint(run_id=run_id, on_error="raise", drain_timeout=1.0)
     with pytest.raises(TrackingError) as caught, pytest.warns(UserWarning), ours:
         fit(small_model(), Spoil(proxy, mode, run_id), ours, epochs=100)
-    assert re.fullmatch(told(mode, proxy.uri), str(caught.value)), str(caught.value)
+    assert re.fullmatch(expected_message(mode, proxy.uri), str(caught.value)), str(caught.value)
     proxy.release()
     assert mlflow_ckpt.verify(run_id, 1).ok
     send_the_rest(run_id)
@@ -222,10 +223,10 @@ def test_another_training_took_the_name(http_store: Store) -> None:
     )
     with pytest.warns(UserWarning) as caught:
         fit(small_model(), MlflowCheckpoint(run_id=run_id), TakeTheName(), epochs=3)
-    told = messages(caught)
-    assert len(told) == 1, told
+    warned = messages(caught)
+    assert len(warned) == 1, warned
     (left,) = Spool.default().entries(run_id)
-    assert told == [f"{taken} What was saved stays in {left.path}."]
+    assert warned == [f"{taken} What was saved stays in {left.path}."]
     assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003"]
     assert mlflow_ckpt.load_model(run_id, 2).layers[0].units == 5
     assert issubclass(CheckpointExistsError, FileExistsError)
@@ -265,10 +266,18 @@ def test_a_spool_that_cannot_be_written_ends_training_where_that_is_asked_for(
 
 
 class Brake:
-    """Holds the writer, and counts snapshots that are not written yet."""
+    """Holds the writer, and counts snapshots that are not written yet.
+
+    Attributes:
+        released: Lets the writer go on.
+        blocks: A save waits until one of two snapshots is written.
+        alive: Snapshots that are not written yet.
+        most: The most there were at once.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.released = threading.Event()
+        self.blocks = threading.Event()
         self.alive = self.most = 0
         self._lock = threading.Lock()
         brake = self
@@ -280,13 +289,20 @@ class Brake:
                 return super().take(model, *arguments)
 
             def compose(self, job: Job, directory: Path) -> SavedCheckpoint:
-                brake.released.wait()
+                brake.released.wait(PATIENCE_SECONDS)
                 try:
                     return super().compose(job, directory)
                 finally:
                     brake.count(-1)
 
+        class Buffers(LifoQueue[Any]):
+            def get(self, block: bool = True, timeout: float | None = None) -> Any:
+                if brake.alive == 2 and block and timeout is None and self.empty():
+                    brake.blocks.set()
+                return super().get(block, timeout)
+
         monkeypatch.setattr(saver_module, "Composer", Braked)
+        monkeypatch.setattr(saver_module, "LifoQueue", Buffers)
 
     def count(self, change: int) -> None:
         with self._lock:
@@ -299,24 +315,17 @@ def test_a_third_save_waits_for_the_first(
 ) -> None:
     run_id = new_run()
     brake = Brake(monkeypatch)
-    third = threading.Event()
-
-    class Watch(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            if epoch == 2:
-                third.set()
-
     training = threading.Thread(
-        target=lambda: fit(small_model(), Watch(), MlflowCheckpoint(run_id=run_id), epochs=5)
+        target=lambda: fit(small_model(), MlflowCheckpoint(run_id=run_id), epochs=5), daemon=True
     )
     training.start()
-    assert third.wait(PATIENCE_SECONDS)
-    # If it did not wait, it would be done within this time.
-    training.join(1.0)
-    assert training.is_alive()
-    assert (brake.alive, brake.most) == (2, 2)
-    brake.released.set()
-    training.join()
+    try:
+        wait_for(lambda: brake.blocks.is_set() or brake.most > 2, "the third save begins")
+        assert (brake.alive, brake.most) == (2, 2)
+    finally:
+        brake.released.set()
+        training.join(PATIENCE_SECONDS)
+    assert not training.is_alive()
     assert brake.most == 2
     assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in (1, 2, 3, 4, 5)]
     assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2, 3, 4, 5))

@@ -23,6 +23,7 @@ from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import snapshot, write_snapshot
 from mlflow_ckpt.errors import UnsupportedModelError
 from tests.support.training import fit, small_model
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.zoo import ZOO
 
 ROOT = Path(__file__).parents[1]
@@ -31,14 +32,14 @@ KINDS = ["dropout", "mixed_float16", "several inputs and outputs", "subclassed",
 IN_ANOTHER_PROCESS = """
 import json, keras, mlflow_ckpt, sys
 from tests.support.zoo import ZOO
-found = {}
+fingerprints = {}
 for kind in json.loads(sys.argv[1]):
     keras.utils.set_random_seed(5)
     model = ZOO[kind].build()
     x, y = ZOO[kind].data()
     model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
-    found[kind] = mlflow_ckpt.fingerprint(model).to_json()
-print(json.dumps(found))
+    fingerprints[kind] = mlflow_ckpt.fingerprint(model).to_json()
+print(json.dumps(fingerprints))
 """
 
 
@@ -54,10 +55,13 @@ def start_fingerprinting(hash_seed: str) -> subprocess.Popen[str]:
 
 
 def fingerprints_of(process: subprocess.Popen[str]) -> dict[str, str]:
-    output, errors = process.communicate()
+    try:
+        output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        process.kill()
     assert process.returncode == 0, errors
-    found: dict[str, str] = json.loads(output.splitlines()[-1])
-    return found
+    fingerprints: dict[str, str] = json.loads(output.splitlines()[-1])
+    return fingerprints
 
 
 def test_a_fingerprint_is_the_same_in_every_process() -> None:
@@ -85,9 +89,9 @@ def test_a_tensor_is_found_by_its_name_in_the_weights_file(tmp_path: Path) -> No
     model = small_model()
     fit(model, epochs=1)
     model.save_weights(tmp_path / "model.weights.h5")
-    found = mlflow_ckpt.fingerprint(model)
+    fingerprint = mlflow_ckpt.fingerprint(model)
     with h5py.File(tmp_path / "model.weights.h5") as file:
-        for tensor in found.tensors:
+        for tensor in fingerprint.tensors:
             values = file[tensor.name][()]
             assert tensor.digest == Digest.of_bytes(values.tobytes())
             assert (tensor.shape, tensor.dtype) == (values.shape, values.dtype.name)

@@ -99,7 +99,7 @@ def written_to(request: pytest.FixtureRequest) -> Written:
 
 class _Doubled(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def predict(self, context: Any, model_input: list[float]) -> list[float]:
-        return [2 * each for each in model_input]
+        return [2 * value for value in model_input]
 
 
 @pytest.fixture
@@ -112,8 +112,8 @@ def written(written_to: Written) -> Iterator[Written]:
 def listed(run_id: str) -> dict[str, Any]:
     result = cli.run("list", run_id, "--json")
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
+    listing: dict[str, Any] = json.loads(result.stdout)
+    return listing
 
 
 def restored(tmp_path: Path, *arguments: str) -> keras.Model:
@@ -134,9 +134,9 @@ def require_weights(model: keras.Model, weights: list[np.ndarray[Any, Any]]) -> 
 
 def test_what_mlflow_s_callback_saved_at_every_epoch(written: Written) -> None:
     run_id = written.runs["every"]
-    found = listed(run_id)
-    assert found["checkpoints"] == []
-    rows = found["others"]
+    listing = listed(run_id)
+    assert listing["checkpoints"] == []
+    rows = listing["others"]
     assert [row["name"] for row in rows] == ["epoch_0", "epoch_1", "epoch_2"], "as MLflow counts"
     assert [row["epoch"] for row in rows] == [1, 2, 3], "completed epochs"
     assert [row["step"] for row in rows] == [BATCHES, 2 * BATCHES, 3 * BATCHES]
@@ -162,13 +162,13 @@ def test_logged_models_that_keras_can_load(written: Written) -> None:
 
 
 def test_beside_our_own(written: Written) -> None:
-    found = listed(written.runs["both"])
-    assert [each["name"] for each in found["checkpoints"]] == [
+    listing = listed(written.runs["both"])
+    assert [checkpoint["name"] for checkpoint in listing["checkpoints"]] == [
         "epoch_0001",
         "epoch_0002",
         "epoch_0003",
     ]
-    assert [row["name"] for row in found["others"]] == ["epoch_0", "epoch_1", "epoch_2"]
+    assert [row["name"] for row in listing["others"]] == ["epoch_0", "epoch_1", "epoch_2"]
     text = cli.run("list", written.runs["both"]).output
     assert text.index("checkpoint ") < text.index("unverified")
 
@@ -198,9 +198,9 @@ def test_by_its_path(written: Written, tmp_path: Path) -> None:
 
 def test_ours_come_first(written: Written, tmp_path: Path) -> None:
     result = cli.run("restore", written.runs["both"], "--output", tmp_path / "out", "--json")
-    told = json.loads(result.stdout)
-    assert (told["checkpoint"], told["verified"]) == ("epoch_0003", True)
-    assert told["tensors_verified"] > 0
+    report = json.loads(result.stdout)
+    assert (report["checkpoint"], report["verified"]) == ("epoch_0003", True)
+    assert report["tensors_verified"] > 0
 
 
 def test_weights_alone_need_an_architecture(written: Written, tmp_path: Path) -> None:
@@ -245,8 +245,8 @@ def test_an_optimizer_that_a_file_does_not_name(written: Written, tmp_path: Path
     model = keras.models.load_model(tmp_path / "out" / "model.keras")
     assert getattr(model, "optimizer", None) is None
     require_weights(model, written.weights["after"][-1])
-    told = cli.run("diff", uri, f"ckpt:/{written.runs['both']}/3").output
-    assert "the optimizer was not compared: A was loaded without its compile settings" in told
+    output = cli.run("diff", uri, f"ckpt:/{written.runs['both']}/3").output
+    assert "the optimizer was not compared: A was loaded without its compile settings" in output
 
 
 def test_the_other_forms_and_formats(written: Written, tmp_path: Path) -> None:
@@ -281,9 +281,9 @@ def test_ours_and_theirs_of_one_training_are_identical(written: Written) -> None
     assert result.exit_code == 0, result.output
     assert result.output.startswith("identical: 4 tensors of weights, 10 tensors of the optimizer")
     assert f"B  {theirs}/checkpoint.h5  epoch 2, step {2 * BATCHES}  (unverified)" in result.output
-    found = mlflow_ckpt.diff(f"ckpt:/{run_id}/2", f"runs:/{run_id}/checkpoints/epoch_2")
-    assert not found.identical
-    assert (found.a.verified, found.b.verified) == (True, False)
+    difference = mlflow_ckpt.diff(f"ckpt:/{run_id}/2", f"runs:/{run_id}/checkpoints/epoch_2")
+    assert not difference.identical
+    assert (difference.a.verified, difference.b.verified) == (True, False)
 
 
 # In Python
@@ -302,11 +302,11 @@ def test_load_model_takes_them_only_where_that_is_allowed(written: Written) -> N
     uri = listed(written.runs["logged"])["others"][0]["uri"]
     with pytest.raises(CheckpointNotFoundError, match="allow_unverified=True"):
         mlflow_ckpt.load_model(uri)
-    for found in (
+    for model in (
         mlflow_ckpt.load_model(run_id, "best", allow_unverified=True),
         mlflow_ckpt.load_model(f"runs:/{run_id}/checkpoints/epoch_1", allow_unverified=True),
     ):
-        require_weights(found, written.weights["every"][1])
+        require_weights(model, written.weights["every"][1])
     ours = mlflow_ckpt.load_model(written.runs["both"], 1, "split", allow_unverified=True)
     require_weights(ours, written.weights["both"][0])
 
@@ -324,8 +324,8 @@ def test_autolog(local_store: Store, tmp_path: Path) -> None:
         mlflow.tensorflow.autolog(disable=True)
     rows = listed(run.info.run_id)["others"]
     assert [row["name"] for row in rows] == ["latest_checkpoint.h5", "model"]
-    found = mlflow_ckpt.load_model(run.info.run_id, allow_unverified=True)
-    require_weights(found, model.get_weights())
+    loaded = mlflow_ckpt.load_model(run.info.run_id, allow_unverified=True)
+    require_weights(loaded, model.get_weights())
 
 
 def test_files_that_anyone_left_in_a_run(local_store: Store, tmp_path: Path) -> None:
@@ -341,8 +341,8 @@ def test_files_that_anyone_left_in_a_run(local_store: Store, tmp_path: Path) -> 
         )
         mlflow.log_text("", "checkpoints/latest_checkpoint.h5")
     run_id = run.info.run_id
-    found = mlflow_ckpt.load_model(f"runs:/{run_id}/models/mine.keras", allow_unverified=True)
-    require_weights(found, model.get_weights())
+    loaded = mlflow_ckpt.load_model(f"runs:/{run_id}/models/mine.keras", allow_unverified=True)
+    require_weights(loaded, model.get_weights())
     rows = listed(run_id)["others"]
     assert {row["name"]: row["epoch"] for row in rows} == {
         "latest_checkpoint.h5": None,
@@ -399,5 +399,5 @@ def test_what_mlflow_2_logged(local_store: Store, tmp_path: Path) -> None:
         mlflow.set_tag("mlflow.log-model.history", json.dumps(history))
     (row,) = listed(run.info.run_id)["others"]
     assert (row["name"], row["uri"]) == ("model", f"runs:/{run.info.run_id}/model")
-    found = mlflow_ckpt.load_model(run.info.run_id, allow_unverified=True)
-    require_weights(found, model.get_weights())
+    loaded = mlflow_ckpt.load_model(run.info.run_id, allow_unverified=True)
+    require_weights(loaded, model.get_weights())

@@ -63,7 +63,7 @@ def lost(name: str) -> str:
 
 
 def require_only_the_first(run_id: str) -> None:
-    assert [found.name for found in list_checkpoints(run_id)] == ["epoch_0001"]
+    assert [checkpoint.name for checkpoint in list_checkpoints(run_id)] == ["epoch_0001"]
     assert verify(run_id).ok
     assert not list((Spool.default().root / run_id).glob("*")), "half a checkpoint is left behind"
 

@@ -26,13 +26,13 @@ SIZES = st.sampled_from([0, 1, 7, 1000, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE +
 @st.composite
 def tensors(draw: st.DrawFn) -> list[np.ndarray[Any, Any]]:
     count = draw(st.integers(0, 6))
-    found = []
+    arrays = []
     for seed in range(count):
         dtype = np.dtype(draw(st.sampled_from(DTYPES)))
         size = draw(SIZES) // dtype.itemsize
         data = np.random.default_rng(seed).integers(0, 2, size, np.uint8).astype(dtype)
-        found.append(data.reshape(-1, 1) if draw(st.booleans()) else data)
-    return found
+        arrays.append(data.reshape(-1, 1) if draw(st.booleans()) else data)
+    return arrays
 
 
 def fill(file: h5py.File, arrays: list[np.ndarray[Any, Any]]) -> None:
@@ -60,9 +60,9 @@ def test_the_bytes_are_those_that_h5py_writes(
 ) -> None:
     with laid_out(arrays if referenced else ()) as (file, layout):
         fill(file, arrays)
-    found = content(layout)
-    assert found == written_by_h5py(arrays)
-    assert len(found) == layout.size
+    written = content(layout)
+    assert written == written_by_h5py(arrays)
+    assert len(written) == layout.size
 
 
 def test_a_large_tensor_is_kept_by_reference() -> None:

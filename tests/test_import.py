@@ -47,16 +47,16 @@ def test_whole_models(kind: str, store: Store, tmp_path: Path) -> None:
     model = save(tmp_path, TEMPLATES[kind])
     run_id = new_run()
     done = mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id, pattern=TEMPLATES[kind])
-    assert [(each.checkpoint, each.outcome, each.remark) for each in done] == [
+    assert [(result.checkpoint, result.outcome, result.remark) for result in done] == [
         ("epoch_0001", "imported", None),
         ("epoch_0002", "imported", None),
     ]
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
     assert mlflow_ckpt.verify(run_id).ok
-    found = mlflow_ckpt.get_checkpoint(run_id, "best").manifest
-    assert found.metrics == {"val_loss": pytest.approx(found.metrics["val_loss"])}
-    assert found.metadata == {"imported_from": done[-1].file}
-    assert found.step == 8
+    manifest = mlflow_ckpt.get_checkpoint(run_id, "best").manifest
+    assert manifest.metrics == {"val_loss": pytest.approx(manifest.metrics["val_loss"])}
+    assert manifest.metadata == {"imported_from": done[-1].file}
+    assert manifest.step == 8
     # With the optimizer: it trains on as the live one does.
     loaded = mlflow_ckpt.load_model(run_id, 2)
     require_same_weights(loaded, model)
@@ -83,7 +83,7 @@ def test_weights_with_an_architecture(kind: str, local_store: Store, tmp_path: P
     done = mlflow_ckpt.import_checkpoints(
         tmp_path, run_id=run_id, pattern=TEMPLATES["weights"], architecture=file
     )
-    assert [each.outcome for each in done] == ["imported", "imported"], done
+    assert [result.outcome for result in done] == ["imported", "imported"], done
     loaded = mlflow_ckpt.load_model(run_id, 2)
     require_same_weights(loaded, model)
 
@@ -95,8 +95,8 @@ def test_metrics_are_points_of_the_run_and_of_the_models_table(
     run_id = new_run()
     mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
     points = MlflowClient().get_metric_history(run_id, "val_loss")
-    found = {c.manifest.epoch: c.manifest.metrics for c in mlflow_ckpt.list_checkpoints(run_id)}
-    assert {point.step: {"val_loss": point.value} for point in points} == found
+    metrics = {c.manifest.epoch: c.manifest.metrics for c in mlflow_ckpt.list_checkpoints(run_id)}
+    assert {point.step: {"val_loss": point.value} for point in points} == metrics
     rows = MlflowClient().search_logged_models(
         [store.experiment_id], filter_string=f"source_run_id = '{run_id}'"
     )
@@ -109,7 +109,7 @@ def test_a_second_import_skips_what_is_there(local_store: Store, tmp_path: Path)
     mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
     before = [c.manifest for c in mlflow_ckpt.list_checkpoints(run_id)]
     done = mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
-    assert [each.outcome for each in done] == ["already there", "already there"]
+    assert [result.outcome for result in done] == ["already there", "already there"]
     assert [c.manifest for c in mlflow_ckpt.list_checkpoints(run_id)] == before
 
 
@@ -210,9 +210,9 @@ METRICS = st.dictionaries(
 @given(st.integers(1, 9999), METRICS)
 def test_what_a_pattern_writes_it_reads(epoch: int, metrics: dict[str, float]) -> None:
     pattern = "run7-{epoch:04d}" + "".join(f"-{{{name}:.3f}}" for name in metrics) + ".keras"
-    (found,) = read_names([pattern.format(epoch=epoch, **metrics)], pattern)
-    assert found.epoch == epoch
-    assert found.metrics == {k: pytest.approx(v, abs=1e-3) for k, v in metrics.items()}
+    (parsed,) = read_names([pattern.format(epoch=epoch, **metrics)], pattern)
+    assert parsed.epoch == epoch
+    assert parsed.metrics == {k: pytest.approx(v, abs=1e-3) for k, v in metrics.items()}
 
 
 @given(st.integers(0, 9999), METRICS, st.sampled_from(["_", "-", ".", "="]))
@@ -221,9 +221,9 @@ def test_names_with_words_tell_by_themselves(
 ) -> None:
     parts = [f"epoch{separator}{epoch:03d}"]
     parts += [f"{name}{separator}{value:.3f}" for name, value in metrics.items()]
-    (found,) = read_names([f"resnet50-{'-'.join(parts)}.weights.h5"])
-    assert found.epoch == epoch
-    assert found.metrics == {k: pytest.approx(v, abs=1e-3) for k, v in metrics.items()}
+    (parsed,) = read_names([f"resnet50-{'-'.join(parts)}.weights.h5"])
+    assert parsed.epoch == epoch
+    assert parsed.metrics == {k: pytest.approx(v, abs=1e-3) for k, v in metrics.items()}
 
 
 def test_an_h5_file_whose_optimizer_does_not_fit_is_imported_without_it(

@@ -13,6 +13,7 @@ import mlflow_ckpt
 from devtools.stores import current
 from tests.conftest import TrainedRun
 from tests.support.checkpoints import save_run
+from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +21,12 @@ ROOT = Path(__file__).parents[1]
 def test_the_rooms_keep_their_import_rules() -> None:
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"]
     done = subprocess.run(
-        [*command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
@@ -40,7 +46,12 @@ def test_importing_the_package_loads_neither_keras_nor_mlflow(statement: str) ->
         "print(sorted({'tensorflow', 'keras', 'mlflow', 'jax', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.stdout == "[]\n", done.stderr
 
@@ -84,6 +95,7 @@ def test_what_only_reads_and_removes_loads_no_backend(trained_run: TrainedRun) -
             capture_output=True,
             text=True,
             check=False,
+            timeout=PATIENCE_SECONDS,
         )
         assert done.returncode == 0, done.stderr
         assert len(mlflow_ckpt.list_checkpoints(pruned)) == 2

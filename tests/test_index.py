@@ -94,8 +94,8 @@ def test_publishing_beside_a_thousand_checkpoints_takes_three_requests(
 ) -> None:
     assert thousand.store.run.info.run_id == thousand.id
     sent.clear()
-    found = index.record(thousand.store, manifest_of(thousand.id, 1000))
-    assert [manifest.epoch for manifest in found] == list(range(1, 1001))
+    manifests = index.record(thousand.store, manifest_of(thousand.id, 1000))
+    assert [manifest.epoch for manifest in manifests] == list(range(1, 1001))
     methods = [request.partition(" ")[0] for request in about(thousand, sent)]
     assert methods == ["GET", "GET", "PUT"]
 
@@ -103,7 +103,9 @@ def test_publishing_beside_a_thousand_checkpoints_takes_three_requests(
 def test_manifests_on_this_machine_s_disk_are_read_themselves(local_store: Store) -> None:
     run_id = save_run(losses=(0.5, 0.4))
     local_store.checkpoint_directory(run_id, "epoch_0001").joinpath("manifest.json").unlink()
-    assert [found.name for found in mlflow_ckpt.list_checkpoints(run_id)] == ["epoch_0002"]
+    assert [checkpoint.name for checkpoint in mlflow_ckpt.list_checkpoints(run_id)] == [
+        "epoch_0002"
+    ]
 
 
 # What publishing writes
@@ -133,8 +135,8 @@ def test_keys_that_a_later_version_added_to_a_manifest_are_kept(run: Run) -> Non
 
 
 def test_the_last_one_recorded_is_the_newest_not_the_last_one_saved(run: Run) -> None:
-    found = index.record(run.store, manifest_of(run.id, 2, 0.1))
-    assert [manifest.name for manifest in found] == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    manifests = index.record(run.store, manifest_of(run.id, 2, 0.1))
+    assert [manifest.name for manifest in manifests] == ["epoch_0001", "epoch_0002", "epoch_0003"]
 
 
 def test_a_checkpoint_is_published_though_the_index_cannot_be_written(
@@ -250,8 +252,8 @@ def test_publishing_mends_the_index(run: Run) -> None:
     shutil.rmtree(run.checkpoints / "epoch_0001")
     (run.checkpoints / "epoch_0009").mkdir()
     run.put(manifest_of(run.id, 4))
-    found = index.record(run.store, manifest_of(run.id, 4))
-    assert [manifest.name for manifest in found] == ["epoch_0002", "epoch_0003", "epoch_0004"]
+    manifests = index.record(run.store, manifest_of(run.id, 4))
+    assert [manifest.name for manifest in manifests] == ["epoch_0002", "epoch_0003", "epoch_0004"]
     assert run.indexed() == ["epoch_0002", "epoch_0003", "epoch_0004"]
 
 

@@ -1,4 +1,4 @@
-"""A training that breaks off: its last whole state is saved, marked, sent or kept, and found."""
+"""A training that breaks off: its last whole state is saved, marked, sent or kept, and loaded."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def require_saved(run_id: str, step: int, reason: str, expected: State, *, epoch
     assert (manifest.interrupted, manifest.epoch) == (reason, epoch)
     assert tag(run_id) == f"{reason} at step {step}"
     assert all(mlflow_ckpt.verify(run_id, name).ok for name in names(run_id))
-    found = state_of(mlflow_ckpt.load_model(run_id))
-    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    state = state_of(mlflow_ckpt.load_model(run_id))
+    assert all(np.array_equal(a, b) for a, b in zip(state, expected, strict=True))
     assert Spool.default().entries(run_id) == []
 
 
@@ -225,8 +225,8 @@ def test_data_that_fails_leaves_the_model_of_an_eager_step_whole() -> None:
     # Keras looks at some data before it trains.
     step = max(recorder.states)
     assert (manifest.step, manifest.epoch) == (step, 1)
-    found = state_of(mlflow_ckpt.load_model(run.info.run_id))
-    assert all(np.array_equal(a, b) for a, b in zip(found, recorder.states[step], strict=True))
+    state = state_of(mlflow_ckpt.load_model(run.info.run_id))
+    assert all(np.array_equal(a, b) for a, b in zip(state, recorder.states[step], strict=True))
 
 
 @on_disk
@@ -240,7 +240,7 @@ def test_a_validation_that_fails_after_data_of_unknown_length() -> None:
     with (
         mlflow.start_run() as run,
         pytest.raises(BoomError),
-        # Keras tells that the data ended sooner than it could know.
+        # Keras warns that the data ended early.
         pytest.warns(UserWarning, match="ran out of data"),
         MlflowCheckpoint() as ours,
     ):
@@ -386,9 +386,10 @@ def test_training_in_another_thread() -> None:
             failures.append(error)
 
     before = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=train)
+    thread = threading.Thread(target=train, daemon=True)
     thread.start()
     thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
     assert failures == []
     assert signal.getsignal(signal.SIGTERM) == before
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
@@ -405,7 +406,7 @@ def test_a_new_training_with_the_same_callback_after_one_that_broke_off() -> Non
                 fit(small_model(), ours, At("on_train_batch_end", action))
             except BoomError:
                 continue
-    # Nobody was told that the first training is over while its model was as it broke off.
+    # Nothing marked the first training as over: its model stayed as it broke off.
     assert names(runs[0]) == ["epoch_0001"]
     assert names(runs[1]) == ["epoch_0001", "epoch_0002"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -453,7 +454,7 @@ def fork_and_terminate():
     child = multiprocessing.get_context("fork").Process(target=forked)
     child.start()
     child.terminate()
-    child.join()
+    child.join(PATIENCE_SECONDS)
     print("child ended by", -child.exitcode)
 
 drain_timeout = float(sys.argv[3])

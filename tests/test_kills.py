@@ -93,14 +93,16 @@ def flush_and_check(
     else:
         result = cli.run("flush", run_id)
         assert result.exit_code == 0, result.output
-    found = {each.name: each.manifest for each in mlflow_ckpt.list_checkpoints(run_id)}
+    listed = {
+        checkpoint.name: checkpoint.manifest for checkpoint in mlflow_ckpt.list_checkpoints(run_id)
+    }
     for manifest in manifests:
-        assert found[manifest.name] == manifest
+        assert listed[manifest.name] == manifest
     verify_all(run_id, but=verified)
     assert not (root / run_id).exists(), sorted((root / run_id).rglob("*"))
     _check_metrics(run_id, entries, store)
-    _check_files(run_id, set(found), store)
-    _check_tags(run_id, found, store)
+    _check_files(run_id, set(listed), store)
+    _check_tags(run_id, listed, store)
     return entries
 
 
@@ -114,11 +116,11 @@ def _check_metrics(run_id: str, entries: list[Entry], store: Store) -> None:
             assert logged[entry.step, entry.timestamp] == 1
 
 
-def _check_files(run_id: str, found: set[str], store: Store) -> None:
+def _check_files(run_id: str, listed: set[str], store: Store) -> None:
     directory = checkpoints_directory(run_id, store)
     if not directory.exists():
         return
-    strays = {path.name for path in directory.iterdir()} - found - {"index.json", "manifests.json"}
+    strays = {path.name for path in directory.iterdir()} - listed - {"index.json", "manifests.json"}
     # What a prune that was killed left of a checkpoint is none any more.
     assert all((directory / name).is_dir() for name in strays)
     assert not [name for name in strays if (directory / name / "manifest.json").exists()]
@@ -126,11 +128,11 @@ def _check_files(run_id: str, found: set[str], store: Store) -> None:
     assert not list(directory.rglob("upload-*.json"))
 
 
-def _check_tags(run_id: str, found: dict[str, Any], store: Store) -> None:
+def _check_tags(run_id: str, listed: dict[str, Any], store: Store) -> None:
     tags = MlflowClient(store.uri).get_run(run_id).data.tags
-    if found:
-        assert tags[LATEST] == max(found)
-        assert tags[BEST] in found
+    if listed:
+        assert tags[LATEST] == max(listed)
+        assert tags[BEST] in listed
 
 
 def start(run_id: str, root: Path, store: Store) -> Child:
@@ -157,7 +159,7 @@ def kill_at_random(
         for number in range(kills):
             run_id = runs[number % len(runs)]
             if chance.random() < 0.85:
-                trainings[run_id].hear("epoch")
+                trainings[run_id].receive("epoch")
             time.sleep(chance.uniform(0, 1.5))
             trainings.pop(run_id).kill()
             figures.kills += 1
@@ -238,14 +240,14 @@ class Point:
     Attributes:
         name: What a person calls it.
         how: What makes a process kill itself there.
-        given: To it.
+        arguments: Its arguments.
         waiting: Whether the checkpoint that is being saved is in the spool then.
         listed: Whether the run lists it.
     """
 
     name: str
     how: Callable[..., None]
-    given: tuple[str, ...]
+    arguments: tuple[str, ...]
     waiting: bool = True
     listed: bool = False
 
@@ -303,10 +305,10 @@ def kill_and_flush(point: Point, run_id: str, root: Path, store: Store) -> tuple
         store=store,
         spool=root,
         prepare=point.how,
-        given=point.given,
+        prepare_arguments=point.arguments,
     )
     assert child.join() == -signal.SIGKILL
-    waiting = [each.name for each in Spool(root).entries(run_id) if each.kind != METRICS]
+    waiting = [entry.name for entry in Spool(root).entries(run_id) if entry.kind != METRICS]
     listed, whole = names(run_id), verify_all(run_id)
     flush_and_check(run_id, root, store)
     return waiting, listed, whole, names(run_id)
@@ -323,14 +325,14 @@ def expected(point: Point) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("point", [*WRITING, *UPLOADING, *ANNOUNCING], ids=str)
 def test_killed_on_the_way_to_a_server(point: Point, http_store: Store, spool: Path) -> None:
-    found = kill_and_flush(point, new_run(), spool, http_store)
-    assert found == expected(point)
+    state = kill_and_flush(point, new_run(), spool, http_store)
+    assert state == expected(point)
 
 
 @pytest.mark.parametrize("point", [*WRITING, *PLACING, *ANNOUNCING], ids=str)
 def test_killed_on_the_way_to_local_disk(point: Point, local_store: Store, spool: Path) -> None:
-    found = kill_and_flush(point, new_run(), spool, local_store)
-    assert found == expected(point)
+    state = kill_and_flush(point, new_run(), spool, local_store)
+    assert state == expected(point)
 
 
 PRUNING = [
@@ -345,7 +347,12 @@ PRUNING = [
 def test_killed_while_it_removes_an_old_checkpoint(point: Point, store: Store, spool: Path) -> None:
     run_id = new_run()
     settings = {"store": store, "spool": spool, "max_to_keep": 1}
-    killed = Child(*(children.save, run_id, 1, 2), prepare=point.how, given=point.given, **settings)
+    killed = Child(
+        *(children.save, run_id, 1, 2),
+        prepare=point.how,
+        prepare_arguments=point.arguments,
+        **settings,
+    )
     assert killed.join() == -signal.SIGKILL
     both = ["epoch_0001", "epoch_0002"]
     assert names(run_id) == (both if point.listed else both[1:])
@@ -354,7 +361,7 @@ def test_killed_while_it_removes_an_old_checkpoint(point: Point, store: Store, s
     assert names(run_id) == (both if point.listed else both[1:])
     # The next training ends what was begun.
     after = Child(children.save, run_id, 3, **settings)
-    assert after.hear("saved") == ([], [])
+    assert after.receive("saved") == ([], [])
     assert after.join() == 0
     assert names(run_id) == ["epoch_0003"]
     flush_and_check(run_id, spool, store)

@@ -1,4 +1,4 @@
-"""Loading from a run: selectors, forms, damage, and what is said when it cannot be done."""
+"""Loading from a run: selectors, forms, damage, and the errors when it cannot be done."""
 
 from __future__ import annotations
 
@@ -620,14 +620,14 @@ def test_a_shallower_model_reports_what_it_has_no_place_for(run_id: str, save: S
 @both_stores
 def test_progress_is_told_in_bytes(run_id: str, save: Save, store: Store) -> None:
     save(1)
-    told: list[tuple[int, int]] = []
-    mlflow_ckpt.load_model(run_id, progress=lambda done, total: told.append((done, total)))
+    progress: list[tuple[int, int]] = []
+    mlflow_ckpt.load_model(run_id, progress=lambda done, total: progress.append((done, total)))
     if not store.uri.startswith("http"):
         return  # nothing is downloaded
     manifest = directory_of(store, run_id) / "manifest.json"
     total = mlflow_ckpt.get_checkpoint(run_id).manifest.size + manifest.stat().st_size
-    assert told[-1] == (total, total)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert progress[-1] == (total, total)
+    assert [done for done, _ in progress] == sorted(done for done, _ in progress)
 
 
 @both_stores

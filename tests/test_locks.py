@@ -11,7 +11,7 @@ from mlflow_ckpt._tracking.spool import locks
 
 
 def test_a_lock_whose_directory_cannot_be_made_is_told_as_one_that_is_gone(tmp_path: Path) -> None:
-    """As where the directory goes between two looks at it, which filelock tells as 'exists'."""
+    """As where the directory goes between two looks at it, which filelock reports as 'exists'."""
     directory = tmp_path / "run"
     directory.write_text("no directory")
     with pytest.raises(FileNotFoundError, match="The directory went"):

@@ -28,13 +28,13 @@ from tests.support.training import Metrics, fit, names, new_run, small_model, tr
 def rows(run_id: str) -> dict[str, LoggedModel]:
     """The rows of a run's checkpoints, by name."""
     run = MlflowClient().get_run(run_id)
-    found = mlflow.search_logged_models(
+    models = mlflow.search_logged_models(
         [run.info.experiment_id],
         filter_string=f"source_run_id = '{run_id}' AND model_type = 'checkpoint'",
         output_format="list",
     )
-    assert len({row.name for row in found}) == len(found)
-    return {row.name: row for row in found}
+    assert len({row.name for row in models}) == len(models)
+    return {row.name: row for row in models}
 
 
 def curve(run_id: str, metric: str) -> list[tuple[int, float]]:
@@ -43,10 +43,10 @@ def curve(run_id: str, metric: str) -> list[tuple[int, float]]:
 
 def test_every_checkpoint_is_a_row_with_its_metrics(store: Store) -> None:
     run_id = trained(epochs=3)
-    found = rows(run_id)
-    assert sorted(found) == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    models = rows(run_id)
+    assert sorted(models) == ["epoch_0001", "epoch_0002", "epoch_0003"]
     for checkpoint in mlflow_ckpt.list_checkpoints(run_id):
-        row, manifest = found[checkpoint.name], checkpoint.manifest
+        row, manifest = models[checkpoint.name], checkpoint.manifest
         assert row.status == LoggedModelStatus.READY
         assert row.source_run_id == run_id
         assert row.tags["mlflow_ckpt.artifact_path"] == checkpoint.artifact_path
@@ -54,7 +54,7 @@ def test_every_checkpoint_is_a_row_with_its_metrics(store: Store) -> None:
         assert row.params == {"epoch": str(manifest.epoch), "step": str(manifest.step)}
         assert {m.key: m.value for m in row.metrics} == dict(manifest.metrics)
     outputs = MlflowClient().get_run(run_id).outputs.model_outputs
-    expected = {row.model_id: int(row.params["epoch"]) for row in found.values()}
+    expected = {row.model_id: int(row.params["epoch"]) for row in models.values()}
     assert {output.model_id: output.step for output in outputs} == expected
 
 
@@ -96,9 +96,9 @@ def test_metrics_that_are_not_finite(local_store: Store) -> None:
     values = Metrics("val_loss", [float("nan"), float("inf"), 0.5])
     with mlflow.start_run() as run, pytest.warns(UserWarning, match="NaN"):
         fit(small_model(), values, MlflowCheckpoint(), epochs=3)
-    found = rows(run.info.run_id)
-    assert all(row.status == LoggedModelStatus.READY for row in found.values())
-    metrics = {name: {m.key: m.value for m in row.metrics} for name, row in found.items()}
+    models = rows(run.info.run_id)
+    assert all(row.status == LoggedModelStatus.READY for row in models.values())
+    metrics = {name: {m.key: m.value for m in row.metrics} for name, row in models.items()}
     assert metrics["epoch_0003"]["val_loss"] == 0.5
     assert [step for step, _ in curve(run.info.run_id, "val_loss")] == [1, 2, 3]
 
@@ -149,10 +149,10 @@ def test_an_upload_that_fails_for_good_is_a_failed_row(
     with pytest.raises(CheckpointExistsError):
         spooled(run_id, bias=2.0)
     experiment = MlflowClient().get_run(run_id).info.experiment_id
-    found = mlflow.search_logged_models(
+    models = mlflow.search_logged_models(
         [experiment], filter_string=f"source_run_id = '{run_id}'", output_format="list"
     )
-    states = {row.tags["mlflow_ckpt.weights_digest"]: row.status for row in found}
+    states = {row.tags["mlflow_ckpt.weights_digest"]: row.status for row in models}
     (published,) = mlflow_ckpt.list_checkpoints(run_id)
     digest = str(published.manifest.weights_digest)
     assert states.pop(digest) == LoggedModelStatus.READY

@@ -1,4 +1,4 @@
-"""The manifest survives a round trip, and tells when it was touched."""
+"""The manifest survives a round trip, and an altered one is noticed."""
 
 from __future__ import annotations
 
@@ -87,19 +87,19 @@ def test_any_altered_byte_is_noticed(data: st.DataObject) -> None:
 
 def test_every_digit_altered_in_every_way_is_noticed() -> None:
     original = MANIFEST.to_json().encode()
-    for found in re.finditer(rb"\d", original):
+    for digit in re.finditer(rb"\d", original):
         for byte in b'0123456789.eE+-"NI ':
-            if byte != found[0][0]:
-                assert_noticed(original[: found.start()] + bytes([byte]) + original[found.end() :])
+            if byte != digit[0][0]:
+                assert_noticed(original[: digit.start()] + bytes([byte]) + original[digit.end() :])
 
 
 def assert_noticed(altered: bytes) -> None:
     try:
-        found = Manifest.from_json(altered)
+        manifest = Manifest.from_json(altered)
     except ManifestError:
         return
     # White space, or another spelling of the same number, alters nothing.
-    assert found.to_json() == MANIFEST.to_json()
+    assert manifest.to_json() == MANIFEST.to_json()
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40))

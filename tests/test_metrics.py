@@ -16,10 +16,10 @@ names = st.lists(st.text(max_size=8) | odd, unique=True, max_size=6)
 
 @given(names)
 def test_mlflow_takes_every_name_and_none_meets_another(given_names: list[str]) -> None:
-    found = allowed_names(given_names)
-    assert list(found) == given_names
-    assert len(set(found.values())) == len(given_names)
-    for name in found.values():
+    allowed = allowed_names(given_names)
+    assert list(allowed) == given_names
+    assert len(set(allowed.values())) == len(given_names)
+    for name in allowed.values():
         _validate_metric(name, 1.0, 0, 0)
 
 

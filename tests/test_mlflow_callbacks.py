@@ -83,6 +83,6 @@ def test_a_hint_where_mlflow_saves_checkpoints_as_well(local_store: Store) -> No
     with mlflow.start_run() as run, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(small_model(), own, MlflowCheckpoint())
-    told = [str(each.message) for each in caught if "saved twice" in str(each.message)]
-    assert len(told) == 1 and "mlflow.tensorflow.autolog(checkpoint=False)" in told[0]
+    hints = [str(warning.message) for warning in caught if "saved twice" in str(warning.message)]
+    assert len(hints) == 1 and "mlflow.tensorflow.autolog(checkpoint=False)" in hints[0]
     assert names(run.info.run_id) == ["epoch_0001", "epoch_0002"]

@@ -67,7 +67,7 @@ def test_nothing_beats_the_best(values: list[float], mode: str) -> None:
 
 
 def position_of_best(values: list[float], mode: str) -> int | None:
-    """Return the position of the best checkpoint; None if no metric tells."""
+    """Return the position of the best checkpoint; None if no metric decides."""
     name = best_name([Saved(str(i), {"metric": v}, mode) for i, v in enumerate(values)])
     return None if name is None else int(name)
 

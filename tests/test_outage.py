@@ -68,20 +68,20 @@ def train_through(outage: float, fragile: Fragile, spool: Path, end: Path) -> tu
         end=end,
         drain_timeout=PATIENCE_SECONDS,
     )
-    child.hear_epoch(2)
+    child.receive_epoch(2)
     server.stop()
     try:
         began = time.monotonic()
         # No step waits for the server: these are trained, and saved, while there is none.
-        last = child.hear_epoch(child.hear_epoch() + 4)
+        last = child.receive_epoch(child.receive_epoch() + 4)
         while time.monotonic() < began + outage:
-            last = child.hear_epoch()
+            last = child.receive_epoch()
         wait_for(lambda: len(waiting(run_id, spool)) >= 3, "checkpoints in the spool")
     finally:
         server.start()
-    child.hear_epoch(last + 1)
+    child.receive_epoch(last + 1)
     end.touch()
-    epochs, warned = child.hear("over")
+    epochs, warned = child.receive("over")
     assert child.join() == 0
     # Of the outage itself, if an upload met it; not of every attempt.
     assert len(warned) <= 1
@@ -113,12 +113,12 @@ def test_training_goes_on_while_the_server_hangs(
     child = Child(
         *(children.train, run_id), store=store, spool=spool, end=end, drain_timeout=PATIENCE_SECONDS
     )
-    child.hear_epoch(2)
+    child.receive_epoch(2)
     with server.frozen():
-        child.hear_epoch(child.hear_epoch() + 4)
+        child.receive_epoch(child.receive_epoch() + 4)
         wait_for(lambda: len(waiting(run_id, spool)) >= 3, "checkpoints in the spool")
     end.touch()
-    epochs, _ = child.hear("over")
+    epochs, _ = child.receive("over")
     assert child.join() == 0
     check_everything_arrived(run_id, spool, store, epochs=epochs)
 
@@ -143,10 +143,10 @@ def test_a_server_that_comes_back_after_training_is_sent_everything_by_flush(
             drain_timeout=1,
         )
         if away_from:
-            child.hear_epoch(away_from)
+            child.receive_epoch(away_from)
             server.stop()
             gone.touch()
-        epochs, warned = child.hear("over")
+        epochs, warned = child.receive("over")
         assert child.join() == 0
         left = waiting(run_id, spool)
         assert epochs == 4
@@ -182,10 +182,10 @@ def test_a_process_does_not_wait_at_its_end_for_an_upload_that_hangs(
         store=fragile[1],
         spool=spool,
         prepare=children.hang_in,
-        given=("mlflow_ckpt._tracking.store:RunStore", "upload", "model.keras"),
+        prepare_arguments=("mlflow_ckpt._tracking.store:RunStore", "upload", "model.keras"),
         patience=0.5,
     )
-    assert child.hear("saved") == ([], ["epoch_0001", "metrics of step 1"])
+    assert child.receive("saved") == ([], ["epoch_0001", "metrics of step 1"])
     assert child.join() == 0
 
 

@@ -1,4 +1,4 @@
-"""What MLflow's pages are given to show: the description, the table, the kind of experiment."""
+"""What MLflow's pages show: the description, the table, the kind of experiment."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def run_with(tags: Mapping[str, str]) -> Run:
 def test_any_text_of_a_person_stays_through_any_number_of_updates(text: str) -> None:
     tags = {NOTE: text}
     for epoch in range(1, 4):
-        manifests = [manifest_of("run", each) for each in range(1, epoch + 1)]
+        manifests = [manifest_of("run", number) for number in range(1, epoch + 1)]
         tags |= description.description_tags(manifests, "epoch_0001", run_with(tags))
     assert text.strip() in tags[NOTE]
     assert tags[NOTE].count("mlflow_ckpt begins") == 1
@@ -111,11 +111,11 @@ def test_a_metric_s_name_cannot_break_the_table(local_store: Store) -> None:
 
 def table(store: Store, run_id: str) -> list[dict[str, object]]:
     run = MlflowClient().get_run(run_id)
-    found = mlflow.load_table("checkpoints/index.json", run_ids=[run_id])
+    rows = mlflow.load_table("checkpoints/index.json", run_ids=[run_id])
     assert {"path": "checkpoints/index.json", "type": "table"} in json.loads(
         run.data.tags["mlflow.loggedArtifacts"]
     )
-    return found.to_dict("records")
+    return rows.to_dict("records")
 
 
 def test_the_table_has_all_checkpoints(store: Store) -> None:
@@ -144,8 +144,8 @@ def test_tables_of_the_user_s_own_stay_tables(local_store: Store) -> None:
     with mlflow.start_run() as run:
         mlflow.log_table({"a": [1, 2]}, "mine.json")
         fit(small_model(), MlflowCheckpoint(), epochs=1)
-    told = json.loads(tags_of(run.info.run_id)["mlflow.loggedArtifacts"])
-    assert told == [
+    artifacts = json.loads(tags_of(run.info.run_id)["mlflow.loggedArtifacts"])
+    assert artifacts == [
         {"path": "mine.json", "type": "table"},
         {"path": "checkpoints/index.json", "type": "table"},
     ]
@@ -195,6 +195,6 @@ def test_a_table_that_cannot_be_written_harms_no_checkpoint(
 def test_refreshing_a_run_again_changes_nothing(local_store: Store) -> None:
     run_id = trained(epochs=1)
     before = tags_of(run_id)
-    manifests = [found.manifest for found in mlflow_ckpt.list_checkpoints(run_id)]
+    manifests = [checkpoint.manifest for checkpoint in mlflow_ckpt.list_checkpoints(run_id)]
     pages.refresh(RunStore(run_id), manifests, "epoch_0001")
     assert tags_of(run_id) == before

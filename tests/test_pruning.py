@@ -1,4 +1,4 @@
-"""Pruning: what goes, what always stays, and what is told when a store does not delete."""
+"""Pruning: what goes, what always stays, and the error when a store does not delete."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from mlflow_ckpt.errors import (
 )
 from tests.support.checkpoints import save_run
 from tests.support.training import new_run
+from tests.support.waiting import PATIENCE_SECONDS
 
 FIVE = (0.5, 0.1, 0.4, 0.3, 0.2)
 FOUR = (0.1, 0.5, 0.4, 0.3)
@@ -48,8 +49,8 @@ def reasons(pruned: mlflow_ckpt.Pruned) -> dict[str, tuple[str, ...]]:
 
 
 def files(directory: Path) -> dict[str, int]:
-    found = (path for path in directory.rglob("*") if path.is_file())
-    return {str(path.relative_to(directory)): path.stat().st_size for path in found}
+    paths = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.stat().st_size for path in paths}
 
 
 def test_what_the_policy_does_not_keep_goes(store: Store) -> None:
@@ -132,7 +133,7 @@ def test_damaged_checkpoints_stay_and_do_not_count(store: Store) -> None:
         (store.checkpoint_directory(run_id, name) / "manifest.json").write_text("{")
     pruned = mlflow_ckpt.prune(run_id, LatestN(1) | BestN(1))
     assert pruned.plan.damaged == ("epoch_0002", "epoch_0005")
-    # The index of the run still tells of the damaged best one.
+    # The index of the run still lists the damaged best one.
     assert reasons(pruned) == {"epoch_0004": ("policy", "latest", "best")}
     assert pruned.removed == ("epoch_0001", "epoch_0003")
     assert store.checkpoint_directory(run_id, "epoch_0002").is_dir()
@@ -348,7 +349,7 @@ def test_nothing_goes_where_the_registry_does_not_answer(
 
 
 @pytest.mark.parametrize(
-    ("location", "found"),
+    ("location", "checkpoints"),
     [
         ("runs:/RUN/checkpoints/epoch_0003", {"epoch_0003"}),
         ("s3://bucket/7/RUN/artifacts/checkpoints/epoch_0003/data", {"epoch_0003"}),
@@ -368,8 +369,8 @@ def test_nothing_goes_where_the_registry_does_not_answer(
         ("", set()),
     ],
 )
-def test_where_a_location_leads(location: str, found: set[str]) -> None:
-    assert usage.checkpoints_at(location, "RUN", frozenset({"all"})) == found
+def test_where_a_location_leads(location: str, checkpoints: set[str]) -> None:
+    assert usage.checkpoints_at(location, "RUN", frozenset({"all"})) == checkpoints
 
 
 # --- stores that fail ----------------------------------------------------------------------------
@@ -426,7 +427,7 @@ class ChangesWhileListed(LocalArtifactRepository):
 def run_on(
     local_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[type[LocalArtifactRepository]], str]]:
-    """Saves five checkpoints into a run whose artifacts lie in a store of the given kind."""
+    """Saves five checkpoints into a run whose artifacts lie in a store of some kind."""
     scheme = "odd"
 
     def save(kind: type[LocalArtifactRepository]) -> str:
@@ -496,7 +497,7 @@ def test_a_directory_that_changes_while_it_is_listed(run_on: Callable[..., str])
 def test_two_prunes_at_once(store: Store) -> None:
     run_id = save_run(losses=(0.1, *[0.5] * 7))
     plan = prune_plan.plan(RunStore(run_id), LatestN(1))
-    start = Barrier(3)
+    start = Barrier(3, timeout=PATIENCE_SECONDS)
 
     def prune(_: int) -> removal.Pruned:
         run_store = RunStore(run_id)

@@ -111,9 +111,9 @@ def test_a_callback_used_for_another_run_forgets_the_best_of_the_first(local_sto
 def test_progress_tells_bytes_within_a_large_file(http_store: Store) -> None:
     model = keras.Sequential([keras.Input((2000,)), keras.layers.Dense(2500)])
     run_id = save_run(model)
-    told: list[tuple[int, int]] = []
-    mlflow_ckpt.verify(run_id, progress=lambda done, total: told.append((done, total)))
+    progress: list[tuple[int, int]] = []
+    mlflow_ckpt.verify(run_id, progress=lambda done, total: progress.append((done, total)))
     size = mlflow_ckpt.get_checkpoint(run_id).manifest.size
-    assert all(done <= total for done, total in told)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1][0] == told[-1][1] >= size
+    assert all(done <= total for done, total in progress)
+    assert [done for done, _ in progress] == sorted(done for done, _ in progress)
+    assert progress[-1][0] == progress[-1][1] >= size

@@ -1,4 +1,4 @@
-"""Selectors and references, and what is said about those that do not parse."""
+"""Selectors and references, and the errors for those that do not parse."""
 
 from __future__ import annotations
 

@@ -80,8 +80,8 @@ def test_the_same_checkpoint_is_registered_once_and_the_alias_moves(store: Store
     assert (second.version, again.version) == (first.version + 1, first.version)
     assert (second.is_new, again.is_new) == (True, False)
     assert len(MlflowClient().search_model_versions("name = 'once'")) == 2
-    found = MlflowClient().get_model_version_by_alias("once", "champion")
-    assert int(found.version) == first.version
+    version = MlflowClient().get_model_version_by_alias("once", "champion")
+    assert int(version.version) == first.version
 
 
 def test_an_existing_model_takes_an_alias_that_it_does_not_have_yet(store: Store) -> None:
@@ -120,9 +120,9 @@ def test_the_command(local_store: Store) -> None:
     assert f"{BEST} of run {run_id} is now by command version 1, alias champion\n" in printed
     assert 'mlflow_ckpt.load_model("models:/by command@champion")' in printed
     assert "was already by command version 1\n" in cli.run(*arguments).output
-    told = json.loads(cli.run(*arguments, "--json").output)
-    assert (told["version"], told["created"], told["checkpoint"]) == (1, False, BEST)
-    assert told["uri"] == "models:/by command/1"
+    report = json.loads(cli.run(*arguments, "--json").output)
+    assert (report["version"], report["created"], report["checkpoint"]) == (1, False, BEST)
+    assert report["uri"] == "models:/by command/1"
 
 
 @pytest.mark.parametrize(

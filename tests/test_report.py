@@ -55,7 +55,7 @@ def test_the_callback_publishes_it_when_training_has_ended(store: Store) -> None
     assert "2 checkpoints" in with_page
     assert "<h3>loss</h3>" in with_page
     assert "RUNNING" not in with_page
-    assert [found.name for found in mlflow_ckpt.list_checkpoints(run_id)] == [
+    assert [checkpoint.name for checkpoint in mlflow_ckpt.list_checkpoints(run_id)] == [
         "epoch_0001",
         "epoch_0002",
     ]

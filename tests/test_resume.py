@@ -1,4 +1,4 @@
-"""What a resumed training takes over, what it says, and what it refuses."""
+"""What a resumed training takes over, its warnings, and what it refuses."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ def test_in_place_goes_on_in_the_same_run() -> None:
     assert "mlflow_ckpt.interrupted" in mlflow.get_run(run_id).data.tags
     point = mlflow_ckpt.resume(run_id, in_place=True)
     assert go_on(point, 4) == run_id
-    found = mlflow.get_run(run_id)
-    assert found.info.status == "FINISHED"
-    assert "mlflow_ckpt.interrupted" not in found.data.tags
-    assert "mlflow.parentRunId" not in found.data.tags
+    resumed = mlflow.get_run(run_id)
+    assert resumed.info.status == "FINISHED"
+    assert "mlflow_ckpt.interrupted" not in resumed.data.tags
+    assert "mlflow.parentRunId" not in resumed.data.tags
     for key in ("loss", "val_loss"):
         history = mlflow.MlflowClient().get_metric_history(run_id, key)
         assert [metric.step for metric in history] == [1, 2, 3, 4]
@@ -194,7 +194,7 @@ def test_no_valid_checkpoint_at_all(local_store: Store) -> None:
 
 
 class Counting(keras.callbacks.Callback):
-    """Keeps a state that nobody can ask it for."""
+    """Keeps a state that it has no method to return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -349,10 +349,12 @@ def test_other_data_are_named(change: dict[str, Any], named: str) -> None:
     with mlflow.start_run() as run:
         fit_dataset(small_model(), MlflowCheckpoint())
     point = mlflow_ckpt.resume(run.info.run_id)
-    given = {**change, "x": change["x"]()}
+    settings = {**change, "x": change["x"]()}
     with pytest.warns(UserWarning) as caught:
-        point.model.fit(**given, initial_epoch=2, epochs=3, verbose=0, callbacks=point.callbacks)
-    warned = [str(each.message) for each in caught if "cannot be the same" in str(each.message)]
+        point.model.fit(**settings, initial_epoch=2, epochs=3, verbose=0, callbacks=point.callbacks)
+    warned = [
+        str(warning.message) for warning in caught if "cannot be the same" in str(warning.message)
+    ]
     assert len(warned) == 1
     assert named in warned[0]
 

@@ -54,7 +54,7 @@ def run(local_store: Store, spool: Path) -> Run:
 
     def run(*arguments: object, **keywords: object) -> Done:
         child = Child(jobs.train_in_child, *arguments, store=local_store, spool=spool, **keywords)
-        done = child.hear("trained")
+        done = child.receive("trained")
         assert child.join() == 0
         assert isinstance(done, Done)
         return done
@@ -122,7 +122,7 @@ def test_what_a_callback_did_in_the_last_epoch_is_named(run: Run) -> None:
     assert "SwapEMAWeights put the moving average in the place of the weights" in warning
 
 
-@pytest.mark.parametrize(("name", "checkpoint"), [daily(*each) for each in INSIDE.items()])
+@pytest.mark.parametrize(("name", "checkpoint"), [daily(*case) for case in INSIDE.items()])
 def test_from_inside_an_epoch(run: Run, name: str, checkpoint: str) -> None:
     whole, half = whole_of(run, name), run(name, 2)
     resumed = run(name, EPOCHS, half.run_id, checkpoint)
@@ -151,7 +151,7 @@ def test_the_order_of_shuffled_arrays_is_named(run: Run) -> None:
 def started(store: Store, spool: Path, seed: int, name: str) -> tuple[Child, str]:
     """Start a training, and wait for a random moment after its first checkpoint."""
     child = Child(jobs.train_in_child, name, EPOCHS, store=store, spool=spool, slow=0.02)
-    run_id = child.hear("run")
+    run_id = child.receive("run")
     wait_for(lambda: mlflow_ckpt.list_checkpoints(run_id), "the first checkpoint")
     time.sleep(random.Random(seed).uniform(0.0, 0.6))
     return child, run_id
@@ -175,7 +175,7 @@ def test_after_a_preemption_in_the_middle_of_an_epoch(
     name = "the CNN on digits"  # without validation, in which no step could be repeated
     whole = whole_of(run, name)
     child = Child(jobs.train_in_child, name, EPOCHS, store=local_store, spool=spool, preempted=True)
-    run_id = child.hear("run")
+    run_id = child.receive("run")
     assert child.join() == 143
     newest = mlflow_ckpt.get_checkpoint(run_id).manifest
     resumed = run(name, EPOCHS, run_id, in_place=True, run_id=run_id)

@@ -50,7 +50,7 @@ def do(jobs: list[list[Any]], backend: str, store: Store, spool: Path) -> list[D
         check=True,
         timeout=1200,
     )
-    return [Done(**each) for each in json.loads(ended.stdout.splitlines()[-1])]
+    return [Done(**training) for training in json.loads(ended.stdout.splitlines()[-1])]
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
@@ -73,7 +73,8 @@ def test_a_resumed_training_is_the_one_that_never_stopped(
         assert difference.identical, (name, difference)
         assert done.weights == whole[name].weights, name
         metrics = [
-            mlflow_ckpt.get_checkpoint(each.run_id).manifest.metrics for each in (whole[name], done)
+            mlflow_ckpt.get_checkpoint(training.run_id).manifest.metrics
+            for training in (whole[name], done)
         ]
         assert metrics[0] == metrics[1], name
         assert done.warned == [], name

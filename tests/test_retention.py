@@ -19,6 +19,7 @@ from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import Monitor, is_better
 from mlflow_ckpt.errors import InvalidArgumentError, MetricNotFoundError
+from tests.support.waiting import PATIENCE_SECONDS
 
 NAN = math.nan
 VAL_LOSS = Monitor("val_loss", "min")
@@ -54,13 +55,13 @@ def epochs(*losses: float) -> list[Manifest]:
 @st.composite
 def histories(draw: st.DrawFn) -> list[Manifest]:
     """The checkpoints of a run, oldest first: by epoch or inside one, some without a metric."""
-    found = []
+    manifests = []
     for epoch in sorted(draw(st.sets(st.integers(1, 60), max_size=12))):
         metrics = draw(st.just({}) | st.fixed_dictionaries({"val_loss": st.floats()}))
-        found.append(manifest(epoch, **metrics))
+        manifests.append(manifest(epoch, **metrics))
         if draw(st.booleans()):
-            found.append(manifest(epoch, step=100 * epoch + 50, **metrics))
-    return found
+            manifests.append(manifest(epoch, step=100 * epoch + 50, **metrics))
+    return manifests
 
 
 counts = st.integers(1, 15)
@@ -260,5 +261,11 @@ def test_policies_load_neither_keras_nor_mlflow() -> None:
         "import sys; from mlflow_ckpt import AnyOf, BestN, EveryN, LatestN, RetentionPolicy; "
         "print(sorted({'tensorflow', 'keras', 'mlflow'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
     assert done.stdout == "[]\n", done.stderr

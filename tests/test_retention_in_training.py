@@ -42,8 +42,8 @@ def test_max_to_keep_keeps_the_newest_and_the_files_of_others_are_gone(store: St
     assert names(run_id) == ["epoch_0004", "epoch_0005"]
     directory = store.checkpoint_directory(run_id, "epoch_0005").parent
     assert sorted(path.name for path in directory.rglob("manifest.json")) == ["manifest.json"] * 2
-    found = {path.relative_to(directory).parts[0] for path in directory.rglob("*.keras")}
-    assert found == {"epoch_0004", "epoch_0005"}
+    directories = {path.relative_to(directory).parts[0] for path in directory.rglob("*.keras")}
+    assert directories == {"epoch_0004", "epoch_0005"}
     assert mlflow_ckpt.load_model(run_id).built
 
 
@@ -61,8 +61,8 @@ def test_max_to_keep_keeps_the_newest_and_the_files_of_others_are_gone(store: St
     ],
 )
 def test_a_policy(retention: RetentionPolicy, values: list[float], kept: list[int]) -> None:
-    found = kept_after(len(values), values, retention=retention)
-    assert found == [f"epoch_{epoch:04d}" for epoch in kept]
+    remaining = kept_after(len(values), values, retention=retention)
+    assert remaining == [f"epoch_{epoch:04d}" for epoch in kept]
 
 
 def test_the_best_stays_beside_max_to_keep(store: Store) -> None:

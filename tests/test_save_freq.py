@@ -21,8 +21,8 @@ def regression(optimizer: keras.optimizers.Optimizer | str = "adam", **options: 
 
 
 def saved(run_id: str) -> list[tuple[str, int]]:
-    found = mlflow_ckpt.list_checkpoints(run_id)
-    return [(checkpoint.name, checkpoint.manifest.epoch) for checkpoint in found]
+    checkpoints = mlflow_ckpt.list_checkpoints(run_id)
+    return [(checkpoint.name, checkpoint.manifest.epoch) for checkpoint in checkpoints]
 
 
 def test_a_save_on_the_last_batch_counts_the_epoch_as_completed(local_store: Store) -> None:

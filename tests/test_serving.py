@@ -24,7 +24,7 @@ import mlflow_ckpt
 from devtools.stores import Store, current, free_port
 from mlflow_ckpt import MlflowCheckpoint
 from tests.support.training import Metrics, X, fit, small_model, trained
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE_SECONDS, wait_for
 from tests.support.without import environment_without_package, variables_of
 
 
@@ -49,8 +49,10 @@ def run_id(server: Store) -> str:
 def expected(server: Store, run_id: str) -> np.ndarray[Any, Any]:
     """What the best one predicts."""
     with current(server):
-        found: np.ndarray[Any, Any] = mlflow_ckpt.load_model(run_id, "best").predict(X, verbose=0)
-    return found
+        predictions: np.ndarray[Any, Any] = mlflow_ckpt.load_model(run_id, "best").predict(
+            X, verbose=0
+        )
+    return predictions
 
 
 def run_elsewhere(
@@ -89,7 +91,7 @@ def served(
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(PATIENCE_SECONDS)
 
 
 def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -144,12 +146,12 @@ else:
     raise SystemExit("mlflow_ckpt can be imported")
 x, expected = np.load("x.npy"), np.load("expected.npy")
 uri = "runs:/{run_id}/checkpoints/epoch_0002"
-for found in (
+for predictions in (
     mlflow.pyfunc.load_model(uri).predict(x),
     mlflow.pyfunc.load_model("models:/served@champion").predict(x),
     mlflow.keras.load_model(uri).predict(x, verbose=0),
 ):
-    assert np.allclose(found, expected, atol=1e-6)
+    assert np.allclose(predictions, expected, atol=1e-6)
 print("version", mlflow.register_model(uri, "registered elsewhere").version)
 """
     done = run_elsewhere(elsewhere, server, "-c", script, cwd=tmp_path)
@@ -170,8 +172,8 @@ def test_mlflow_models_predict(
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "output.json").read_bytes())["predictions"]
-    assert np.allclose(found, expected, atol=1e-6)
+    predictions = json.loads((tmp_path / "output.json").read_bytes())["predictions"]
+    assert np.allclose(predictions, expected, atol=1e-6)
 
 
 # Signatures, for several kinds of models
@@ -194,11 +196,11 @@ RNG = np.random.default_rng(0)
 def test_images(local_store: Store) -> None:
     x = RNG.random((4, 8, 8, 3)).astype("float32")
     layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
-    found = logged(keras.Sequential(layers), x, np.zeros((4, 2), "float32"))
-    assert described(found.metadata.signature.inputs) == [(None, "float32", (-1, 8, 8, 3))]
-    assert found.predict(x).shape == (4, 2)
+    loaded = logged(keras.Sequential(layers), x, np.zeros((4, 2), "float32"))
+    assert described(loaded.metadata.signature.inputs) == [(None, "float32", (-1, 8, 8, 3))]
+    assert loaded.predict(x).shape == (4, 2)
     with pytest.raises(MlflowException, match="enforce schema"):
-        found.predict(pd.DataFrame(x.reshape(4, -1)))
+        loaded.predict(pd.DataFrame(x.reshape(4, -1)))
 
 
 def test_several_inputs_and_outputs_of_several_types(local_store: Store) -> None:
@@ -209,8 +211,8 @@ def test_several_inputs_and_outputs_of_several_types(local_store: Store) -> None
     x = {"a": RNG.random((4, 3)).astype("float32"), "b": RNG.integers(0, 5, (4, 2), dtype="int32")}
     model = keras.Model([a, b], [one, two])
     y = [np.zeros((4, 1), "float32"), np.zeros((4, 2), "float32")]
-    found = logged(model, [x["a"], x["b"]], y)
-    signature = found.metadata.signature
+    loaded = logged(model, [x["a"], x["b"]], y)
+    signature = loaded.metadata.signature
     assert described(signature.inputs) == [
         ("a", "float32", (-1, 3)),
         ("b", "int32", (-1, 2)),
@@ -221,25 +223,28 @@ def test_several_inputs_and_outputs_of_several_types(local_store: Store) -> None
     ]
     # MLflow 3.17 makes one array of what a model gives, which several of different shapes are not.
     with pytest.raises(ValueError, match="inhomogeneous"):
-        found.predict(x)
-    stock = mlflow.keras.load_model(found.metadata.get_model_info().model_uri)
-    assert [each.shape for each in stock.predict([x["a"], x["b"]], verbose=0)] == [(4, 1), (4, 2)]
+        loaded.predict(x)
+    stock = mlflow.keras.load_model(loaded.metadata.get_model_info().model_uri)
+    assert [output.shape for output in stock.predict([x["a"], x["b"]], verbose=0)] == [
+        (4, 1),
+        (4, 2),
+    ]
 
 
 def test_several_inputs_and_one_output(local_store: Store) -> None:
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
     model = keras.Model({"a": a, "b": b}, keras.layers.Dense(2)(keras.layers.Concatenate()([a, b])))
     x = {"a": RNG.random((4, 3)).astype("float32"), "b": RNG.random((4, 2)).astype("float32")}
-    found = logged(model, x, np.zeros((4, 2), "float32"))
-    assert np.allclose(found.predict(x), model.predict(x, verbose=0), atol=1e-6)
+    loaded = logged(model, x, np.zeros((4, 2), "float32"))
+    assert np.allclose(loaded.predict(x), model.predict(x, verbose=0), atol=1e-6)
 
 
 def test_what_is_not_of_the_model_s_type_is_refused(local_store: Store) -> None:
     run_id = trained(epochs=1)
-    found = mlflow.pyfunc.load_model(f"runs:/{run_id}/checkpoints/epoch_0001")
-    assert found.predict(pd.DataFrame(X)).shape == (len(X), 1)
+    loaded = mlflow.pyfunc.load_model(f"runs:/{run_id}/checkpoints/epoch_0001")
+    assert loaded.predict(pd.DataFrame(X)).shape == (len(X), 1)
     with pytest.raises(MlflowException, match="enforce schema"):
-        found.predict(X.astype("float64"))
+        loaded.predict(X.astype("float64"))
 
 
 # Environments
@@ -278,5 +283,5 @@ def test_uv_builds_the_environment(
         env={**os.environ, "MLFLOW_TRACKING_URI": server.uri, "MLFLOW_ENV_ROOT": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "output.json").read_bytes())["predictions"]
-    assert np.allclose(found, expected, atol=1e-6)
+    predictions = json.loads((tmp_path / "output.json").read_bytes())["predictions"]
+    assert np.allclose(predictions, expected, atol=1e-6)

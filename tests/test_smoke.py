@@ -55,7 +55,7 @@ def trained(trained_once: Trained, sqlite_store: Store) -> Iterator[Trained]:
         yield trained_once
 
 
-# Each is given a training, and returns what must be true.
+# Each takes a training, and returns what must be true.
 FUNCTIONS: dict[str, Callable[[Trained], object]] = {
     "diff": lambda t: not mlflow_ckpt.diff(f"ckpt:/{t.run_id}/1", f"ckpt:/{t.run_id}/2").identical,
     "fingerprint": lambda t: mlflow_ckpt.fingerprint(small_model()).tensors,
@@ -79,7 +79,7 @@ FUNCTIONS: dict[str, Callable[[Trained], object]] = {
     "resume": lambda t: mlflow_ckpt.resume(t.run_id, "epoch:2").initial_epoch == 2,
     "verify": lambda t: mlflow_ckpt.verify(t.run_id).ok,
 }
-# Each is given RUN and DIRECTORY, and ends with the code.
+# Each takes RUN and DIRECTORY, and ends with the code.
 COMMANDS: dict[str, tuple[int, str]] = {
     "diff": (1, "ckpt:/RUN/1 ckpt:/RUN/2"),
     "flush": (0, "RUN"),
@@ -98,7 +98,9 @@ COMMANDS: dict[str, tuple[int, str]] = {
 
 def test_nothing_is_left_out() -> None:
     functions = (getattr(mlflow_ckpt, name) for name in mlflow_ckpt.__all__)
-    assert FUNCTIONS.keys() == {each.__name__ for each in functions if inspect.isfunction(each)}
+    assert FUNCTIONS.keys() == {
+        member.__name__ for member in functions if inspect.isfunction(member)
+    }
     assert COMMANDS.keys() == main.commands.keys()
 
 

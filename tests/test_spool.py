@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from mlflow_ckpt._tracking.spool import spool_directory as module
 from mlflow_ckpt._tracking.spool.entries import ANNOUNCEMENT, CHECKPOINT, METRICS, TAGS, Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import ManifestError
-from tests.support.waiting import Deadline
+from tests.support.waiting import PATIENCE_SECONDS, Deadline
 
 RUN = "a" * 32
 URI = "http://127.0.0.1:5000"
@@ -54,11 +55,12 @@ def holder(spool: Spool, what: str) -> Iterator[subprocess.Popen[str]]:
     )
     assert process.stdout is not None
     try:
+        assert select.select([process.stdout], [], [], PATIENCE_SECONDS)[0], "it prints nothing"
         assert process.stdout.readline() == "holds\n"
         yield process
     finally:
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.wait(PATIENCE_SECONDS)
         process.stdout.close()
 
 
@@ -259,7 +261,7 @@ def test_a_directory_that_goes_while_a_draft_begins_is_made_again(empty: Spool) 
         except BaseException as error:  # noqa: BLE001 - asserted below
             failures.append(error)
 
-    senders = [threading.Thread(target=send_everything) for _ in range(2)]
+    senders = [threading.Thread(target=send_everything, daemon=True) for _ in range(2)]
     for sender in senders:
         sender.start()
     try:
@@ -268,7 +270,8 @@ def test_a_directory_that_goes_while_a_draft_begins_is_made_again(empty: Spool) 
     finally:
         over.set()
         for sender in senders:
-            sender.join()
+            sender.join(PATIENCE_SECONDS)
+    assert not any(sender.is_alive() for sender in senders)
     assert failures == []
     empty.sweep()
     assert everything(empty) == []

@@ -37,12 +37,12 @@ def chunk_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 )
 def test_statistics_equal_numpy(values: list[float]) -> None:
     array = np.array(values)
-    found = statistics(array)
-    assert found.mean == pytest.approx(np.mean(array), rel=1e-14)
-    assert found.std == pytest.approx(np.std(array), rel=1e-9, abs=1e-300)
-    assert (found.min, found.max) == (array.min(), array.max())
-    assert found.norm == pytest.approx(np.linalg.norm(array), rel=1e-14)
-    assert (found.nan_count, found.inf_count) == (0, 0)
+    stats = statistics(array)
+    assert stats.mean == pytest.approx(np.mean(array), rel=1e-14)
+    assert stats.std == pytest.approx(np.std(array), rel=1e-9, abs=1e-300)
+    assert (stats.min, stats.max) == (array.min(), array.max())
+    assert stats.norm == pytest.approx(np.linalg.norm(array), rel=1e-14)
+    assert (stats.nan_count, stats.inf_count) == (0, 0)
 
 
 @given(
@@ -55,24 +55,24 @@ def test_statistics_equal_numpy(values: list[float]) -> None:
 def test_statistics_equal_numpy_for_any_array(chunk: int, array: np.ndarray[Any, Any]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_CHUNK", chunk)
-        found = statistics(array)
+        stats = statistics(array)
     wide = array.astype(np.float64).reshape(-1)
     finite = wide[np.isfinite(wide)]
-    assert found.nan_count == np.isnan(wide).sum()
-    assert found.inf_count == np.isinf(wide).sum()
+    assert stats.nan_count == np.isnan(wide).sum()
+    assert stats.inf_count == np.isinf(wide).sum()
     if not finite.size:
-        assert (found.mean, found.std, found.min, found.max, found.norm) == (None,) * 5
+        assert (stats.mean, stats.std, stats.min, stats.max, stats.norm) == (None,) * 5
         return
-    assert (found.min, found.max) == (finite.min(), finite.max())
+    assert (stats.min, stats.max) == (finite.min(), finite.max())
     with np.errstate(all="ignore"):
         largest = float(np.abs(finite).max())
         mean, norm = float(finite.mean()), math.sqrt(float(np.dot(finite, finite)))
         std = float(finite.std())
     tolerance = 1e-12 * largest
     if math.isfinite(mean) and math.isfinite(norm) and largest < 1e150:
-        assert found.mean == pytest.approx(mean, rel=1e-9, abs=tolerance)
-        assert found.norm == pytest.approx(norm, rel=1e-9)
-        assert found.std == pytest.approx(std, rel=1e-6, abs=1e-7 * largest)
+        assert stats.mean == pytest.approx(mean, rel=1e-9, abs=tolerance)
+        assert stats.norm == pytest.approx(norm, rel=1e-9)
+        assert stats.std == pytest.approx(std, rel=1e-6, abs=1e-7 * largest)
 
 
 @pytest.mark.usefixtures("chunk_size")
@@ -91,10 +91,10 @@ def test_an_empty_tensor_has_no_statistics() -> None:
 
 
 def test_values_too_large_to_square_have_no_norm_but_the_rest() -> None:
-    found = statistics(np.array([1e300, -1e300]))
-    assert found.norm is None
-    assert found.std is None
-    assert (found.mean, found.min, found.max) == (0.0, -1e300, 1e300)
+    stats = statistics(np.array([1e300, -1e300]))
+    assert stats.norm is None
+    assert stats.std is None
+    assert (stats.mean, stats.min, stats.max) == (0.0, -1e300, 1e300)
 
 
 def test_integers_past_float32_keep_their_values() -> None:
@@ -103,8 +103,8 @@ def test_integers_past_float32_keep_their_values() -> None:
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn])
 def test_small_float_types_have_statistics(dtype: Any) -> None:
-    found = statistics(np.array([1.0, 3.0, np.nan], dtype))
-    assert (found.mean, found.min, found.max, found.nan_count) == (2.0, 1.0, 3.0, 1)
+    stats = statistics(np.array([1.0, 3.0, np.nan], dtype))
+    assert (stats.mean, stats.min, stats.max, stats.nan_count) == (2.0, 1.0, 3.0, 1)
 
 
 def test_complex_numbers_have_no_statistics() -> None:
@@ -113,8 +113,8 @@ def test_complex_numbers_have_no_statistics() -> None:
 
 @given(arrays())
 def test_statistics_never_fail(array: np.ndarray[Any, Any]) -> None:
-    found = statistics(array)
-    numbers = (found.mean, found.std, found.min, found.max, found.norm)
+    stats = statistics(array)
+    numbers = (stats.mean, stats.std, stats.min, stats.max, stats.norm)
     assert all(number is None or math.isfinite(number) for number in numbers)
 
 

@@ -1,4 +1,4 @@
-"""A tracking server or artifact store that fails: told in a sentence, nothing left half done."""
+"""A tracking server or artifact store that fails: one sentence of error, nothing half done."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from mlflow_ckpt.errors import (
 )
 from tests.support.processes import run_python
 from tests.support.training import fit, new_run, small_model
+from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 RUN = "0" * 32
@@ -62,7 +63,7 @@ def silent_server() -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        thread.join(PATIENCE_SECONDS)
     for connection in taken:
         connection.close()
 

@@ -39,7 +39,7 @@ DRAFT = "mlflow_ckpt._tracking.spool.drafts:Draft"
 def save_at_once(
     run_id: str, epochs: tuple[int, int], meet: tuple[str, str], store: Store, spools: list[Path]
 ) -> list[Any]:
-    """Save in two processes that meet before they call a function; return what each tells."""
+    """Save in two processes that meet before they call a function; return the errors of both."""
     barrier = children.barrier()
     writers = [
         Child(
@@ -47,25 +47,25 @@ def save_at_once(
             store=store,
             spool=spool,
             prepare=children.meet_before,
-            given=(barrier, *meet),
+            prepare_arguments=(barrier, *meet),
             bias=float(number),
         )
         for number, (epoch, spool) in enumerate(zip(epochs, spools, strict=True))
     ]
-    told = [writer.hear("saved") for writer in writers]
+    results = [writer.receive("saved") for writer in writers]
     assert [writer.join() for writer in writers] == [0, 0]
-    return told
+    return results
 
 
 def require_that_one_is_saved(run_id: str, meet: tuple[str, str], store: Store, root: Path) -> None:
     spools = [root / "one", root / "two"]
-    told = save_at_once(run_id, (1, 1), meet, store, spools)
+    results = save_at_once(run_id, (1, 1), meet, store, spools)
     left = [Spool(spool).entries(run_id) for spool in spools]
     (loser,) = [number for number, entries in enumerate(left) if entries]
-    # Either may have been told, now and then, that the other was at it.
+    # Either may have got the error, now and then, that the other was at it.
     busy = "CheckpointBusyError"
-    assert [error for error in told[1 - loser][0] if error != busy] == []
-    assert [error for error in told[loser][0] if error != busy] == ["CheckpointExistsError"]
+    assert [error for error in results[1 - loser][0] if error != busy] == []
+    assert [error for error in results[loser][0] if error != busy] == ["CheckpointExistsError"]
     (entry,) = left[loser]
     saved = mlflow_ckpt.get_checkpoint(run_id).manifest
     assert saved.weights_digest != entry.manifest().weights_digest
@@ -101,8 +101,8 @@ def test_one_name_at_the_same_moment_on_local_disk(local_store: Store, tmp_path:
 def test_two_names_at_the_same_moment(store: Store, tmp_path: Path) -> None:
     run_id = new_run()
     spools = [tmp_path / "one", tmp_path / "two"]
-    told = save_at_once(run_id, (1, 2), (INDEX, "_write"), store, spools)
-    assert told == [([], []), ([], [])]
+    results = save_at_once(run_id, (1, 2), (INDEX, "_write"), store, spools)
+    assert results == [([], []), ([], [])]
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
     assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2))
     assert [Spool(spool).entries() for spool in spools] == [[], []]
@@ -123,13 +123,13 @@ def test_a_flush_while_the_training_sends(http_store: Store, spool: Path, tmp_pa
     deadline = Deadline("a flush sends something while the training does")
     while epoch < 8 or "Sent epoch_" not in sent:
         deadline.check()
-        epoch = child.hear_epoch(epoch + 1)
+        epoch = child.receive_epoch(epoch + 1)
         flushed = cli.run("flush", run_id)
         # What the training is sending at this moment is left to it.
         assert flushed.exit_code in (0, 7), flushed.output
         sent += flushed.stdout
     end.touch()
-    epochs, _ = child.hear("over")
+    epochs, _ = child.receive("over")
     assert child.join() == 0
     assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in range(1, epochs + 1)]
     assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in range(1, epochs + 1))
@@ -140,15 +140,15 @@ def test_a_flush_while_the_training_sends(http_store: Store, spool: Path, tmp_pa
 
 @pytest.fixture
 def entry(http_store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
-    """A checkpoint that waits in the spool, and nobody sends."""
+    """A checkpoint that waits in the spool, with no uploader."""
     run_id = new_run()
     monkeypatch.setattr(Uploader, "add", lambda *_: None)
     saver = CheckpointSaver(RunStore(run_id))
     saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
     assert saver.finish(patience=PATIENCE_SECONDS) == []
-    (found,) = Spool(spool).entries(run_id)
-    assert found.kind == CHECKPOINT
-    return found
+    (waiting,) = Spool(spool).entries(run_id)
+    assert waiting.kind == CHECKPOINT
+    return waiting
 
 
 def send(entry: Entry) -> None:
@@ -169,7 +169,7 @@ def files(entry: Entry, store: Store) -> set[str]:
 def dead_process() -> int:
     """Return the id of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
+    process.wait(PATIENCE_SECONDS)
     return process.pid
 
 
@@ -215,7 +215,7 @@ def test_the_claim_of_another_process(
 def test_a_claim_that_is_not_all_there_yet(
     age: float, holds: bool, entry: Entry, http_store: Store
 ) -> None:
-    """A store shows a file before all of it is there; its name tells how old it may be."""
+    """A store shows a file before all of it is there; the name has the time of writing."""
     name = f"upload-{TOKEN.format(int((time.time() - age) * 1e9))}.json"
     upload(entry, name, "")
     if holds:

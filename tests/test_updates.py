@@ -45,11 +45,11 @@ def test_the_norm_is_that_of_the_difference(seed: int, size: int, dtype: Any) ->
     updates = Updates()
     assert updates.measure([tensor(a)], "epoch_0001") is None
     given_b = b.copy()
-    found = updates.measure([tensor(given_b)], "epoch_0002")
-    assert found is not None
+    update = updates.measure([tensor(given_b)], "epoch_0002")
+    assert update is not None
     expected = np.linalg.norm(b.astype(np.float64) - a.astype(np.float64))
-    assert found.since == "epoch_0001"
-    assert found.norms["layers/a/vars/0"] == pytest.approx(expected, rel=1e-12)
+    assert update.since == "epoch_0001"
+    assert update.norms["layers/a/vars/0"] == pytest.approx(expected, rel=1e-12)
     np.testing.assert_array_equal(given_b, b, "what is measured stays as it is")
     again = updates.measure([tensor(b)], "epoch_0003")
     assert again is not None
@@ -66,7 +66,7 @@ def test_what_has_no_update() -> None:
         tensor(["a"], "text"),
     ]
     updates.measure(first, "one")
-    found = updates.measure(
+    update = updates.measure(
         [
             tensor([1.0, 5.0], "same"),
             tensor([1.0, 2.0, 3.0], "reshaped"),
@@ -77,8 +77,8 @@ def test_what_has_no_update() -> None:
         ],
         "two",
     )
-    assert found is not None
-    assert found.norms == {"same": 3.0}
+    assert update is not None
+    assert update.norms == {"same": 3.0}
     updates.forget()
     assert updates.measure(first, "three") is None
 
@@ -96,17 +96,17 @@ def test_a_checkpoint_tells_how_far_its_weights_moved(
     run_id = trained(epochs=3, forms=forms)
     first = fingerprint_of(run_id, "epoch_0001")
     assert first.updated_since is None
-    assert all(each.update_norm is None for each in first.tensors)
+    assert all(entry.update_norm is None for entry in first.tensors)
     for epoch in (2, 3):
-        found = fingerprint_of(run_id, f"epoch_{epoch:04d}")
-        assert found.updated_since == f"epoch_{epoch - 1:04d}"
+        fingerprint = fingerprint_of(run_id, f"epoch_{epoch:04d}")
+        assert fingerprint.updated_since == f"epoch_{epoch - 1:04d}"
         before = mlflow_ckpt.load_model(run_id, epoch - 1, "split").get_weights()
         after = mlflow_ckpt.load_model(run_id, epoch, "split").get_weights()
-        for told, a, b in zip(found.of_role("weights"), before, after, strict=True):
+        for weight, a, b in zip(fingerprint.of_role("weights"), before, after, strict=True):
             expected = np.linalg.norm(b.astype(np.float64) - a.astype(np.float64))
-            assert told.update_norm == pytest.approx(expected, rel=1e-12)
-            assert told.update_norm > 0
-        assert all(each.update_norm is None for each in found.of_role("optimizer"))
+            assert weight.update_norm == pytest.approx(expected, rel=1e-12)
+            assert weight.update_norm > 0
+        assert all(entry.update_norm is None for entry in fingerprint.of_role("optimizer"))
     # What a tensor is does not depend on where it came from.
     assert mlflow_ckpt.fingerprint(mlflow_ckpt.load_model(run_id, 3, "split")).of_role(
         "weights"
@@ -181,10 +181,10 @@ def test_tensors_of_one_name_are_told_apart() -> None:
 def test_a_norm_that_is_not_finite_is_left_out() -> None:
     model = small_model()
     model.layers[0].kernel.assign(np.full((4, 3), np.nan, "float32"))
-    found = weight_metrics(mlflow_ckpt.fingerprint(model))
-    assert "weights/hidden/bias/norm" in found
-    assert "weights/hidden/kernel/norm" not in found
-    json.dumps(found, allow_nan=False)
+    metrics = weight_metrics(mlflow_ckpt.fingerprint(model))
+    assert "weights/hidden/bias/norm" in metrics
+    assert "weights/hidden/kernel/norm" not in metrics
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_report_is_true_false_or_auto() -> None:

@@ -45,7 +45,7 @@ ALL_FILES = [(fmt, path) for fmt, paths in FILES.items() for path in paths]
 @pytest.fixture(scope="module")
 def originals(sqlite_store: Store) -> dict[str, Path]:
     """A real checkpoint in each full format."""
-    found = {}
+    directories = {}
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(32, 6)).astype("float32"), rng.normal(size=(32, 2)).astype("float32")
     for full_format in FILES:
@@ -59,8 +59,8 @@ def originals(sqlite_store: Store) -> dict[str, Path]:
         )
         with current(sqlite_store), mlflow.start_run() as run:
             model.fit(x, y, epochs=1, verbose=0, callbacks=[callback])
-        found[full_format] = sqlite_store.checkpoint_directory(run.info.run_id, "epoch_0001")
-    return found
+        directories[full_format] = sqlite_store.checkpoint_directory(run.info.run_id, "epoch_0001")
+    return directories
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The thread that writes checkpoints: what fails is told, and the process waits for it."""
+"""The thread that writes checkpoints: errors are reported, and the process waits for it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from mlflow_ckpt._saving.worker import Worker
+from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,7 +37,8 @@ def test_a_closed_worker_starts_again() -> None:
         worker.submit(lambda: threads.append(threading.current_thread()))
         worker.join()
         worker.close()
-        threads[-1].join()
+        threads[-1].join(PATIENCE_SECONDS)
+        assert not threads[-1].is_alive()
     assert threads[0] is not threads[1]
 
 
@@ -66,7 +68,7 @@ def test_the_process_ends_when_what_was_submitted_is_written(tmp_path: Path) -> 
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -41,8 +41,8 @@ def main(target: Path) -> None:
             )
             y = np.arange(8) % 2
             model.fit(x, y, validation_data=(x, y), epochs=2, verbose=0, callbacks=[callback])
-        found = RunStore(run.info.run_id).local_path("checkpoints/epoch_0002")
-        shutil.copytree(found, target / "epoch_0002")
+        directory = RunStore(run.info.run_id).local_path("checkpoints/epoch_0002")
+        shutil.copytree(directory, target / "epoch_0002")
     np.savez(target / "expected.npz", x=x, predictions=model.predict(x, verbose=0))
 
 

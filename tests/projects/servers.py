@@ -88,4 +88,4 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
         finally:
             server.closing.set()
             server.shutdown()
-            thread.join()
+            thread.join(PATIENCE)

@@ -54,8 +54,8 @@ def test_a_bad_server_gives_one_sentence(
 ) -> None:
     with servers.serving(behaviour) as host, pytest.raises(DownloadError) as caught:
         fetch(host, tmp_path / "file", patience=patience)
-    told = re.sub(r"only \d+ bytes", "only ? bytes", caught.value.message)
-    assert told == sentence.format(host=host)
+    message = re.sub(r"only \d+ bytes", "only ? bytes", caught.value.message)
+    assert message == sentence.format(host=host)
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Image files: found, turned upright, resized, and refused in one sentence."""
+"""Image files: how they are listed, turned upright, resized, and refused in one sentence."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def test_a_file_several_files_and_a_folder(tmp_path: Path) -> None:
     assert find_images(str(tmp_path)) == [a, b, comma]
 
 
-def refused(given: str) -> str:
+def refused(argument: str) -> str:
     with pytest.raises(UserError) as caught:
-        read_images(find_images(given), (32, 32, 3))
+        read_images(find_images(argument), (32, 32, 3))
     return caught.value.message
 
 
@@ -102,11 +102,11 @@ def test_a_truncated_image_is_one_sentence(tmp_path: Path) -> None:
     assert refused(str(path)).startswith(f"The image {path} cannot be read: ")
 
 
-@pytest.mark.parametrize(("mode", "told"), [("F", "32-bit floats"), ("I", "32-bit integers")])
-def test_pixels_of_unknown_range_are_refused(mode: str, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "message"), [("F", "32-bit floats"), ("I", "32-bit integers")])
+def test_pixels_of_unknown_range_are_refused(mode: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "deep.tiff"
     Image.new(mode, (4, 4)).save(file)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_images([file], (4, 4, 3))
 
 

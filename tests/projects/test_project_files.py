@@ -46,13 +46,13 @@ def requirements() -> dict[str, Requirement]:
     setup.read(REPOSITORY / "setup.cfg", encoding="utf-8")
     extras = setup["options.extras_require"]
     lines = [setup["options"]["install_requires"], extras["tensorflow"], extras["project"]]
-    found = [
+    parsed = [
         Requirement(line)
         for text in lines
         for line in text.splitlines()
         if line.strip() and not line.startswith("%")
     ]
-    return {requirement.name: requirement for requirement in found}
+    return {requirement.name: requirement for requirement in parsed}
 
 
 def test_conda_yaml_pins_what_setup_cfg_asks_for() -> None:
@@ -68,15 +68,15 @@ def test_conda_yaml_pins_what_setup_cfg_asks_for() -> None:
 
 def imported() -> set[str]:
     """Top-level names of everything that the code imports, wherever in a file."""
-    found: set[str] = set()
+    modules: set[str] = set()
     for directory in ("mlflow_ckpt", "projects"):
         for path in (REPOSITORY / directory).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Import):
-                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                    modules |= {alias.name.partition(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    found.add(node.module.partition(".")[0])
-    return found
+                    modules.add(node.module.partition(".")[0])
+    return modules
 
 
 def test_setup_cfg_asks_for_everything_that_is_imported() -> None:

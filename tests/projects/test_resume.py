@@ -50,8 +50,8 @@ def test_epochs_must_be_more(project: ProjectRun) -> None:
 
 def test_what_is_left_at_its_default_is_taken_from_the_run() -> None:
     recorded = {"batch_size": "128", "seed": "7", "dataset": "auto", "forms": "full,split"}
-    given = Settings(epochs=9, seed=3)
-    continued = given.continued({**recorded, "save_freq": "'50'"}, "digits")
+    settings = Settings(epochs=9, seed=3)
+    continued = settings.continued({**recorded, "save_freq": "'50'"}, "digits")
     assert continued == Settings(
         epochs=9,
         batch_size=128,

@@ -41,7 +41,7 @@ _CONTEXT.set_forkserver_preload([__name__])
 
 
 class Child:
-    """A process that runs a function, and talks.
+    """A process that runs a function, and sends messages.
 
     Args:
         function: What it runs, with a `Talk` and the arguments.
@@ -75,28 +75,28 @@ class Child:
         self._process.start()
         theirs.close()
 
-    def hear(self, wanted: str) -> Any:
-        """Wait until it says something, and return what it says of that."""
-        deadline = Deadline(f"{wanted!r} is heard of")
+    def receive(self, wanted: str) -> Any:
+        """Wait for a message of one kind, and return its content."""
+        deadline = Deadline(f"the message {wanted!r}")
         while True:
             deadline.check()
-            assert self._connection.poll(PATIENCE_SECONDS), f"{wanted!r} was not heard of"
-            said, what = self._connection.recv()
-            assert said != "error" or wanted == "error", what
-            if said == wanted:
-                return what
+            assert self._connection.poll(PATIENCE_SECONDS), f"no message {wanted!r}"
+            kind, content = self._connection.recv()
+            assert kind != "error" or wanted == "error", content
+            if kind == wanted:
+                return content
 
-    def hear_epoch(self, least: int = 0) -> int:
-        """Wait for the end of an epoch, not before the given one, and return its number."""
+    def receive_epoch(self, least: int = 0) -> int:
+        """Wait for the end of epoch `least` or a later one, and return its number."""
         deadline = Deadline(f"epoch {least} is trained")
-        while (epoch := int(self.hear("epoch"))) < least:
+        while (epoch := int(self.receive("epoch"))) < least:
             deadline.check()
         return epoch
 
     def kill(self) -> None:
         """Kill it, as the out-of-memory killer does."""
         self._process.kill()
-        self._process.join()
+        self.join()
 
     def join(self) -> int | None:
         """Wait until it ends, and return its exit code."""
@@ -110,13 +110,13 @@ class Child:
 
 
 class Talk:
-    """How a child tells its parent something."""
+    """Sends messages from a child to its parent."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def __call__(self, said: str, what: Any = None) -> None:
-        self._connection.send((said, what))
+    def __call__(self, kind: str, content: Any = None) -> None:
+        self._connection.send((kind, content))
 
 
 def _run(
@@ -148,7 +148,7 @@ def train(
     end: Path | None = None,
     **arguments: Any,
 ) -> None:
-    """Train, save every epoch, and tell of each; at last, how many there were, and the warnings.
+    """Train, save every epoch and send its number; at last the number of epochs and the warnings.
 
     Args:
         talk: To the parent.
@@ -185,8 +185,8 @@ def train(
             verbose=0,
             callbacks=[MlflowCheckpoint("loss", run_id=run_id, **arguments), Tell()],
         )
-    warned = [each for each in caught if not issubclass(each.category, DeprecationWarning)]
-    talk("over", (history.epoch[-1] + 1, [str(each.message) for each in warned]))
+    warned = [warning for warning in caught if not issubclass(warning.category, DeprecationWarning)]
+    talk("over", (history.epoch[-1] + 1, [str(warning.message) for warning in warned]))
 
 
 def save(
@@ -194,21 +194,21 @@ def save(
     run_id: str,
     *epochs: int,
     prepare: Callable[..., None] | None = None,
-    given: tuple[Any, ...] = (),
+    prepare_arguments: tuple[Any, ...] = (),
     max_to_keep: int | None = None,
     bias: float = 0.0,
     patience: float = 30.0,
 ) -> None:
-    """Save the end of some epochs, one after another, and tell what went wrong.
+    """Save the end of some epochs, one after another, and send the errors.
 
     Args:
         talk: To the parent.
         run_id: The run.
         epochs: Which.
-        prepare: Called before, with what is given.
-        given: To it.
+        prepare: Called before.
+        prepare_arguments: Its arguments.
         max_to_keep: How many checkpoints the run keeps.
-        bias: What tells this model from another.
+        bias: The model's last bias, by which a test recognizes the model.
         patience: Seconds to wait for a server that does not answer.
     """
     model = small_model()
@@ -216,7 +216,7 @@ def save(
     store = RunStore(run_id)
     assert store.run  # as a training does, which looks at what its run has
     if prepare is not None:
-        prepare(*given)
+        prepare(*prepare_arguments)
     retention = None if max_to_keep is None else LatestN(max_to_keep)
     saver = CheckpointSaver(store, retention=retention)
     for epoch in epochs:
@@ -253,12 +253,12 @@ def meet_before(barrier: Barrier, owner: str, name: str) -> None:
 
 
 def hang_in(owner: str, name: str, suffix: str) -> None:
-    """Have this process wait for ever before it calls a function with a path that ends so."""
+    """Have this process hang before it calls a function with a path that ends with `suffix`."""
     function = getattr(resolve_name(owner), name)
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         if any(str(argument).endswith(suffix) for argument in arguments):
-            threading.Event().wait()
+            time.sleep(2 * PATIENCE_SECONDS)  # longer than any test waits for it
         return function(*arguments, **keywords)
 
     setattr(resolve_name(owner), name, call)

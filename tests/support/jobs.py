@@ -37,7 +37,7 @@ class Job:
     Attributes:
         build: Makes the compiled model.
         callbacks: Makes the callbacks besides ours.
-        data: Makes what `fit` is given as x.
+        data: Makes the data for `fit`.
         checkpoints: Arguments of `MlflowCheckpoint`.
         fit: Arguments of `fit`.
     """
@@ -270,8 +270,10 @@ def train(
             # First in the list: what the others do in an epoch must be saved with it all the same.
             callbacks = [mlflow_ckpt.MlflowCheckpoint(**job.checkpoints), *others, *waiting]
         else:
-            given = [*job.callbacks(), *waiting]
-            point = mlflow_ckpt.resume(resume_from, checkpoint, callbacks=given, in_place=in_place)
+            own_callbacks = [*job.callbacks(), *waiting]
+            point = mlflow_ckpt.resume(
+                resume_from, checkpoint, callbacks=own_callbacks, in_place=in_place
+            )
             model, initial, callbacks = point.model, point.initial_epoch, point.callbacks
         model.fit(
             **job.data(),
@@ -282,18 +284,22 @@ def train(
             callbacks=callbacks,
             **job.fit,
         )
-    ours = [each for each in caught if "mlflow_ckpt" in each.filename or "resum" in str(each)]
+    ours = [
+        warning
+        for warning in caught
+        if "mlflow_ckpt" in warning.filename or "resum" in str(warning)
+    ]
     run = mlflow.last_active_run()
     assert run is not None
     return Done(
         run.info.run_id,
         str(mlflow_ckpt.fingerprint(model).weights_digest),
-        [str(each.message) for each in ours if issubclass(each.category, UserWarning)],
+        [str(warning.message) for warning in ours if issubclass(warning.category, UserWarning)],
     )
 
 
 def train_in_child(talk: Any, *arguments: Any, **keywords: Any) -> None:
-    """The same in a `Child`, which is told the run first."""
+    """The same in a `Child`, which first sends the run's id."""
     with mlflow.start_run(run_id=keywords.pop("run_id", None)) as run:
         talk("run", run.info.run_id)
         talk("trained", train(*arguments, **keywords))

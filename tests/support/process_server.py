@@ -3,7 +3,7 @@
 It imports TensorFlow and MLflow once and runs nothing of them. For each request it forks, and the
 child becomes the program that was asked for: its own arguments, environment, directory, session and
 streams, the code run as `__main__`, and Python's real end: threads, exit handlers, exit code. Only
-the modules' memory is not given back one by one at last, which takes seconds.
+the modules' memory is not freed one by one at last, which takes seconds.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def serve(listener: socket.socket, tests: str) -> tuple[dict[str, Any], list[int
 
 
 def _stand_between(connection: socket.socket) -> None:
-    """Fork again: return in the child, and tell of its end from between."""
+    """Fork again: return in the child; the process between reports the child's exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:

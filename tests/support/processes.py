@@ -1,7 +1,7 @@
 """Python programs in processes of their own, a moment after they were asked for.
 
 Importing TensorFlow and MLflow takes a process ten seconds. A server that has done so becomes the
-program instead (see `process_server`): all that a program can tell is that its imports are quick.
+program instead (see `process_server`). Its imports are quick; nothing else is different for it.
 A test of what is imported, or of what an interpreter does at its start, starts one of its own.
 """
 
@@ -70,20 +70,20 @@ class Process:
             streams = [nothing, stdout or self._output, self._errors]
             text = json.dumps(request).encode()
             socket.send_fds(self._connection, [text], [stream.fileno() for stream in streams])
-        self._told = self._connection.makefile("r")
+        self._replies = self._connection.makefile("r")
         self._connection.settimeout(_PATIENCE_SECONDS)
-        self.pid = int(self._told.readline())
+        self.pid = int(self._replies.readline())
 
     def wait(self) -> subprocess.CompletedProcess[str]:
         """Wait until it ends, and return all of it."""
         try:
-            code = int(self._told.readline())
+            code = int(self._replies.readline())
         except TimeoutError:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             raise AssertionError(f"It hangs: {self.args}\n{self._read()[1]}") from None
         finally:
-            self._told.close()
+            self._replies.close()
             self._connection.close()
         return subprocess.CompletedProcess(self.args, code, *self._read())
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import requests
 
+from tests.support.waiting import PATIENCE_SECONDS
+
 
 class Proxy:
     """Stands before a real server, and spoils it on demand.
@@ -30,7 +32,7 @@ class Proxy:
                 body = self.rfile.read(length)
                 upload = self.command == "PUT" and "mlflow-artifacts" in self.path
                 if proxy.mode == "hang":
-                    proxy._released.wait()
+                    proxy._released.wait(PATIENCE_SECONDS)
                 if proxy.mode == "fail" or (proxy.mode == "refuse artifacts" and upload):
                     self.answer(500, b"the disk of the server is full")
                     return
@@ -60,7 +62,7 @@ class Proxy:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.uri = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
     def release(self) -> None:
@@ -71,5 +73,5 @@ class Proxy:
     def close(self) -> None:
         self.release()
         self._server.shutdown()
-        self._thread.join()
+        self._thread.join(PATIENCE_SECONDS)
         self._server.server_close()

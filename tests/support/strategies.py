@@ -68,8 +68,8 @@ def manifests(draw: st.DrawFn) -> Manifest:
     if full_format is not None:
         needed |= {layout.MLMODEL, layout.FULL_FILES[full_format]}
     sizes = st.integers(0, 10**15)
-    found = draw(st.dictionaries(paths, sizes, max_size=4))
-    found |= {path: draw(sizes) for path in sorted(needed)}
+    files = draw(st.dictionaries(paths, sizes, max_size=4))
+    files |= {path: draw(sizes) for path in sorted(needed)}
     epoch, step = draw(st.integers(0, 10**6)), draw(st.integers(0, 10**12))
     name = draw(st.sampled_from([CheckpointName("epoch", epoch), CheckpointName("step", step)]))
     return Manifest(
@@ -80,7 +80,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         created=draw(st.datetimes(timezones=st.just(UTC))).isoformat(),
         forms=forms,
         full_format=full_format,
-        files=tuple(FileEntry(path, found[path], draw(digests)) for path in sorted(found)),
+        files=tuple(FileEntry(path, files[path], draw(digests)) for path in sorted(files)),
         weights_digest=draw(digests),
         architecture_digest=draw(digests),
         metrics=draw(st.dictionaries(texts, st.floats(), max_size=4)),

@@ -25,7 +25,7 @@ class Entry:
     Attributes:
         build: Returns a model, compiled if it can be trained.
         data: Returns what it is trained on: inputs and targets.
-        custom_objects: What a loader must be given.
+        custom_objects: The custom objects that a loader needs.
         formats: The full formats to save it in; HDF5 where its own road is put to the test.
         forms: The forms that can hold it.
         compiled: Whether it can be trained.

@@ -21,7 +21,7 @@ from mlflow_ckpt._saving.messages import Messages
 from mlflow_ckpt._saving.overwrites import check_no_overwrite
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._saving.signals import SignalHandler
-from mlflow_ckpt._tracking import mlflow_private, resumed_runs, tags
+from mlflow_ckpt._tracking import resumed_runs, tags
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import MlflowCkptError, TrackingError, TrackingUnavailableError
@@ -66,7 +66,6 @@ class Session:
             UnsupportedModelError: If Keras cannot save the model.
         """
         keras_private.mention_untested_version()
-        mlflow_private.mention_untested_version()
         same = in_place and origin is not None and run_id == origin.run_id
         try:
             if same or not run_id:

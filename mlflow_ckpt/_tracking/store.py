@@ -101,6 +101,7 @@ class RunStore:
     """
 
     def __init__(self, run_id: str, tracking_uri: str | None = None) -> None:
+        mlflow_private.mention_untested_version()
         self.run_id = run_id
         self.others_log = False
         _refuse_missing_database(tracking_uri or mlflow.get_tracking_uri())

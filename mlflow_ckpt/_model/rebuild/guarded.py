@@ -83,6 +83,7 @@ def _load_error(error: Exception) -> ModelLoadError:
 
 def guarded(action: Callable[[], T]) -> T:
     """Run what calls constructors (Keras's, users'), which may raise anything."""
+    keras_private.mention_untested_version()
     try:
         return action()
     except (MemoryError, ModelLoadError):

@@ -156,10 +156,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def get_state(self) -> dict[str, Any]:
         """Return the state that a resumed training needs."""
-        return {
-            "best": self._best.best,
-            "batches_since_save": self._batches.batches_since_save,
-        }
+        return {"best": self._best.best, "batches_since_save": self._batches.batches_since_save}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `get_state` returned."""

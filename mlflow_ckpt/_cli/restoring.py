@@ -11,11 +11,7 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE, Fingerprint, read_fingerprint
 from mlflow_ckpt._format.weights_file import damaged_tensors, has_assets
 from mlflow_ckpt._tracking.find import OpenedCheckpoint
-from mlflow_ckpt.errors import (
-    FingerprintMismatchError,
-    InvalidArgumentError,
-    UnsupportedModelError,
-)
+from mlflow_ckpt.errors import FingerprintMismatchError, InvalidArgumentError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import keras

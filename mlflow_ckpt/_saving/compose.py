@@ -58,12 +58,7 @@ class Composer:
     """
 
     def __init__(
-        self,
-        run_id: str,
-        *,
-        forms: Sequence[str],
-        full_format: str,
-        metadata: Mapping[str, Any],
+        self, run_id: str, *, forms: Sequence[str], full_format: str, metadata: Mapping[str, Any]
     ) -> None:
         self._run_id = run_id
         self._forms = tuple(forms)

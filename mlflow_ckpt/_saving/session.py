@@ -175,8 +175,7 @@ class Session:
         monitor, improved = self._best.judge(model, metrics)
         if monitor is not None and self._best.is_skipped(improved):
             self._messages.print_line(
-                f"{name}: {monitor.name} did not improve from {self._best.best}, not saved",
-                params,
+                f"{name}: {monitor.name} did not improve from {self._best.best}, not saved", params
             )
             return
         previous_best = self._best.best

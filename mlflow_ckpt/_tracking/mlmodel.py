@@ -81,11 +81,7 @@ def _add_keras_flavor(model: Model, keras_version: str, backend: str) -> None:
 def _add_tensorflow_flavor(model: Model, keras_version: str) -> None:
     """Add the flavor by which `mlflow.tensorflow` loads legacy HDF5; `mlflow.keras` cannot."""
     model.add_flavor(
-        "tensorflow",
-        data="data",
-        keras_version=keras_version,
-        model_type="keras",
-        save_format="h5",
+        "tensorflow", data="data", keras_version=keras_version, model_type="keras", save_format="h5"
     )
     pyfunc.add_to_model(
         model,

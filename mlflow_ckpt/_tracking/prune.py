@@ -14,11 +14,7 @@ from mlflow_ckpt.errors import SelectorError
 
 
 def prune(
-    run_id: str,
-    policy: RetentionPolicy,
-    *,
-    dry_run: bool = False,
-    tracking_uri: str | None = None,
+    run_id: str, policy: RetentionPolicy, *, dry_run: bool = False, tracking_uri: str | None = None
 ) -> Pruned:
     """Remove the checkpoints of a run that a policy does not keep.
 

@@ -43,15 +43,13 @@ def tag_parent(store: RunStore, origin: Origin) -> None:
 
 def children_of(store: RunStore) -> dict[str, str]:
     """Return the runs that continue a run: checkpoint names by run id."""
+    experiments = [store.run.info.experiment_id]
+    condition = f"tags.`{tags.RESUMED_FROM}` LIKE '{store.run_id}/%'"
+    order = ["attributes.start_time ASC"]
     with store.client_to("find the runs that go on from this one") as client:
         runs = list(
             paged(
-                lambda token: client.search_runs(
-                    [store.run.info.experiment_id],
-                    filter_string=f"tags.`{tags.RESUMED_FROM}` LIKE '{store.run_id}/%'",
-                    order_by=["attributes.start_time ASC"],
-                    page_token=token,
-                )
+                lambda t: client.search_runs(experiments, condition, order_by=order, page_token=t)
             )
         )
     return {

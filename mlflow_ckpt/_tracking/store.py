@@ -16,12 +16,6 @@ import mlflow
 import requests
 from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
-    RESOURCE_ALREADY_EXISTS,
-    RESOURCE_DOES_NOT_EXIST,
-    ErrorCode,
-)
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
@@ -50,9 +44,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # Values of `MlflowException.error_code`.
-EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
-INVALID = ErrorCode.Name(INVALID_PARAMETER_VALUE)
-MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+EXISTS = "RESOURCE_ALREADY_EXISTS"
+INVALID = "INVALID_PARAMETER_VALUE"
+MISSING = "RESOURCE_DOES_NOT_EXIST"
 # Attempts to list a directory, or read a file, that another process is changing.
 _TRIES = 5
 # Error codes of requests that the server would reject again.

@@ -14,7 +14,7 @@ from mlflow_ckpt._cli.exit_codes import DIFFERENT
 from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt._format.reference import Query
-from mlflow_ckpt._format.text import shape_text
+from mlflow_ckpt._format.text import counted, shape_text
 
 if TYPE_CHECKING:
     from mlflow_ckpt._format.diff import ArchitectureDifference, Difference, TensorDifference
@@ -111,9 +111,8 @@ def _counts(difference: Difference) -> Iterator[str]:
         if role == OPTIMIZER_ROLE and not tensors:
             continue  # neither has an optimizer, or `uncompared` says that one has not
         differing = sum(not tensor.identical for tensor in tensors)
-        noun = "tensor" if len(tensors) == 1 else "tensors"
         of = "" if difference.identical else f"{differing} of "
-        yield f"{of}{len(tensors)} {noun} {of_role}"
+        yield f"{of}{counted(len(tensors), 'tensor')} {of_role}"
 
 
 def _sides(difference: Difference) -> Iterator[str]:

@@ -114,9 +114,8 @@ class _Printed:
         return "".join([table, *damaged, *leftovers, self._summary()])
 
     def _summary(self) -> str:
-        pruned, removed = self.pruned, len(self.pruned.removed)
-        count = "1 checkpoint" if removed == 1 else f"{removed} checkpoints"
-        what, size = f"{count} of run {pruned.plan.run_id}", humanize.size(pruned.freed)
+        pruned, size = self.pruned, humanize.size(self.pruned.freed)
+        what = f"{counted(len(pruned.removed), 'checkpoint')} of run {pruned.plan.run_id}"
         if pruned.dry_run:
             return f"Would remove {what} and free {size}.\n"
         return f"Removed {what}, freed {size}.\n"

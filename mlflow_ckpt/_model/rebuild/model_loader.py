@@ -47,10 +47,7 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
         model = _load_compiled(directory, manifest, custom_objects)
     restore_seeds(model, directory)
     check_fingerprint(
-        model,
-        directory,
-        roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE),
-        fresh_optimizer=manifest.step == 0,
+        model, directory, roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE), fresh_optimizer=manifest.step == 0
     )
     return model
 

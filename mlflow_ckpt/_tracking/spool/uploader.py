@@ -192,11 +192,7 @@ class _Deadlines:
     """Decides when to stop waiting for uploads. Arguments as in `Uploader.drain`."""
 
     def __init__(
-        self,
-        store: RunStore,
-        patience: float,
-        limit: float | None,
-        unless: Callable[[], bool],
+        self, store: RunStore, patience: float, limit: float | None, unless: Callable[[], bool]
     ) -> None:
         self._store = store
         self._patience = patience

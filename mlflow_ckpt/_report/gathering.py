@@ -89,17 +89,7 @@ class RunData:
 
 
 def gather(store: RunStore, *, always: bool, progress: Progress | None = None) -> RunData:
-    """Collect the data of a report.
-
-    Args:
-        store: The run.
-        always: Whether to download even a large checkpoint for the histograms.
-        progress: Called with the number of bytes downloaded and the total.
-
-    Raises:
-        TrackingError: If the server does not answer.
-        RunNotFoundError: If the run does not exist.
-    """
+    """Collect the data of a run's report; arguments and errors as in `build`."""
     _ = store.run  # raises RunNotFoundError if the run does not exist
     run = store.current_run()
     data = RunData(store.run_id, run.info.run_name or store.run_id, run.info.status)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_ckpt._cli import humanize, options, tables
+from mlflow_ckpt._format.text import counted
 
 if TYPE_CHECKING:
     from mlflow_ckpt._format.retention import RetentionPolicy

@@ -52,15 +52,12 @@ def _verify_all(query: Query, progress: Progress) -> list[VerificationResult]:
     from mlflow_ckpt._tracking.catalog import Catalog
     from mlflow_ckpt._tracking.checkpoint import no_checkpoints
     from mlflow_ckpt._tracking.foreign import hinting
-    from mlflow_ckpt._tracking.references import resolve
-    from mlflow_ckpt._tracking.store import RunStore
 
-    store = RunStore(resolve(query.run, tracking_uri=query.tracking_uri).run_id, query.tracking_uri)
-    catalog = Catalog(store)
+    catalog = Catalog.of(query.run, query.tracking_uri)
     complete, damaged = catalog.scan()
     if not complete and not damaged:
-        with hinting(store):
-            raise no_checkpoints(store.run_id)
+        with hinting(catalog.store):
+            raise no_checkpoints(catalog.store.run_id)
     results = [catalog.verify(checkpoint, progress) for checkpoint in complete]
     results += [VerificationResult(name, error=str(error)) for name, error in damaged.items()]
     return results

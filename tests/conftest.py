@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 
 # Before anything imports TensorFlow or MLflow; child processes inherit them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -44,6 +46,21 @@ def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = shared.root(tmp_path_factory)
     processes.set_directory(directory)
     return directory
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests' files in memory where there is room.
+
+    Databases wait for the disk at every commit, and a shared disk may stall for longer than MLflow
+    waits for a database.
+    """
+    memory = Path("/dev/shm")
+    if hasattr(config, "workerinput") or "PYTEST_DEBUG_TEMPROOT" in os.environ:
+        return
+    if memory.is_dir() and shutil.disk_usage(memory).free > 4e9:
+        directory = tempfile.mkdtemp(prefix="mlflow_ckpt_tests_", dir=memory)
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = directory
+        config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -165,7 +165,7 @@ def test_without_keras_private_code_the_public_road_gives_the_same(
     with pytest.warns(UserWarning, match=f"saves models in another way .*no {gone}"):
         taken = snapshot.take(model)
     monkeypatch.undo()
-    with taken:
+    with closing(taken):
         after = taken.fingerprint()
         assert before.differing(after, BOTH) == []
         assert (before.weights_digest, before.optimizer_digest) == (

@@ -61,8 +61,8 @@ def command(
     convert = model_options.converter()
     if form == "split" and file_format is not None:
         raise InvalidArgumentError(
-            "--format is the format of the full form, and --form split has none. "
-            "Leave one of them out."
+            "--format chooses the file of the full form; the split form is always architecture "
+            "and weights apart. Leave one of --form split and --format out."
         )
     checkpoint = find(query, convert)
     form = _form(checkpoint, form, file_format)

@@ -74,7 +74,8 @@ def become(request: dict[str, Any], streams: list[int]) -> tuple[types.CodeType,
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = ["-c", *request["arguments"]]
-    sys.path[0] = str(request["cwd"])
+    # Before the root of the repository, which is there because this server runs in it.
+    sys.path.insert(0, str(request["cwd"]))
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
     return compile(str(request["code"]), "<string>", "exec"), vars(main)

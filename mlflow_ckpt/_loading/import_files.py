@@ -95,13 +95,9 @@ def import_checkpoints(
         )
     blueprint = None if architecture is None else stock_files.read_blueprint(Path(architecture))
     catalog = Catalog.of(run_id, tracking_uri)
-    target = _Target(
-        store=catalog.store,
-        present={checkpoint.name: checkpoint.manifest for checkpoint in catalog.checkpoints()},
-        logged=resumed_runs.logged_steps(catalog.store, []),
-        monitor=monitor,
-        mode=mode,
-    )
+    present = {checkpoint.name: checkpoint.manifest for checkpoint in catalog.checkpoints()}
+    logged = resumed_runs.logged_steps(catalog.store, [])
+    target = _Target(catalog.store, present, logged, monitor, mode)
     files = []
     for name in names:
         file = _import(folder, name, target, custom_objects, blueprint, dry_run=dry_run)

@@ -21,7 +21,7 @@ from mlflow_ckpt._tracking.spool.entries import CHECKPOINT, METRICS, Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.tags import BEST, LATEST
 from tests.support import children, cli
-from tests.support.children import Child, die
+from tests.support.children import Child, Talk, die
 from tests.support.training import names, new_run
 
 # Trainings at once: one is killed and looked at while the others go on.
@@ -201,7 +201,7 @@ def test_trainings_killed_at_100_random_moments(
     assert figures.kills == 100
 
 
-def die_after(owner: str, name: str, suffix: str = "") -> None:
+def die_after(_: Talk, owner: str, name: str, suffix: str = "") -> None:
     """Have this process kill itself once it has called a function with a path that ends so."""
     function = _function(owner, name)
 
@@ -213,7 +213,7 @@ def die_after(owner: str, name: str, suffix: str = "") -> None:
     setattr(resolve_name(owner), name, call)
 
 
-def die_before(owner: str, name: str, suffix: str = "") -> None:
+def die_before(_: Talk, owner: str, name: str, suffix: str = "") -> None:
     """Have this process kill itself before it calls a function with a path that ends so."""
     function = _function(owner, name)
 

@@ -40,18 +40,21 @@ def save_at_once(
     run_id: str, epochs: tuple[int, int], meet: tuple[str, str], store: Store, spools: list[Path]
 ) -> list[Any]:
     """Save in two processes that meet before they call a function; return the errors of both."""
-    barrier = children.barrier()
     writers = [
         Child(
             *(children.save, run_id, epoch),
             store=store,
             spool=spool,
             prepare=children.meet_before,
-            prepare_arguments=(barrier, *meet),
+            prepare_arguments=meet,
             bias=float(number),
         )
         for number, (epoch, spool) in enumerate(zip(epochs, spools, strict=True))
     ]
+    for writer in writers:
+        writer.receive("here")
+    for writer in writers:
+        writer.send("go on")
     results = [writer.receive("saved") for writer in writers]
     assert [writer.join() for writer in writers] == [0, 0]
     return results

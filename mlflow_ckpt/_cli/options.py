@@ -1,7 +1,4 @@
-"""Parameters that several commands share, each written once.
-
-A shared option is listed below a command's own: of several decorators, the outermost adds the last.
-"""
+"""Parameters that several commands share, each written once."""
 
 from __future__ import annotations
 
@@ -32,18 +29,6 @@ class Printable(Protocol):
 
 
 Show = Callable[[Printable], None]
-
-
-def last(*names: str, **settings: Any) -> Decorator:
-    """Declare an option as `click.option` does, below those that a command has already."""
-
-    def add(function: Function) -> Function:
-        # In reverse order, because decorators run from the innermost outwards.
-        parameters = function.__dict__.setdefault("__click_params__", [])
-        parameters.insert(0, click.Option(names, **settings))
-        return function
-
-    return add
 
 
 def packed(name: str, kind: type) -> Decorator:
@@ -82,10 +67,10 @@ def _printer(_: click.Context, __: click.Parameter, as_json: bool) -> Show:
 
 
 # Passes `show`, a `Show`.
-show = last("--json", "show", is_flag=True, callback=_printer, help="Print JSON.")
+show = click.option("--json", "show", is_flag=True, callback=_printer, help="Print JSON.")
 
 # Passes `tracking_uri`.
-tracking_uri = last(
+tracking_uri = click.option(
     "--tracking-uri",
     envvar="MLFLOW_TRACKING_URI",
     show_envvar=True,
@@ -110,7 +95,7 @@ query = _all(
 )
 
 # Passes `modules`.
-custom_objects = last(
+custom_objects = click.option(
     "--custom-objects",
     "modules",
     multiple=True,
@@ -120,7 +105,7 @@ custom_objects = last(
 
 # Passes `model_options`, a `ModelOptions`.
 model_options = _all(
-    last(
+    click.option(
         "--architecture",
         type=click.Path(path_type=Path),
         metavar="FILE",

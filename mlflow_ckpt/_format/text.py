@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 
 def shape_text(shape: Iterable[int | None]) -> str:
@@ -15,11 +15,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def listed(names: Collection[str], most: int = 5) -> str:
+def listed(names: Collection[str], most: int = 5, separator: str = ", ") -> str:
     """Return the first `most` names and the number of the rest: `a, b and 3 more`."""
     shown = list(names)[:most]
     more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return separator.join(shown) + (f" and {more} more" if more else "")
+
+
+def abridged(names: Sequence[str], most: int = 8) -> str:
+    """Return the names, or the first and last three of more than `most`: `a, b, c … x, y, z`."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])} … {', '.join(names[-3:])}"
 
 
 def first_line(error: Exception | str) -> str:

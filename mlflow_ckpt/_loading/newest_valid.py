@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mlflow_ckpt._format.layout import CheckpointName
-from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._format.reference import Query, Selector
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
-from mlflow_ckpt._tracking.find import find
+from mlflow_ckpt._tracking.find import find_own
+from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import CheckpointNotFoundError, NewerSchemaError, VerificationError
 
@@ -20,7 +21,9 @@ OpenedForResume = tuple[Checkpoint, Path, Mapping[str, str]]
 
 
 @contextmanager
-def open_for_resume(query: Query, progress: Progress | None) -> Iterator[OpenedForResume]:
+def open_for_resume(
+    store: RunStore, selector: Selector, query: Query, progress: Progress | None
+) -> Iterator[OpenedForResume]:
     """Verify and open a checkpoint's files for the duration of the context.
 
     For `latest`, skips damaged and incomplete checkpoints with a warning.
@@ -30,12 +33,12 @@ def open_for_resume(query: Query, progress: Progress | None) -> Iterator[OpenedF
         NewerSchemaError: If a newer mlflow_ckpt wrote one of the run's checkpoints.
         VerificationError: If the requested checkpoint is damaged.
     """
-    if query.checkpoint != "latest":
-        own = find(query)
+    if selector.kind != "latest":
+        own = find_own(store, selector, query)
         with own.open(progress) as opened:
             yield own.checkpoint, opened.directory, {}
         return
-    catalog = Catalog.of(query.run, query.tracking_uri)
+    catalog = Catalog(store)
     complete, unreadable, unfinished = catalog.survey()
     for error in unreadable.values():
         if isinstance(error, NewerSchemaError):
@@ -54,9 +57,9 @@ def open_for_resume(query: Query, progress: Progress | None) -> Iterator[OpenedF
             return
     reasons = "; ".join(f"{name}: {reason}" for name, reason in damaged.items())
     raise CheckpointNotFoundError(
-        f"The run {query.run} has no valid checkpoint to resume from"
+        f"The run {store.run_id} has no valid checkpoint to resume from"
         + (f". {reasons}" if reasons else "."),
-        run_id=query.run,
+        run_id=store.run_id,
     )
 
 

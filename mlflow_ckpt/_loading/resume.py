@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -162,10 +162,10 @@ def _resume(
     """Open the checkpoint, rebuild the model, and prepare the callbacks."""
     reference = resolve(query.run, query.checkpoint, query.tracking_uri)
     store = RunStore(reference.run_id, query.tracking_uri)
-    query = replace(query, run=reference.run_id, checkpoint=str(reference.selector))
     # The run's newest checkpoint may still be in this machine's spool.
     send_waiting(store)
-    with open_for_resume(query, progress) as (checkpoint, directory, damaged):
+    with open_for_resume(store, reference.selector, query, progress) as opened:
+        checkpoint, directory, damaged = opened
         state = training_state.read(directory)
         model, changes = rebuild(directory, checkpoint.manifest, state)
     if in_place:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.architecture import parse_architecture
-from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE, Fingerprint, TensorFingerprint
+from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE, TensorFingerprint
 from mlflow_ckpt._format.text import listed, shape_text
 from mlflow_ckpt._format.weights_file import reading
 from mlflow_ckpt._tracking.catalog import Catalog
@@ -193,10 +193,7 @@ def _read_metrics(store: RunStore, logged: Sequence[str], data: RunData) -> None
 def _read_weights(store: RunStore, checkpoint: Checkpoint) -> CheckpointWeights | str:
     """Return the fingerprints of a checkpoint's weights, or a note if they cannot be read."""
     try:
-        text = store.read(f"{checkpoint.artifact_path}/{layout.FINGERPRINT}")
-        if text is None:
-            return f"The fingerprint of {checkpoint.name} is missing."
-        tensors = Fingerprint.from_json(text).of_role(WEIGHTS_ROLE)
+        tensors = Catalog(store).fingerprint(checkpoint).of_role(WEIGHTS_ROLE)
     except MlflowCkptError as error:
         return f"The fingerprint of {checkpoint.name} cannot be read: {error}"
     return CheckpointWeights(checkpoint, {tensor.name: tensor for tensor in tensors})

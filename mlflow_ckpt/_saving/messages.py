@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlflow_ckpt._format.text import counted, listed
+from mlflow_ckpt._format.text import abridged, counted, listed
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.metric_names import allowed_names
 from mlflow_ckpt._tracking.spool import entries, spool_directory
@@ -168,7 +168,7 @@ def _unsent_message(unsent: Sequence[Entry], saver: CheckpointSaver) -> str:
     parts = []
     if checkpoints:
         size = sum(entry.size for entry in checkpoints)
-        names = _abridged([entry.name for entry in checkpoints])
+        names = abridged([entry.name for entry in checkpoints])
         count = counted(len(checkpoints), "checkpoint")
         parts.append(f"{count} ({names}; {size / 1e6:.1f} MB)")
     if records:
@@ -185,12 +185,6 @@ def flush_command(saver: CheckpointSaver) -> str:
     is_default = saver.spool.root == spool_directory.platform_root()
     prefix = "" if is_default else f"{spool_directory.ENVIRONMENT_VARIABLE}={saver.spool.root} "
     return f"{prefix}mlflow-ckpt flush {saver.run_id}"
-
-
-def _abridged(names: Sequence[str]) -> str:
-    if len(names) <= 4:
-        return ", ".join(names)
-    return f"{names[0]}, {names[1]} … {names[-1]}"
 
 
 def _describe(checkpoint: SavedCheckpoint) -> str:

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.digest import Digest
+from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import MODES
 from mlflow_ckpt._format.ranking import best_of
 from mlflow_ckpt._format.reference import Selector
+from mlflow_ckpt._format.text import abridged
 from mlflow_ckpt._format.verification import VerificationResult, read_manifest, verify_directory
 from mlflow_ckpt._tracking import index
 from mlflow_ckpt._tracking.checkpoint import Checkpoint, no_checkpoints
@@ -23,6 +26,7 @@ from mlflow_ckpt._tracking.references import resolve
 from mlflow_ckpt._tracking.store import RunStore, StoredFile
 from mlflow_ckpt.errors import (
     CheckpointNotFoundError,
+    IntegrityError,
     InvalidArgumentError,
     ManifestError,
     NewerSchemaError,
@@ -166,6 +170,21 @@ class Catalog:
                 return VerificationResult(checkpoint.name, error=str(error))
             return verify_directory(directory, manifest)
 
+    def fingerprint(self, checkpoint: Checkpoint) -> Fingerprint:
+        """Read the fingerprint of a checkpoint, without its other files.
+
+        Raises:
+            IntegrityError: If it is missing, or not the one that was saved.
+        """
+        text = self.store.read(f"{checkpoint.artifact_path}/{layout.FINGERPRINT}")
+        expected = {file.path: file.digest for file in checkpoint.manifest.files}
+        if text is None or Digest.of_bytes(text) != expected.get(layout.FINGERPRINT):
+            raise IntegrityError(
+                f"{layout.FINGERPRINT} of {checkpoint.name} is missing or was altered. See what "
+                f"else is: mlflow-ckpt verify ckpt:/{checkpoint.run_id}/{checkpoint.name}"
+            )
+        return Fingerprint.from_json(text)
+
     @contextmanager
     def fetch(self, checkpoint: Checkpoint, progress: Progress | None = None) -> Iterator[Path]:
         """Yield a directory with the checkpoint's verified files.
@@ -251,7 +270,7 @@ class Catalog:
             available = [checkpoint.name for checkpoint in self.scan()[0]]
             raise CheckpointNotFoundError(
                 f"The run {self.store.run_id} has no checkpoint {name}. It has: "
-                f"{_abridged(available) or 'none'}.",
+                f"{abridged(available) or 'none'}.",
                 run_id=self.store.run_id,
                 available=available,
             )
@@ -263,9 +282,3 @@ def _restated(error: ManifestError, message: str) -> ManifestError:
     if isinstance(error, NewerSchemaError):
         return NewerSchemaError(message, found=error.found, supported=error.supported)
     return ManifestError(message)
-
-
-def _abridged(names: list[str], most: int = 8) -> str:
-    if len(names) <= most:
-        return ", ".join(names)
-    return f"{', '.join(names[:3])} … {', '.join(names[-3:])} ({len(names)} in all)"

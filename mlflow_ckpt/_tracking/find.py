@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, overload
 
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._format.reference import SCHEME, Query, Reference
+from mlflow_ckpt._format.reference import SCHEME, Query, Reference, Selector
 from mlflow_ckpt._format.verification import VerificationResult
 from mlflow_ckpt._tracking import foreign
 from mlflow_ckpt._tracking.catalog import Catalog
@@ -138,15 +138,14 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
     if convert is None:
         reference = resolve(query.run, query.checkpoint, query.tracking_uri)
         store = RunStore(reference.run_id, query.tracking_uri)
-        with foreign.hinting(store):
-            return _own(store, reference, query)
+        return find_own(store, reference.selector, query)
     located = locate(query.run, query.checkpoint, query.tracking_uri)
     if not isinstance(located, Reference):
         model = foreign.at(located, query.tracking_uri)
     else:
         store = RunStore(located.run_id, query.tracking_uri)
         try:
-            return _own(store, located, query)
+            return _own(store, located.selector, query)
         except CheckpointNotFoundError:
             match = foreign.find(store, located.selector, query.monitor, query.mode)
             if match is None:
@@ -157,9 +156,15 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
     )
 
 
-def _own(store: RunStore, reference: Reference, query: Query) -> OwnCheckpoint:
+def find_own(store: RunStore, selector: Selector, query: Query) -> OwnCheckpoint:
+    """Find a checkpoint of a run as `find` does, with the query resolved to run and selector."""
+    with foreign.hinting(store):
+        return _own(store, selector, query)
+
+
+def _own(store: RunStore, selector: Selector, query: Query) -> OwnCheckpoint:
     catalog = Catalog(store)
-    checkpoint = catalog.find(reference.selector, monitor=query.monitor, mode=query.mode)
+    checkpoint = catalog.find(selector, monitor=query.monitor, mode=query.mode)
     name = checkpoint.name
     uri = f"{SCHEME}/{store.run_id}/{name}"
     return OwnCheckpoint(store.run_id, name, checkpoint.manifest.epoch, uri, catalog, checkpoint)

@@ -1,27 +1,25 @@
 """Processes of their own that train and save, to be killed at any moment.
 
-A fork server imports TensorFlow once, and runs nothing of it: each child is a process as any other,
-half a second after it was asked for.
+Each is a process as any other, which `tests.support.processes` starts in a moment.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import keras
-import mlflow
 
 from devtools.stores import Store
 from mlflow_ckpt._callback import MlflowCheckpoint
@@ -32,16 +30,15 @@ from mlflow_ckpt._tracking.spool import spool_directory
 from mlflow_ckpt._tracking.spool.entries import CHECKPOINT
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
+from tests.support.processes import ROOT, Process
 from tests.support.training import X, Y, small_model
 from tests.support.waiting import PATIENCE_SECONDS, Deadline, wait_for
 
 SPOOL = spool_directory.ENVIRONMENT_VARIABLE
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
 
 
 class Child:
-    """A process that runs a function, and sends messages.
+    """A process that runs a function, and exchanges messages with this one.
 
     Args:
         function: What it runs, with a `Talk` and the arguments.
@@ -60,20 +57,23 @@ class Child:
         environment: dict[str, str] | None = None,
         **keywords: Any,
     ) -> None:
-        self._connection, theirs = _CONTEXT.Pipe(duplex=False)
+        ours, theirs = socket.socketpair()
         environment = {
+            **os.environ,
             "MLFLOW_TRACKING_URI": store.uri,
             "MLFLOW_EXPERIMENT_ID": store.experiment_id,
             SPOOL: str(spool),
             **(environment or {}),
         }
-        self._process = _CONTEXT.Process(
-            target=_run,
-            args=(function, theirs, environment, arguments, keywords),
-            daemon=True,
-        )
-        self._process.start()
-        theirs.close()
+        code = f"from {__name__} import run; run()"
+        with theirs:
+            self._process = Process(code, cwd=ROOT, env=environment, stdin=theirs)
+        self._connection = Connection(ours.detach())
+        self._connection.send((function, arguments, keywords))
+
+    def send(self, content: object) -> None:
+        """Send a message to the function, which waits for it."""
+        self._connection.send(content)
 
     def receive(self, wanted: str) -> Any:
         """Wait for a message of one kind, and return its content."""
@@ -95,22 +95,17 @@ class Child:
 
     def kill(self) -> None:
         """Kill it, as the out-of-memory killer does."""
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGKILL)
         self.join()
 
-    def join(self) -> int | None:
+    def join(self) -> int:
         """Wait until it ends, and return its exit code."""
-        self._process.join(PATIENCE_SECONDS)
-        assert not self._process.is_alive(), "it does not end"
-        return self._process.exitcode
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
+        return self._process.wait().returncode
 
 
 class Talk:
-    """Sends messages from a child to its parent."""
+    """Exchanges messages between a child and its parent."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -118,22 +113,21 @@ class Talk:
     def __call__(self, kind: str, content: Any = None) -> None:
         self._connection.send((kind, content))
 
+    def receive(self) -> Any:
+        """Wait for what `Child.send` sends."""
+        return self._connection.recv()
 
-def _run(
-    function: Callable[..., None],
-    connection: Connection,
-    environment: dict[str, str],
-    arguments: tuple[Any, ...],
-    keywords: dict[str, Any],
-) -> None:
-    os.environ.update(environment)
-    mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
+
+def run() -> None:
+    """Run the function that the parent sends."""
+    talk = Talk(Connection(os.dup(0)))
+    function, arguments, keywords = talk.receive()
     try:
-        function(Talk(connection), *arguments, **keywords)
+        function(talk, *arguments, **keywords)
     except BaseException:
-        connection.send(("error", traceback.format_exc()))
+        talk("error", traceback.format_exc())
         raise
-    connection.send(("done", None))
+    talk("done")
 
 
 def train(
@@ -205,7 +199,7 @@ def save(
         talk: To the parent.
         run_id: The run.
         epochs: Which.
-        prepare: Called before.
+        prepare: Called before, with `talk` and the arguments.
         prepare_arguments: Its arguments.
         max_to_keep: How many checkpoints the run keeps.
         bias: The model's last bias, by which a test recognizes the model.
@@ -216,7 +210,7 @@ def save(
     store = RunStore(run_id)
     assert store.run  # as a training does, which looks at what its run has
     if prepare is not None:
-        prepare(*prepare_arguments)
+        prepare(talk, *prepare_arguments)
     retention = None if max_to_keep is None else LatestN(max_to_keep)
     saver = CheckpointSaver(store, retention=retention)
     for epoch in epochs:
@@ -232,11 +226,11 @@ def save(
     talk("saved", (errors, [entry.label for entry in left]))
 
 
-def meet_before(barrier: Barrier, owner: str, name: str) -> None:
-    """Have this process wait for another before it calls a function for the first time.
+def meet_before(talk: Talk, owner: str, name: str) -> None:
+    """Have this process say "here" and wait before it calls a function for the first time.
 
     Args:
-        barrier: Where they meet.
+        talk: To the parent.
         owner: What has the function: `"package.module"` or `"package.module:Class"`.
         name: The function.
     """
@@ -246,13 +240,14 @@ def meet_before(barrier: Barrier, owner: str, name: str) -> None:
     def call(*arguments: Any, **keywords: Any) -> Any:
         if not met.is_set():
             met.set()
-            barrier.wait(PATIENCE_SECONDS)
+            talk("here")
+            talk.receive()
         return function(*arguments, **keywords)
 
     setattr(resolve_name(owner), name, call)
 
 
-def hang_in(owner: str, name: str, suffix: str) -> None:
+def hang_in(_: Talk, owner: str, name: str, suffix: str) -> None:
     """Have this process hang before it calls a function with a path that ends with `suffix`."""
     function = getattr(resolve_name(owner), name)
 
@@ -262,11 +257,6 @@ def hang_in(owner: str, name: str, suffix: str) -> None:
         return function(*arguments, **keywords)
 
     setattr(resolve_name(owner), name, call)
-
-
-def barrier() -> Barrier:
-    """A place where two children meet."""
-    return _CONTEXT.Barrier(2)
 
 
 def _waiting(run_id: str) -> int:

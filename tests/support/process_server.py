@@ -24,7 +24,7 @@ PRELOADED = (
     *("keras", "tensorflow", "numpy", "h5py", "mlflow", "mlflow.keras", "mlflow.pyfunc"),
     *("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.tracking.rest_store"),
     *("mlflow_ckpt", "mlflow_ckpt._callback", "mlflow_ckpt._cli", "mlflow_ckpt._cli.commands"),
-    *("mlflow_ckpt._loading", "tests.support.training"),
+    *("mlflow_ckpt._loading", "tests.support.children", "tests.support.jobs"),
 )
 
 

@@ -42,6 +42,7 @@ class Process:
         arguments: Its arguments.
         cwd: Its directory; None for this one's.
         env: Its environment; None for this one's.
+        stdin: Where its input comes from; None for nothing.
         stdout: Where its output goes; None to keep it.
     """
 
@@ -51,6 +52,7 @@ class Process:
         *arguments: str | Path,
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
+        stdin: socket.socket | None = None,
         stdout: IO[str] | None = None,
     ) -> None:
         self.args = ["python", "-c", code, *map(str, arguments)]
@@ -67,10 +69,10 @@ class Process:
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(_address())
         with Path(os.devnull).open() as nothing:
-            streams = [nothing, stdout or self._output, self._errors]
+            streams = [stdin or nothing, stdout or self._output, self._errors]
             text = json.dumps(request).encode()
             socket.send_fds(self._connection, [text], [stream.fileno() for stream in streams])
-        self._replies = self._connection.makefile("r")
+        self._replies = self._connection.makefile("rb", buffering=0)
         self._connection.settimeout(_PATIENCE_SECONDS)
         self.pid = int(self._replies.readline())
 

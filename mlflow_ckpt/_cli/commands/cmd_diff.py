@@ -28,12 +28,12 @@ _LONGEST = 60
 
 
 @click.command("diff", short_help="Compare two checkpoints, tensor by tensor.")
-@options.show
-@options.tracking_uri
-@options.model_options
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--all", "every", is_flag=True, help="List the identical tensors too.")
+@options.model_options
+@options.tracking_uri
+@options.show
 def command(
     a: str,
     b: str,

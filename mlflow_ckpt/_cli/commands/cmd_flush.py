@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 @click.command("flush", short_help="Send the entries of the spool.")
-@options.show
 @click.argument("run", required=False)
 @click.option(
     "--tracking-uri",
     metavar="URI",
     help="Send to this server. Default: the one that training used.",
 )
+@options.show
 def command(run: str | None, tracking_uri: str | None, show: options.Show) -> None:
     """Send the entries of this machine's spool, of RUN or of all runs.
 

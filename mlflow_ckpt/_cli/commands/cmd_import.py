@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 
 @click.command("import", short_help="Import files that ModelCheckpoint saved.")
-@options.tracking_uri
-@options.custom_objects
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--run-id", required=True, help="The run to import into.")
 @click.option("--pattern", help="The file name pattern that ModelCheckpoint used.")
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
 )
 @click.option("--mode", type=click.Choice(["min", "max"]), help="Whether low or high is better.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and save nothing.")
+@options.custom_objects
+@options.tracking_uri
 def command(modules: tuple[str, ...], **arguments: Any) -> None:
     """Import the .keras, .h5 and .weights.h5 files in DIR as checkpoints of a run."""
     start_backend()

@@ -21,9 +21,9 @@ _MOST_METRICS = 6
 
 
 @click.command("list")
-@options.show
-@options.tracking_uri
 @click.argument("run")
+@options.tracking_uri
+@options.show
 def command(run: str, tracking_uri: str | None, show: options.Show) -> None:
     """List the checkpoints of RUN, oldest first, and its unsent entries in the spool."""
     from mlflow_ckpt._cli import spool_listing

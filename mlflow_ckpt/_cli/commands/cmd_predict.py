@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("predict", short_help="Predict on a file with the model of a checkpoint of RUN.")
-@options.last("--json", "as_json", is_flag=True, help="Print JSON lines instead of CSV.")
 @options.query
-@options.model_options
 @click.argument("data", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--array", metavar="NAME", help="Which array of an .npz INPUT to predict on.")
 @click.option(
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
     metavar="N",
     help="Samples per batch; as with Model.predict, the last bits of results depend on it.",
 )
+@options.model_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of CSV.")
 def command(
     query: Query,
     model_options: ModelOptions,

@@ -50,8 +50,6 @@ class _Keep:
 
 
 @click.command("prune", short_help="Remove checkpoints of RUN by a retention policy.")
-@options.show
-@options.tracking_uri
 @click.argument("run")
 @click.option("--keep-last", type=click.IntRange(min=1), metavar="N", help="Keep the newest N.")
 @click.option("--keep-best", type=click.IntRange(min=1), metavar="N", help="Keep the best N.")
@@ -65,6 +63,8 @@ class _Keep:
 @click.option("--mode", type=click.Choice(["min", "max"]), help="For --keep-best: lower or higher.")
 @options.packed("keep", _Keep)
 @click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@options.tracking_uri
+@options.show
 def command(
     run: str, keep: _Keep, dry_run: bool, tracking_uri: str | None, show: options.Show
 ) -> None:

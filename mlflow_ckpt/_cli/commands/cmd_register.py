@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @click.command("register", short_help="Register a checkpoint of RUN as a model version.")
-@options.show
 @options.query
 @click.option("--name", required=True, help="The registered model; created if missing.")
 @click.option("--alias", help="Alias to set on the version, such as champion.")
+@options.show
 def command(query: Query, name: str, alias: str | None, show: options.Show) -> None:
     """Register a checkpoint of RUN as a model version, which points at its files."""
     from mlflow_ckpt._tracking.registry.register import register

@@ -12,7 +12,6 @@ from mlflow_ckpt.errors import OutputError
 
 
 @click.command("report")
-@options.tracking_uri
 @click.argument("run")
 @click.argument("other", required=False, metavar="[RUN2]")
 @click.option(
@@ -24,6 +23,7 @@ from mlflow_ckpt.errors import OutputError
     help="The file to write.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@options.tracking_uri
 def command(
     run: str, other: str | None, output: Path, overwrite: bool, tracking_uri: str | None
 ) -> None:

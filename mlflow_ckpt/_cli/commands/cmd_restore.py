@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("restore", short_help="Rebuild a checkpoint of RUN as files, verified.")
-@options.show
 @options.query
-@options.model_options
 @click.option(
     "--form",
     type=click.Choice(["full", "split"]),
@@ -44,6 +42,8 @@ if TYPE_CHECKING:
     help="Directory to write to. Default: the checkpoint's name.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace files of the same names.")
+@options.model_options
+@options.show
 def command(
     query: Query,
     model_options: ModelOptions,

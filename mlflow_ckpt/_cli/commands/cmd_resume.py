@@ -83,15 +83,14 @@ def command(
 def _find(store: RunStore, selector: Selector, query: Query) -> Checkpoint:
     """Find the checkpoint to resume from; `latest` is the newest undamaged one."""
     from mlflow_ckpt._tracking.catalog import Catalog
-    from mlflow_ckpt._tracking.foreign import hinting
+    from mlflow_ckpt._tracking.find import find_own
 
-    catalog = Catalog(store)
-    with hinting(store):
-        if selector == _LATEST:
-            # `mlflow_ckpt.resume` passes over damaged ones too, and warns.
-            complete, *_ = catalog.survey()
-            return complete[-1] if complete else catalog.find(selector)
-        return catalog.find(selector, monitor=query.monitor, mode=query.mode)
+    if selector == _LATEST:
+        # `mlflow_ckpt.resume` passes over damaged ones too, and warns.
+        complete, *_ = Catalog(store).survey()
+        if complete:
+            return complete[-1]
+    return find_own(store, selector, query).checkpoint
 
 
 def _project_run(

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_ckpt._cli import humanize, options, tables
-from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._format.text import shape_text
-from mlflow_ckpt.errors import IntegrityError
 
 if TYPE_CHECKING:
     from mlflow_ckpt._format.digest import Digest
@@ -25,10 +23,10 @@ _TENSOR_COLUMNS = (
 
 
 @click.command("show")
-@options.show
-@options.tracking_uri
 @click.argument("run")
 @click.argument("checkpoint", default="latest")
+@options.tracking_uri
+@options.show
 def command(run: str, checkpoint: str, tracking_uri: str | None, show: options.Show) -> None:
     """Show the manifest and the fingerprint of a checkpoint of RUN."""
     show(_describe(Query(run, checkpoint, tracking_uri=tracking_uri)))
@@ -111,17 +109,7 @@ def _describe(query: Query) -> Description:
         IntegrityError: If the fingerprint is missing or not the one that was saved.
         NotFoundError, SelectorError, TrackingError: As in `mlflow_ckpt.get_checkpoint`.
     """
-    from mlflow_ckpt._format.digest import Digest
-    from mlflow_ckpt._format.fingerprint import Fingerprint
     from mlflow_ckpt._tracking.find import find
 
     own = find(query)
-    checkpoint = own.checkpoint
-    text = own.catalog.store.read(f"{checkpoint.artifact_path}/{layout.FINGERPRINT}")
-    expected = {file.path: file.digest for file in checkpoint.manifest.files}
-    if text is None or Digest.of_bytes(text) != expected.get(layout.FINGERPRINT):
-        raise IntegrityError(
-            f"{layout.FINGERPRINT} of {own.name} is missing or was altered. "
-            f"See what else is: mlflow-ckpt verify {own.uri}"
-        )
-    return Description(checkpoint, Fingerprint.from_json(text))
+    return Description(own.checkpoint, own.catalog.fingerprint(own.checkpoint))

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@options.show
 @options.query
 @click.option("--all", "every", is_flag=True, help="Verify every checkpoint of the run.")
+@options.show
 def command(query: Query, every: bool, show: options.Show) -> None:
     """Compare every file of a checkpoint of RUN with its manifest."""
     if every and query.checkpoint != "latest":

@@ -20,6 +20,7 @@ from mlflow_ckpt._format.fingerprint import (
     read_fingerprint,
 )
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.text import listed
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.hdf5 import native
@@ -150,10 +151,9 @@ def fill_all(
 def _mismatch(
     manifest: Manifest, problems: list[tuple[str, str]], advice: str
 ) -> WeightsMismatchError:
-    shown = "; ".join(text for _, text in problems[:5])
-    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    shown = listed([text for _, text in problems], separator="; ")
     return WeightsMismatchError(
-        f"The weights of {manifest.name} do not fit the given model: {shown}{more}. "
+        f"The weights of {manifest.name} do not fit the given model: {shown}. "
         f"Nothing was loaded.{advice}",
         tensors=[name for name, _ in problems],
     )

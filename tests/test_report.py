@@ -187,7 +187,7 @@ def test_hundreds_of_tensors_and_checkpoints_fit_into_two_megabytes(
     x = np.ones((8, 2), "float32")
     with mlflow.start_run() as started:
         checkpoints = mlflow_ckpt.MlflowCheckpoint(monitor="loss", forms=("split",), report=True)
-        model.fit(x, x[:, :1], epochs=300, verbose=0, callbacks=[checkpoints])
+        model.fit(x, x[:, :1], epochs=100, verbose=0, callbacks=[checkpoints])
     run_id = started.info.run_id
     published = RunStore(run_id).read("checkpoints/report.html")
     assert published is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _ABSENT = object()
@@ -25,16 +25,17 @@ def changed_code(saved: Mapping[str, str], now: Mapping[str, str]) -> Iterator[s
             yield f"the source of {name} was {digest[:19]}, and is {now[name][:19]}"
 
 
-def changed_values(what: str, saved: Any, now: Any) -> Iterator[str]:
+def changed_values(what: str, saved: Any, now: Any, ignored: Collection[str] = ()) -> Iterator[str]:
     """Describe the values that differ between two trees of mappings and lists.
 
     Args:
         what: What the trees describe, such as `"optimizer"`.
         saved: The saved tree.
         now: The tree of the resumed training.
+        ignored: Paths of values that may differ, such as `"optimizer.name"`.
     """
     before, after = dict(_leaves(saved, what)), dict(_leaves(now, what))
-    for name in {**before, **after}:
+    for name in (name for name in {**before, **after} if name not in ignored):
         old, new = before.get(name, _ABSENT), after.get(name, _ABSENT)
         if old is _ABSENT:
             yield f"{name} is {_shown(new)}, and was not there"

@@ -129,6 +129,6 @@ def changed_settings(model: keras.Model, state: TrainingState) -> list[str]:
     if state.compile_config is None or not introspection.is_compiled(model):
         return []
     now = json.loads(json.dumps(model.get_compile_config()))
-    changes = changed_values("compile", state.compile_config, now)
     # Keras numbers objects of the same class within a process.
-    return [phrase for phrase in changes if not phrase.startswith("compile.optimizer.name was")]
+    ignored = {"compile.optimizer.name"}
+    return list(changed_values("compile", state.compile_config, now, ignored))

@@ -149,9 +149,7 @@ def server(
     def start() -> dict[str, Any]:
         directory = session_directory / "server"
         directory.mkdir()
-        # Half the CPU time per request of the default server, which tests that stop theirs run.
-        options = ("--gunicorn-opts", "--threads 4 --timeout 0")
-        server = Server(template_database, directory, *options)
+        server = Server(template_database, directory)
         group = server.start()
         server.leave()
         return {"group": group, "uri": server.uri, "artifacts": str(server.artifacts)}

@@ -25,7 +25,7 @@ from tests.support.children import Child, Talk, die
 from tests.support.training import names, new_run
 
 # Trainings at once: one is killed and looked at while the others go on.
-LANES = 2
+LANES = 3
 
 
 @dataclass

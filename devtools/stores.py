@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,14 @@ from pathlib import Path
 
 import mlflow
 from mlflow.tracking import MlflowClient
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_any,
+    wait_fixed,
+)
 
 _START_TIMEOUT_SECONDS = 120
 
@@ -190,14 +197,23 @@ def free_port() -> int:
 
 
 def _wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310 - http, as above
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise ServerError(f"mlflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")
+    def ask() -> None:
+        with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310 - http, as above
+            pass
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(OSError),
+        stop=stop_any(
+            stop_after_delay(_START_TIMEOUT_SECONDS), lambda _: process.poll() is not None
+        ),
+        wait=wait_fixed(0.2),
+    )
+    try:
+        retrying(ask)
+    except RetryError:
+        raise ServerError(
+            f"mlflow server did not start:\n{log.read_text(errors='replace')[-3000:]}"
+        ) from None
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
+
 # So long that whatever takes longer hangs, also on a machine that is busy, or whose disk stalls.
 PATIENCE_SECONDS = 240.0
 
@@ -27,10 +29,13 @@ def wait_for(
     Raises:
         AssertionError: It did not hold in time.
     """
-    deadline = Deadline(what, seconds)
-    while not condition():
-        deadline.check()
-        time.sleep(pause)
+    retrying = Retrying(
+        retry=retry_if_not_result(bool), stop=stop_after_delay(seconds), wait=wait_fixed(pause)
+    )
+    try:
+        retrying(condition)
+    except RetryError:
+        raise AssertionError(f"{what}: not within {seconds:.0f} s") from None
 
 
 class Deadline:

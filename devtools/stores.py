@@ -16,14 +16,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow.tracking import MlflowClient
-from tenacity import (
-    RetryError,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    stop_any,
-    wait_fixed,
-)
+from tenacity import Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
 _START_TIMEOUT_SECONDS = 120
 
@@ -197,23 +190,25 @@ def free_port() -> int:
 
 
 def _wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    def ask() -> None:
-        with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310 - http, as above
-            pass
+    def fail(_: object) -> None:
+        text = log.read_text(errors="replace")[-3000:]
+        raise ServerError(f"mlflow server did not start:\n{text}")
 
-    retrying = Retrying(
-        retry=retry_if_exception_type(OSError),
-        stop=stop_any(
-            stop_after_delay(_START_TIMEOUT_SECONDS), lambda _: process.poll() is not None
-        ),
+    def is_up() -> bool:
+        if process.poll() is not None:
+            fail(process)
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310 - http, as above
+                return True
+        except OSError:
+            return False
+
+    Retrying(
+        retry=retry_if_not_result(bool),
+        stop=stop_after_delay(_START_TIMEOUT_SECONDS),
         wait=wait_fixed(0.2),
-    )
-    try:
-        retrying(ask)
-    except RetryError:
-        raise ServerError(
-            f"mlflow server did not start:\n{log.read_text(errors='replace')[-3000:]}"
-        ) from None
+        retry_error_callback=fail,
+    )(is_up)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -71,15 +71,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(3600))
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Collect garbage before it gets old.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol() -> Iterator[Any]:
+    """Collect garbage before it gets old, once pytest has let go of a test's fixtures and logs.
 
     An exception in `fit` leaves a cycle with an iterator of tf.data. Now and then, TensorFlow 2.21
     takes as long to free one as it has existed, a minute at most, and all threads wait for that.
     """
+    result = yield
     gc.collect()
     gc.freeze()  # the next collection looks only at what is new: 1 ms instead of 300
+    return result
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

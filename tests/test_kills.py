@@ -24,9 +24,6 @@ from tests.support import children, cli
 from tests.support.children import Child, Talk, die
 from tests.support.training import names, new_run
 
-# Trainings at once: one is killed and looked at while the others go on.
-LANES = 3
-
 
 @dataclass
 class Figures:
@@ -151,30 +148,25 @@ def start(run_id: str, root: Path, store: Store) -> Child:
 def kill_at_random(
     kills: int, seed: int, root: Path, store: Store, figures: Figures, *, processes: int = 0
 ) -> None:
-    """Kill trainings at random moments, each of which goes on where the one before was killed."""
+    """Kill a training at random moments, and go on where it was killed."""
     chance = random.Random(seed)
-    runs = [new_run() for _ in range(min(kills, LANES))]
-    trainings = {run_id: start(run_id, root, store) for run_id in runs}
-    try:
-        for number in range(kills):
-            run_id = runs[number % len(runs)]
+    run_id = new_run()
+    for number in range(kills):
+        training = start(run_id, root, store)
+        try:
             if chance.random() < 0.85:
-                trainings[run_id].receive("epoch")
+                training.receive("epoch")
             time.sleep(chance.uniform(0, 1.5))
-            trainings.pop(run_id).kill()
-            figures.kills += 1
-            figures.moments[moment_of(run_id, root, store)] += 1
-            listed = names(run_id)
-            figures.verified += verify_all(run_id)
-            flushed = flush_and_check(
-                *(run_id, root, store), verified=listed, process=number < processes
-            )
-            figures.flushed += len(flushed)
-            if number + len(runs) < kills:
-                trainings[run_id] = start(run_id, root, store)
-    finally:
-        for training in trainings.values():
+        finally:
             training.kill()
+        figures.kills += 1
+        figures.moments[moment_of(run_id, root, store)] += 1
+        listed = names(run_id)
+        figures.verified += verify_all(run_id)
+        flushed = flush_and_check(
+            *(run_id, root, store), verified=listed, process=number < processes
+        )
+        figures.flushed += len(flushed)
 
 
 def test_trainings_killed_at_random_moments(

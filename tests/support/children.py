@@ -81,7 +81,10 @@ class Child:
         while True:
             deadline.check()
             assert self._connection.poll(PATIENCE_SECONDS), f"no message {wanted!r}"
-            kind, content = self._connection.recv()
+            try:
+                kind, content = self._connection.recv()
+            except EOFError:
+                raise AssertionError(f"It ended: {self._process.wait()}") from None
             assert kind != "error" or wanted == "error", content
             if kind == wanted:
                 return content
@@ -94,10 +97,11 @@ class Child:
         return epoch
 
     def kill(self) -> None:
-        """Kill it, as the out-of-memory killer does."""
+        """Kill it, as the out-of-memory killer does; it must run until then."""
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGKILL)
-        self.join()
+        done = self._process.wait()
+        assert done.returncode == -signal.SIGKILL, str(done)
 
     def join(self) -> int:
         """Wait until it ends, and return its exit code."""
@@ -121,8 +125,10 @@ class Talk:
 def run() -> None:
     """Run the function that the parent sends."""
     talk = Talk(Connection(os.dup(0)))
-    function, arguments, keywords = talk.receive()
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)  # a program that the function starts must not read messages
     try:
+        function, arguments, keywords = talk.receive()
         function(talk, *arguments, **keywords)
     except BaseException:
         talk("error", traceback.format_exc())
@@ -191,7 +197,7 @@ def save(
     prepare_arguments: tuple[Any, ...] = (),
     max_to_keep: int | None = None,
     bias: float = 0.0,
-    patience: float = 30.0,
+    patience: float = PATIENCE_SECONDS,
 ) -> None:
     """Save the end of some epochs, one after another, and send the errors.
 

@@ -22,6 +22,7 @@ import mlflow
 import numpy as np
 
 import mlflow_ckpt
+from tests.support.waiting import PATIENCE_SECONDS
 
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(104, 8, 8, 1)).astype("float32")
@@ -214,7 +215,7 @@ class Done:
 
 
 class Waiting(keras.callbacks.Callback):
-    """Lets each step take its time."""
+    """Slows each step down, and waits in the last epoch to be killed."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -222,6 +223,10 @@ class Waiting(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         time.sleep(self._seconds)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch + 1 == self.params["epochs"]:
+            time.sleep(2 * PATIENCE_SECONDS)  # longer than any test waits for it
 
 
 class Preemption(keras.callbacks.Callback):
@@ -250,7 +255,7 @@ def train(
         resume_from: The run to go on from; None to begin.
         checkpoint: Which of its checkpoints.
         in_place: Whether to go on in the same run.
-        slow: Seconds that each step takes at least.
+        slow: Seconds that each step takes at least; the training is to be killed then.
         preempted: Whether the process gets a SIGTERM after the eighth step.
     """
     job = JOBS[name]

@@ -314,7 +314,9 @@ def test_load_model_takes_them_only_where_that_is_allowed(written: Written) -> N
 # What cannot be read
 
 
-def test_autolog(local_store: Store, tmp_path: Path) -> None:
+def test_autolog(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # MLflow looks in a process of its own for what the model imports, or takes its defaults.
+    monkeypatch.setenv("MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT", "1")
     mlflow.tensorflow.autolog(silent=True, log_datasets=False)
     try:
         with mlflow.start_run() as run:

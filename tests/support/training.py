@@ -12,7 +12,7 @@ import numpy as np
 import mlflow_ckpt
 
 _RNG = np.random.default_rng(0)
-X = _RNG.normal(size=(32, 4)).astype("float32")
+X = _RNG.normal(size=(24, 4)).astype("float32")
 Y = (X[:, :1] - X[:, 1:2]).astype("float32")
 BATCH = 8
 BATCHES = len(X) // BATCH
@@ -41,7 +41,7 @@ def small_model(units: int = 3, outputs: int = 1, **settings: Any) -> keras.Mode
 
 
 def fit(model: keras.Model, *callbacks: keras.callbacks.Callback, **settings: Any) -> None:
-    """Train for two epochs of four batches, with validation."""
+    """Train for two epochs of three batches, with validation."""
     model.fit(
         X,
         Y,

@@ -81,7 +81,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             training took a minute or longer.
 
     Raises:
-        InvalidArgumentError: If an argument has none of the values above.
+        InvalidArgumentError: If an argument is invalid.
     """
 
     def __init__(

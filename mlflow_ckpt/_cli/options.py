@@ -1,4 +1,4 @@
-"""Parameters that several commands share, each written once."""
+"""Parameters that several commands share."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ tracking_uri = click.option(
     help="The tracking server or store. Default: MLflow's own.",
 )
 
-# Passes `query`, a `Query`: RUN, what names one checkpoint of it, and `--tracking-uri`.
+# Passes `query`, a `Query`: RUN, the options that select its checkpoint, and `--tracking-uri`.
 query = _all(
     click.argument("run"),
     click.option(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _ABSENT = object()
-# Longer values are cut.
+# Longer values are truncated.
 _LONGEST = 60
 
 

@@ -13,7 +13,7 @@ from mlflow_ckpt.errors import InvalidArgumentError
 # Longest first: the name of a weights file ends in `.h5` too.
 ENDINGS = (".weights.h5", ".keras", ".h5")
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|nan|inf)"
-# A number in a name, and the word before it, which says what the number is.
+# A number in a name, and the word before it, which names the number.
 _WORD = re.compile(r"([A-Za-z][A-Za-z_]*?)?([-_=.: ]*)(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
 _EPOCH_WORDS = ("epoch", "epochs", "ep", "e")
 _STEP_WORDS = ("step", "steps", "batch", "iter", "iteration")

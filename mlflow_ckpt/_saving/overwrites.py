@@ -15,7 +15,7 @@ from mlflow_ckpt.errors import CheckpointExistsError
 def check_no_overwrite(
     store: RunStore, waiting: Sequence[Entry], epoch: int, step: int | None
 ) -> list[Mapping[str, float]]:
-    """Check that a training overwrites no checkpoint of its run; return the metrics of those.
+    """Check that a training overwrites no checkpoint; return the metrics of the existing ones.
 
     Args:
         store: The run.

@@ -78,7 +78,7 @@ class ForeignCheckpoint:
 
     @property
     def monitor(self) -> Monitor | None:
-        """The customary metric, because none is recorded; None without it."""
+        """MLflow's callback records no monitor, so `val_loss` if it was logged; None otherwise."""
         return Monitor("val_loss", "min") if "val_loss" in self.metrics else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def find(
     Args:
         store: The run.
         selector: The selector.
-        monitor: For `best`, the metric to judge by.
+        monitor: For `best`, the metric to rank by.
         mode: For `best`, `"min"` or `"max"`.
 
     Raises:
@@ -182,7 +182,7 @@ def at(reference: ArtifactReference, tracking_uri: str | None) -> ForeignCheckpo
     store = RunStore(reference.run_id, tracking_uri)
     parent, _, name = reference.path.rpartition("/")
     if not parent or reference.path.startswith(f"{layout.CHECKPOINTS_DIR}/"):
-        # Newest first: of several logged models of one name, MLflow takes the last one as well.
+        # Newest first: like MLflow, prefer the last of several logged models with the same name.
         for checkpoint in reversed(_list_all(store)):
             path = checkpoint.path
             if reference.path in (path, path.rpartition("/")[0], checkpoint.name):

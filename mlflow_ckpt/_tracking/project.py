@@ -102,7 +102,7 @@ class ProjectRun:
         if self.version is not None and self.directory is None:
             arguments += ["--version", self.version]
         for name, value in values.items():
-            # MLflow's command line takes an empty value for a missing one.
+            # MLflow's command line treats an empty value as missing.
             arguments += ["-P", f"{name}={value}"] if value else []
         experiment = ["--experiment-id", self.experiment_id]
         return [*arguments, *(["--run-id", run_id] if run_id else experiment)]

@@ -29,7 +29,7 @@ from mlflow_ckpt.errors import (
     TrackingError,
 )
 
-# Uploaded last, because readers take a checkpoint with these files for complete.
+# Uploaded last, because readers consider a checkpoint complete once these files exist.
 _LAST = (layout.MLMODEL, layout.MANIFEST)
 # Concurrent uploads: enough to hide the latency, few enough for a small server.
 _PARALLEL = 4
@@ -139,8 +139,8 @@ def _is_published(store: RunStore, manifest: Manifest, claim: str) -> bool:
         if Manifest.from_json(text) == manifest:
             return True
     except ManifestError as error:
-        # With our own claim, our upload died while writing the manifest. Otherwise the checkpoint
-        # is another one, which must not be overwritten although it is damaged.
+        # With this upload's claim, its last attempt died while writing the manifest. Otherwise the
+        # checkpoint is another one, which must not be overwritten although it is damaged.
         if claim in paths and not isinstance(error, NewerSchemaError):
             return False
     raise exists_error(store.run_id, manifest.name)
@@ -155,7 +155,7 @@ def _refuse_other_claims(store: RunStore, name: str, own: str) -> None:
 
 
 def _require_claim(store: RunStore, name: str, own: str) -> None:
-    """Raise if another process removed our claim because the upload took too long."""
+    """Raise if another process removed this upload's claim because it took too long."""
     if not store.exists(own):
         raise _busy_error(store.run_id, name, "that took over")
 

@@ -95,7 +95,7 @@ def _remove(store: RunStore, name: str, before: list[PlannedCheckpoint]) -> bool
     # The fingerprint last, because it marks leftovers for another prune if this one is aborted.
     for item in sorted(store.walk(directory), key=lambda item: item.path == fingerprint):
         failure = _delete(store, item.path) or failure
-    # Only if the store has directories: otherwise the path is a prefix that others may share.
+    # Only if the store has directories: otherwise other paths may share this prefix.
     if store.exists(directory):
         failure = _delete(store, directory) or failure
     if remaining := list(store.walk(directory)):

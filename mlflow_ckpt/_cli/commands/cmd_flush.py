@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def command(run: str | None, tracking_uri: str | None, show: options.Show) -> None:
     """Send the entries of this machine's spool, of RUN or of all runs.
 
-    Safe to repeat, and while a training or another flush is sending.
+    Safe to repeat, and to run while a training or another flush is sending.
     """
     from mlflow_ckpt._cli.progress import progress_bar
 
@@ -118,7 +118,7 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
     Args:
         run: A run id; None for all runs.
         tracking_uri: The server to send to; None for each entry's own.
-        progress: Called with bytes done and bytes in all.
+        progress: Called with bytes done and total bytes.
     """
     from mlflow_ckpt._tracking.references import resolve
     from mlflow_ckpt._tracking.spool.outcome import Outcome
@@ -159,7 +159,7 @@ def _send(
     stores: dict[tuple[str, str], RunStore],
     advance: Callable[[int], None],
 ) -> MlflowCkptError | None:
-    """Send one entry, and return why it is left."""
+    """Send one entry; return the error if it stays in the spool."""
     from mlflow_ckpt._tracking.spool import sending
     from mlflow_ckpt._tracking.store import RunStore
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Keep:
-    """The options that say what to keep."""
+    """The options that specify what to keep."""
 
     keep_last: int | None
     keep_best: int | None

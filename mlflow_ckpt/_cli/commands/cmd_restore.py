@@ -68,7 +68,7 @@ def command(
     form = _form(checkpoint, form, file_format)
     target = output or Path(_directory_name(checkpoint.name))
     refuse_occupied(target, overwrite=overwrite)
-    # The backend takes seconds to start, so whatever is wrong with the request is told first.
+    # Check the request first, because the backend takes seconds to start.
     start_backend()
     with progress_bar() as progress, staging(target) as staged:
         with checkpoint.open(progress) as opened:
@@ -95,7 +95,7 @@ class Restored:
         form: `"full"` or `"split"`.
         files: Paths written, relative to it; a SavedModel is a directory.
         tensors: Number of tensors that equal the fingerprint.
-        lost: What of the model could not be loaded, as a phrase; None if nothing.
+        lost: Description of what could not be loaded; None if everything was.
     """
 
     checkpoint: FoundCheckpoint

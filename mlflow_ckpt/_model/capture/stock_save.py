@@ -34,7 +34,7 @@ def save_h5(model: keras.Model, workspace: Callable[[], Path]) -> Path | LaidOut
 
     Args:
         model: A built model.
-        workspace: Returns a directory for the file, which is used if memory cannot be.
+        workspace: Returns a directory for the file, used if it cannot be laid out in memory.
 
     Raises:
         UnsupportedModelError: If Keras cannot save this model in that format.

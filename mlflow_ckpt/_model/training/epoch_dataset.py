@@ -17,7 +17,7 @@ _SAMPLED_ROWS = 1024
 
 
 class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """A data set that gives `fit` the same batches in an epoch after a restart of the process.
+    """A data set whose batches in an epoch are the same after a restart of the process.
 
         data = mlflow_ckpt.EpochDataset(x, y, batch_size=64, seed=0)
         model.fit(data, epochs=5, callbacks=[mlflow_ckpt.MlflowCheckpoint()])

@@ -22,8 +22,8 @@ ADVICE = "A resumed training cannot be the same as one that never stopped: "
 class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
     """The first callback of a resumed `fit`: restores the others and the random generators.
 
-    EarlyStopping and others reset their state when training begins, so it is restored after that,
-    when the first epoch begins.
+    Callbacks such as EarlyStopping reset their state when training begins, so states are restored
+    at the start of the first epoch.
     """
 
     def __init__(

@@ -110,7 +110,7 @@ def register(
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         name: The registered model, which is created if it does not exist.
         alias: An alias to set on the version; moved if it points at another version.
-        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server and its registry; MLflow's current one if None.
 

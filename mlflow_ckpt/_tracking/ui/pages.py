@@ -113,7 +113,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _table_tag(run: Run) -> dict[str, str]:
-    """Return the tag that lists the artifacts that are tables, unless it already includes ours."""
+    """Return the tag that lists the artifacts that are tables, unless it already has this one."""
     try:
         tables = json.loads(run.data.tags.get(tags.LOGGED_ARTIFACTS, "[]"))
     except ValueError:

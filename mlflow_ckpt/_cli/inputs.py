@@ -79,7 +79,7 @@ def match_inputs(model: keras.Model, inputs: Array | dict[str, Array]) -> Any:
     if len(wanted) > 1:
         raise InputMismatchError(
             f"The model takes {len(wanted)} inputs ({', '.join(t.name for t in wanted)}) and the "
-            "file holds one array. Give an .npz file with an array of each name."
+            "file holds one array. Pass an .npz file with one array per name."
         )
     return _match(inputs, wanted[0] if wanted else None, "the input")
 
@@ -90,7 +90,7 @@ def _match_by_name(model: keras.Model, arrays: dict[str, Array]) -> Any:
     if not tensors.keys() <= arrays.keys():
         raise InputMismatchError(
             f"The model takes the inputs {', '.join(tensors)}. "
-            f"Received: {', '.join(arrays)}. Name the arrays of the .npz file like them."
+            f"Received: {', '.join(arrays)}. Rename the arrays of the .npz file to match."
         )
     lengths = {len(arrays[name]) for name in tensors if arrays[name].ndim}
     if len(lengths) > 1:
@@ -141,7 +141,7 @@ def _require_shape(array: Array, shape: tuple[int | None, ...], what: str) -> No
     ):
         return
     expected = ", ".join("any" if size is None else str(size) for size in shape[1:])
-    hint = " Put a batch axis before it: x[None]." if array.ndim == len(shape) - 1 else ""
+    hint = " Add a batch axis: x[None]." if array.ndim == len(shape) - 1 else ""
     raise InputMismatchError(
         f"Expected shape (samples, {expected}) for {what}. Received: {array.shape}.{hint}"
     )
@@ -182,7 +182,7 @@ def _read_csv(path: Path) -> Array:
             rows.append(_numbers(cells, reader.line_num))
             if len(cells) != len(rows[0]):
                 raise ValueError(
-                    f"line {reader.line_num} has {len(cells)} cells, the first {len(rows[0])}"
+                    f"line {reader.line_num} has {len(cells)} cells, not {len(rows[0])}"
                 )
     if not rows:
         raise ValueError("it holds no numbers")

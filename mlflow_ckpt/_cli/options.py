@@ -88,7 +88,7 @@ query = _all(
         metavar="SELECTOR",
         help="The checkpoint: latest, best, an epoch (3 or epoch:3), or a step (step:1500).",
     ),
-    click.option("--monitor", metavar="METRIC", help="For best: the metric to judge by."),
+    click.option("--monitor", metavar="METRIC", help="For best: the metric to rank by."),
     click.option("--mode", type=click.Choice(["min", "max"]), help="For best: lower or higher."),
     tracking_uri,
     packed("query", Query),

@@ -72,7 +72,7 @@ def write_split(opened: OpenedCheckpoint, staging: Path, custom_objects: Mapping
     model = model_loader.load_split(directory, manifest, custom_objects)
     if manifest.full_format == "keras" and has_assets(directory / layout.FULL_KERAS):
         raise UnsupportedModelError(
-            "The model has layers that keep files beside their weights, such as an adapted "
+            "The model has layers that store files besides their weights, such as an adapted "
             "vocabulary, which the split form does not hold. Restore it with --form full."
         )
     path = staging / layout.WEIGHTS
@@ -102,6 +102,6 @@ def _prove(path: Path, fingerprint: Fingerprint) -> None:
     if differing:
         raise FingerprintMismatchError(
             f"{path.name} does not hold what was saved: {', '.join(differing[:5])} differ. "
-            "Keras cannot keep this model in that format; restore it as --format keras.",
+            "Keras cannot store this model in that format; restore it as --format keras.",
             tensors=differing,
         )

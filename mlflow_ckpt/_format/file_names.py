@@ -57,7 +57,7 @@ def read_names(names: Sequence[str], pattern: str | None = None) -> list[FileNam
     for a, b in pairwise(ordered):
         if a.epoch == b.epoch:
             raise InvalidArgumentError(
-                f"Two files are of epoch {a.epoch}: {a.name} and {b.name}. Expected one file per "
+                f"Two files have epoch {a.epoch}: {a.name} and {b.name}. Expected one file per "
                 f"epoch. Move one away. {_ADVICE}"
             )
     return ordered
@@ -113,7 +113,7 @@ def _guess(name: str) -> FileName:
         unnamed.remove(integers[0])
     if epoch is None or unnamed:
         what = "which number is the epoch" if epoch is None else f"what {unnamed[0]} is"
-        raise InvalidArgumentError(f"The name {name} does not tell {what}. {_ADVICE}")
+        raise InvalidArgumentError(f"The name {name} does not show {what}. {_ADVICE}")
     return FileName(name, epoch, metrics)
 
 

@@ -49,8 +49,8 @@ def rank(checkpoints: Sequence[R], monitor: str | None = None, mode: str | None 
     name = monitor or (recorded.name if recorded else None)
     if name is None:
         raise MetricNotFoundError(
-            "No checkpoint of the run recorded a metric to judge by. "
-            f"Name one: monitor=… (--monitor); recorded: {listed}.",
+            "No checkpoint of the run recorded a metric to rank by. "
+            f"Choose one: monitor=… (--monitor); recorded: {listed}.",
             metric="",
             available=available,
         )
@@ -64,8 +64,8 @@ def rank(checkpoints: Sequence[R], monitor: str | None = None, mode: str | None 
         mode = recorded.mode if recorded and recorded.name == name else infer_mode(name)
     if mode is None:
         raise InvalidArgumentError(
-            f"Whether a high or a low {name!r} is better cannot be told from its name. "
-            "Say mode='min' or mode='max' (--mode)."
+            f"Whether a high or a low {name!r} is better cannot be inferred from its name. "
+            "Pass mode='min' or mode='max' (--mode)."
         )
     judged = [c for c in checkpoints if not math.isnan(c.metrics.get(name, math.nan))]
     if not judged:

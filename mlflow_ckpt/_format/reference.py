@@ -145,8 +145,8 @@ class Reference:
         """
         if selector not in (self.selector, Selector("latest")):
             raise SelectorError(
-                f"Two checkpoints were named: {self.selector} in {uri!r}, and {selector} beside "
-                "it. Name one.",
+                f"Two checkpoints were named: {self.selector} in {uri!r}, and {selector} "
+                "separately. Name only one.",
                 received=uri,
             )
         return self

@@ -95,8 +95,8 @@ def reading(directory: Path) -> Iterator[Reader]:
                 return stack.enter_context(open_weights(directory / path))
             except _UNREADABLE as error:
                 raise IntegrityError(
-                    f"{path} is what was saved, and cannot be opened ({error}). Expected a file "
-                    "of Keras's. Name another checkpoint by its epoch or step."
+                    f"{path} is unchanged, but cannot be opened ({error}). Expected a file written "
+                    "by Keras. Choose another checkpoint by its epoch or step."
                 ) from error
 
         present = [

@@ -90,7 +90,7 @@ def import_checkpoints(
     names = read_names(_files_in(folder, pattern), pattern)
     if not names:
         raise InvalidArgumentError(
-            f"No file in {folder} has a name like {pattern!r}. "
+            f"No file in {folder} matches the pattern {pattern!r}. "
             f"It holds: {', '.join(_files_in(folder, None)[:3])}"
         )
     blueprint = None if architecture is None else stock_files.read_blueprint(Path(architecture))

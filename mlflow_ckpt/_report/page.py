@@ -175,7 +175,7 @@ def _pictures(runs: Sequence[RunData], name: str) -> Iterator[tuple[str, str]]:
     updates = [curve for curve in updates if not all(map(math.isnan, curve.y))]
     if updates:
         drawing = charts.lines(updates, xlabel=xlabel, log=True)
-        yield "update since the last one, over the norm", drawing
+        yield "relative update since the last checkpoint", drawing
     spreads = [curve for history in histories for curve in history.spread()]
     yield "mean ± std, min and max dashed", charts.lines(spreads, xlabel=xlabel)
     histograms = [

@@ -67,7 +67,7 @@ class ProjectRun:
         current = None if self.directory is None else mlflow_private.git_commit(self.directory)
         if self.version is None or current is None or current == self.version:
             return None
-        return f"the project was at commit {self.version[:12]}, and is at {current[:12]}"
+        return f"the project was at commit {self.version[:12]} and is now at {current[:12]}"
 
     def arguments(self, changed: Mapping[str, str], *, run_id: str | None) -> list[str]:
         """Return the arguments of `mlflow run` that start the project again.
@@ -87,7 +87,7 @@ class ProjectRun:
             if name not in declared:
                 raise InvalidArgumentError(
                     f"The entry point {self.entry_point!r} of the project {self.uri} has no "
-                    f"parameter {name!r}. Expected it to take {RESUME_FROM} (a run id or a ckpt: "
+                    f"parameter {name!r}. Expected it to accept {RESUME_FROM} (a run id or a ckpt: "
                     "URI) and epochs, and to pass the first to mlflow_ckpt.resume."
                 )
         values = {

@@ -116,8 +116,8 @@ def upload_order(paths: Sequence[str]) -> list[str]:
 def exists_error(run_id: str, name: str) -> CheckpointExistsError:
     """Return the error for a checkpoint that already exists in the run."""
     return CheckpointExistsError(
-        f"The run {run_id} has a checkpoint {name} already, which is never overwritten. "
-        "Train into another run, or go on from the run's last epoch (fit's initial_epoch).",
+        f"The run {run_id} already has a checkpoint {name}, which is never overwritten. "
+        "Train in another run, or continue from the run's last epoch (fit's initial_epoch).",
         run_id=run_id,
         name=name,
     )
@@ -162,8 +162,8 @@ def _require_claim(store: RunStore, name: str, own: str) -> None:
 
 def _busy_error(run_id: str, name: str, holder: str) -> CheckpointBusyError:
     return CheckpointBusyError(
-        f"The process {holder} is saving the checkpoint {name} of run {run_id} as well. "
-        "Let one process at a time train into a run.",
+        f"The process {holder} is also saving the checkpoint {name} of run {run_id}. "
+        "Let only one process at a time train in a run.",
         run_id=run_id,
         name=name,
     )
@@ -245,6 +245,6 @@ def _clear_leftovers(store: RunStore, target: str, expected: Collection[str]) ->
     remaining = [item.path for item in store.walk(target) if item.path not in expected]
     if remaining:
         raise TrackingError(
-            f"An earlier upload that died left {remaining[0]} behind, and the artifact store does "
-            f"not delete it. Delete the directory {target} of run {store.run_id} by hand."
+            f"An aborted upload left {remaining[0]} behind, and the artifact store does not delete "
+            f"it. Delete the directory {target} of run {store.run_id} manually."
         )

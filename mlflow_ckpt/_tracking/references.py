@@ -81,7 +81,7 @@ def locate(
         return reference.beside(selector, uri)
     if selector != Selector("latest"):
         raise SelectorError(
-            f"Two checkpoints were named: {uri!r}, and {selector} beside it. Name one.",
+            f"Two checkpoints were named: {uri!r}, and {selector} separately. Name only one.",
             received=uri,
         )
     return reference

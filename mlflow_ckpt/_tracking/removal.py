@@ -87,8 +87,8 @@ def _remove(store: RunStore, name: str, before: list[PlannedCheckpoint]) -> bool
         if store.exists(manifest):
             raise TrackingError(
                 f"The artifact store does not delete: {manifest} of run {store.run_id} is still "
-                f"there{_because(failure)}. The checkpoint {name} is left whole. "
-                f"{_so_far(before)} Delete by hand where the artifacts lie."
+                f"there{_because(failure)}. The checkpoint {name} is unchanged. "
+                f"{_so_far(before)} Delete it manually in the artifact store."
             ) from failure
     failure = None
     fingerprint = f"{directory}/{layout.FINGERPRINT}"
@@ -126,10 +126,10 @@ def _leftovers_message(
     before: list[PlannedCheckpoint],
 ) -> str:
     return (
-        f"The artifact store deleted the manifest of {name}, so it is no checkpoint any more, but "
+        f"The artifact store deleted the manifest of {name}, so it is no longer a checkpoint, but "
         f"not {counted(len(files), 'file')} of it, such as {files[0].path}{_because(failure)}. "
         f"{_so_far(before)} Delete the directory {layout.artifact_path(name)} of run "
-        f"{store.run_id} by hand."
+        f"{store.run_id} manually."
     )
 
 

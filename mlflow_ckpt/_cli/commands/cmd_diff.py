@@ -99,7 +99,7 @@ def _architecture(difference: Difference) -> str:
         return "is identical"
     # Keras numbers unnamed layers per process, so generated names may differ.
     names_alone = all(change.key == "config.name" for change in difference.architecture)
-    return "differs in names alone" if names_alone else "differs"
+    return "differs only in names" if names_alone else "differs"
 
 
 def _counts(difference: Difference) -> Iterator[str]:

@@ -66,7 +66,7 @@ class Flushed:
         """Return the results as lines."""
         if not self.results:
             of_run = "" if self.run_id is None else f" of run {self.run_id}"
-            return f"Nothing{of_run} waits in the spool.\n"
+            return f"The spool holds no entries{of_run}.\n"
         return "".join(_line(entry, outcome) for entry, outcome in self.results)
 
     def raise_if_left(self) -> None:
@@ -83,8 +83,8 @@ class Flushed:
         damaged = [error for error in errors if isinstance(error, IntegrityError)]
         if damaged:
             raise IntegrityError(
-                f"{many}, and {len(damaged)} of them damaged: nothing can send those, so delete "
-                "their directories."
+                f"{many}, {len(damaged)} of them damaged. Damaged entries can never be sent: "
+                "delete their directories."
             ) from damaged[0]
         raise TrackingError(
             f"{many}. Nothing is lost: run the same command again once the cause is gone."

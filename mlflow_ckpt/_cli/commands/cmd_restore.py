@@ -61,8 +61,8 @@ def command(
     convert = model_options.converter()
     if form == "split" and file_format is not None:
         raise InvalidArgumentError(
-            "--format chooses the file of the full form; the split form is always architecture "
-            "and weights apart. Leave one of --form split and --format out."
+            "--format is the file format of the full form; the split form is always architecture "
+            "and weights in separate files. Omit --form split or --format."
         )
     checkpoint = find(query, convert)
     form = _form(checkpoint, form, file_format)
@@ -130,7 +130,7 @@ class Restored:
         )
         proof = f"all {self.tensors} tensors are those that were saved"
         if not checkpoint.verified:
-            proof = "unverified: nothing tells what was saved"
+            proof = "unverified: there is no record of what was saved"
         lines = [
             f"Restored {checkpoint.name} of run {checkpoint.run_id} to {self.output} "
             f"({humanize.size(size)}; {proof})",

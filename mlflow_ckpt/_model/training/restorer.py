@@ -119,7 +119,7 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         if state.data is not None and fit.data is not None:
             changes += changed_values("data", state.data, fit.data.describe())
         elif state.data is not None:
-            changes.append("the data came from an EpochDataset, and fit was given something else")
+            changes.append("the data came from an EpochDataset, but fit received other data")
         inexact = fit.inexact_data(state.epoch, state.batch)
         return changes if inexact is None else [*changes, inexact]
 

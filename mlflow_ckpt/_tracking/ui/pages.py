@@ -63,9 +63,7 @@ def _logged_failures(store: RunStore) -> Iterator[None]:
     except TrackingUnavailableError:
         raise
     except TrackingError as error:
-        _logger.warning(
-            "What MLflow's pages show of run %s is not up to date: %s", store.run_id, error
-        )
+        _logger.warning("MLflow's pages of run %s are not up to date: %s", store.run_id, error)
 
 
 def _mark_experiment(store: RunStore) -> None:

@@ -1,1 +1,1 @@
-"""What the tests, the benchmarks and the docs share: servers, stores, a browser, large runs."""
+"""Tools for the tests, the benchmarks and the docs: servers, stores, a browser, large runs."""

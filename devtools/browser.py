@@ -1,4 +1,4 @@
-"""A real browser, without a screen: Debian's chromium, driven by Selenium."""
+"""A headless browser: Debian's chromium, driven by Selenium."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPTIONS = (
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
-    # Without these, it calls home at every start.
+    # Disable connections to its vendor at every start.
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -35,24 +35,24 @@ def is_installed() -> bool:
 
 
 class Browser:
-    """One window.
+    """One browser window.
 
     Args:
-        driver: What drives it.
+        driver: The Selenium driver.
     """
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
     def open(self, url: str, *expected: str) -> str:
-        """Open a page, wait until it shows what is expected, and return all that it shows."""
-        # MLflow's pages differ in their fragment only, which loads nothing anew.
+        """Open a page, wait until it shows the expected texts, and return all of its text."""
+        # MLflow's pages differ only in the fragment, and changing it does not reload the page.
         self.driver.get("about:blank")
         self.driver.get(url)
         return self.wait_for(*expected)
 
     def wait_for(self, *expected: str) -> str:
-        """Wait until the page shows texts, and return all that it shows."""
+        """Wait until the page shows the expected texts, and return all of its text."""
         waiting = WebDriverWait(
             self.driver, _WAIT_SECONDS, ignored_exceptions=[StaleElementReferenceException]
         )
@@ -65,32 +65,32 @@ class Browser:
 
     @property
     def text(self) -> str:
-        """What a person reads on the page."""
+        """The visible text of the page."""
         return str(self.driver.find_element(By.TAG_NAME, "body").text)
 
     def click(self, text: str) -> None:
-        """Click on what shows a text."""
+        """Click on the element with a text."""
         self.driver.find_element(By.XPATH, f"//*[normalize-space(text())='{text}']").click()
 
     def frame(self) -> None:
-        """Go into the page's first frame."""
+        """Switch to the page's first frame."""
         WebDriverWait(self.driver, _WAIT_SECONDS).until(
             lambda driver: driver.find_elements(By.TAG_NAME, "iframe")
         )
         self.driver.switch_to.frame(self.driver.find_element(By.TAG_NAME, "iframe"))
 
     def leave_frame(self) -> None:
-        """Come back from a frame."""
+        """Switch back from a frame to the page."""
         self.driver.switch_to.default_content()
 
     def save(self, path: Path) -> None:
-        """Save a picture of the window."""
+        """Save a screenshot of the window."""
         self.driver.save_screenshot(str(path))
 
 
 @contextmanager
 def browser(width: int = 1500, height: int = 1100, *, dark: bool = False) -> Iterator[Browser]:
-    """Open a window as long as the context lasts."""
+    """Open a window for the duration of the context."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
     for option in (*_OPTIONS, f"--window-size={width},{height}"):

@@ -1,7 +1,7 @@
-"""Makes the pictures in docs/images: `python -m devtools.make_images`.
+"""Creates the images in docs/images: `python -m devtools.make_images`.
 
-Trains the project on the digits that scikit-learn brings, on a server of its own, and looks at its
-pages in Debian's chromium. Takes two minutes, and needs what the tests need.
+Trains the project on scikit-learn's digits, with its own server, and takes screenshots of the
+server's pages in Debian's chromium. Takes two minutes; requires the dependencies of the tests.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TRAIN = (
 
 
 def main() -> None:
-    """Train, and make every picture."""
+    """Train, and create all images."""
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
@@ -54,10 +54,10 @@ def main() -> None:
 
 
 def take(window: Browser, page: str, run_id: str) -> None:
-    """Open one page after another, and save what it shows."""
+    """Save screenshots of several pages."""
     latest, of_run = f"epoch_{EPOCHS:04d}", f"{page}/runs/{run_id}"
     view = "?workflowType=machine_learning"
-    # As a browser that knows what its user came for, and without the assistant's panel.
+    # Select the view, and close the assistant's panel.
     window.open(f"{page}{view}", "digits")
     for button in window.driver.find_elements(By.CSS_SELECTOR, "button[aria-label='Close']"):
         button.click()
@@ -86,7 +86,7 @@ def take(window: Browser, page: str, run_id: str) -> None:
 
 
 def save(window: Browser, name: str) -> None:
-    """Save a picture of the window, in as many colours as its pages have."""
+    """Save a screenshot of the window, with a small palette to reduce its size."""
     path = IMAGES / f"{name}.png"
     window.save(path)
     with Image.open(path) as image:

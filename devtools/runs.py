@@ -1,4 +1,4 @@
-"""Makes runs with many checkpoints at once, of which only the manifests are real."""
+"""Creates runs with many checkpoints quickly; only their manifests are real."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READERS: dict[str, Callable[[str], Any]] = {
 
 
 def manifest_of(run_id: str, epoch: int, loss: float | None = None) -> Manifest:
-    """A valid manifest; without `loss`, the middle of a thousand epochs is best."""
+    """Return a valid manifest; without `loss`, the middle of a thousand epochs is best."""
     paths = [*layout.ALWAYS, layout.FULL_KERAS, layout.MLMODEL]
     return Manifest(
         run_id=run_id,
@@ -47,7 +47,7 @@ def manifest_of(run_id: str, epoch: int, loss: float | None = None) -> Manifest:
 
 
 class Run:
-    """A run whose checkpoints are written straight to where the server keeps them."""
+    """A run whose checkpoints are written directly to the server's artifact directory."""
 
     def __init__(self, store: Store) -> None:
         client = MlflowClient(store.uri)
@@ -59,7 +59,7 @@ class Run:
         self.index = self.checkpoints / "manifests.json"
 
     def put(self, manifest: Manifest) -> Path:
-        """Write a checkpoint's directory, unknown to the index."""
+        """Write a checkpoint's directory without adding it to the index."""
         directory = self.checkpoints / manifest.name
         directory.mkdir(exist_ok=True)
         file = directory / "manifest.json"
@@ -75,16 +75,16 @@ class Run:
         self.index.write_text(json.dumps(content | changes), encoding="utf-8")
 
     def indexed(self) -> list[str]:
-        """Names in the index, read by hand."""
+        """Return the names in the index, without this package's reader."""
         return [entry["name"] for entry in json.loads(self.index.read_bytes())["manifests"]]
 
     def listed(self) -> list[str]:
-        """Names of the run's checkpoints, as users get them."""
+        """Return the names of the run's checkpoints from the public function."""
         return [checkpoint.name for checkpoint in mlflow_ckpt.list_checkpoints(self.id)]
 
 
 def run_of(store: Store, count: int) -> Run:
-    """Make a run with checkpoints of the epochs 1 to `count`, all in its index."""
+    """Create a run with checkpoints of the epochs 1 to `count`, all in its index."""
     run = Run(store)
     manifests = [manifest_of(run.id, epoch) for epoch in range(1, count + 1)]
     for manifest in manifests:

@@ -1,4 +1,4 @@
-"""Tracking stores to try things on: a real server over HTTP, and SQLite with local artifacts."""
+"""Tracking stores for tests: a real server over HTTP, and SQLite with local artifacts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _START_TIMEOUT_SECONDS = 120
 
 
 class ServerError(Exception):
-    """A server did not start, or does not run."""
+    """A server did not start, or is not running."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Store:
 
     Attributes:
         uri: Its tracking URI.
-        artifacts: Local directory below which all its artifacts land.
+        artifacts: Local directory that contains all its artifacts.
         experiment_id: An experiment in it for the tests' runs.
     """
 
@@ -40,7 +40,7 @@ class Store:
     experiment_id: str
 
     def artifacts_of(self, run_id: str) -> Path:
-        """Return where the store keeps a run's artifacts."""
+        """Return the directory of a run's artifacts."""
         (directory,) = (
             *self.artifacts.glob(f"{run_id}/artifacts"),
             *self.artifacts.glob(f"*/{run_id}/artifacts"),
@@ -48,7 +48,7 @@ class Store:
         return directory
 
     def checkpoint_directory(self, run_id: str, name: str) -> Path:
-        """Return where the store keeps a checkpoint's files."""
+        """Return the directory of a checkpoint's files."""
         directory = self.artifacts_of(run_id) / "checkpoints" / name
         if not directory.exists():
             raise FileNotFoundError(directory)
@@ -56,12 +56,12 @@ class Store:
 
 
 def create_database(path: Path) -> None:
-    """Create MLflow's tables, which takes seconds: do it once and copy the file."""
+    """Create MLflow's tables. This takes seconds, so create the file once and copy it."""
     MlflowClient(f"sqlite:///{path}").search_experiments()
 
 
 def open_sqlite(template: Path, directory: Path) -> Store:
-    """Open a store of its own in `directory`, whose artifacts are plain local files."""
+    """Open a new store in `directory`, whose artifacts are plain local files."""
     shutil.copy(template, directory / "mlflow.db")
     uri = f"sqlite:///{directory / 'mlflow.db'}"
     artifacts = directory / "artifacts"
@@ -71,13 +71,13 @@ def open_sqlite(template: Path, directory: Path) -> Store:
 
 
 class Server:
-    """An `mlflow server` with proxied artifacts, in a process group of its own.
+    """An `mlflow server` with proxied artifacts, in its own process group.
 
-    It can end and begin again, as the same server with the same data.
+    It can be stopped and restarted with the same data.
 
     Args:
         template: An empty database.
-        directory: Where it keeps its data.
+        directory: Directory of its data.
         options: Further options of `mlflow server`.
     """
 
@@ -92,7 +92,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> int:
-        """Start it, wait until it answers, and return the number of its process group."""
+        """Start the server, wait until it answers, and return the id of its process group."""
         database = f"sqlite:///{self._directory / 'mlflow.db'}"
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
@@ -100,7 +100,7 @@ class Server:
             *("--artifacts-destination", str(self.artifacts)),
             *self._options,
         ]
-        # Without the consumers of MLflow's own background jobs: eight processes of no use here.
+        # Disable MLflow's background jobs, whose eight processes are not needed here.
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         environment.pop("MLFLOW_TRACKING_URI", None)
         log = self._directory / "server.log"
@@ -117,22 +117,22 @@ class Server:
         return self._process.pid
 
     def leave(self) -> None:
-        """Let it outlive this process; the caller must have its process group ended."""
+        """Let the server outlive this process; the caller must end its process group."""
         if self._process is not None:
             self._process.returncode = 0
             self._process = None
 
     def stop(self) -> None:
-        """End it, whatever it is doing."""
+        """Stop the server, forcibly if necessary."""
         if self._process is not None:
             _end_group(self._process)
             self._process = None
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Keep it from doing anything, so that it takes connections and answers none."""
+        """Suspend the server, so that it accepts connections but answers none."""
         if self._process is None:
-            raise ServerError("The server does not run.")
+            raise ServerError("The server is not running.")
         os.killpg(self._process.pid, signal.SIGSTOP)
         try:
             yield
@@ -142,7 +142,7 @@ class Server:
 
 @contextmanager
 def serve(template: Path, directory: Path) -> Iterator[Store]:
-    """Run a server as long as the context lasts."""
+    """Run a server for the duration of the context."""
     server = Server(template, directory)
     try:
         server.start()
@@ -163,7 +163,7 @@ def create_experiment(uri: str, name: str) -> str:
 
 @contextmanager
 def current(store: Store) -> Iterator[Store]:
-    """Make a store MLflow's current one, and put back what was there before."""
+    """Make a store MLflow's current one, and restore the previous one afterwards."""
     uri_before = mlflow.get_tracking_uri()
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")
     before = {name: os.environ.get(name) for name in names}
@@ -186,7 +186,7 @@ def current(store: Store) -> Iterator[Store]:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on."""
+    """Return an unused port of 127.0.0.1."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-# The public names and the modules that define them: the one list, read at runtime as well.
+# The public names and the modules that define them. Also read at runtime.
 from . import errors as errors
 from ._callback import MlflowCheckpoint as MlflowCheckpoint
 from ._format.diff import Difference as Difference

@@ -81,7 +81,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             training took a minute or longer.
 
     Raises:
-        InvalidArgumentError: If an argument has none of the values above.
+        InvalidArgumentError: If an argument is invalid.
     """
 
     def __init__(
@@ -313,7 +313,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._session.save_interrupted(*(self.model, self._batches, reason, self._capture))
             return
         self._messages.warn(
-            f"The training broke off {when}, so its state was not saved. The checkpoints are whole."
+            f"Training was interrupted {when}, so its state was not saved. Checkpoints are intact."
         )
 
     def _at_exit(self) -> None:

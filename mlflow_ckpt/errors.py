@@ -3,13 +3,13 @@
 Every message states the problem, what was expected, what was received, and what to do.
 
     MlflowCkptError
-    ├── InvalidArgumentError (ValueError)       an argument is invalid, whatever the run
+    ├── InvalidArgumentError (ValueError)       an argument is invalid, regardless of the run
     │   └── SelectorError                       a selector or reference cannot be parsed
     ├── NotFoundError (LookupError)
     │   ├── RunNotFoundError                    the run does not exist
     │   ├── CheckpointNotFoundError             the run has no such checkpoint
     │   ├── FormNotFoundError                   the checkpoint was saved without the requested form
-    │   └── MetricNotFoundError                 no checkpoint recorded the metric of `best`
+    │   └── MetricNotFoundError                 no checkpoint recorded the metric that `best` uses
     ├── CheckpointExistsError (FileExistsError) a save would overwrite a checkpoint
     ├── IntegrityError                          stored data is damaged or altered
     │   ├── ManifestError                       manifest.json cannot be read
@@ -51,7 +51,7 @@ class MlflowCkptError(Exception):
 
 
 class InvalidArgumentError(MlflowCkptError, ValueError):
-    """An argument is invalid, whatever the run."""
+    """An argument is invalid, regardless of the run."""
 
 
 class SelectorError(InvalidArgumentError):
@@ -109,7 +109,7 @@ class FormNotFoundError(NotFoundError):
 
 
 class MetricNotFoundError(NotFoundError):
-    """No checkpoint recorded the metric that `best` is to be judged by.
+    """No checkpoint recorded the metric that `best` uses.
 
     Attributes:
         metric: The requested metric.
@@ -183,7 +183,7 @@ class FingerprintMismatchError(IntegrityError):
 
 
 class ModelError(MlflowCkptError):
-    """A model cannot be saved, rebuilt, filled or fed."""
+    """A model cannot be saved or rebuilt, or does not fit its weights or inputs."""
 
 
 class UnsupportedModelError(ModelError):

@@ -315,8 +315,8 @@ def test_training_the_same_run_again_is_refused_before_any_training() -> None:
     with pytest.raises(CheckpointExistsError) as caught:
         fit(model, MlflowCheckpoint(run_id=run_id))
     assert str(caught.value) == (
-        f"The run {run_id} has checkpoints up to epoch 2, and this training starts at epoch 0: it "
-        "would write some of them again. Pass initial_epoch=2 to fit to go on, or train into "
+        f"The run {run_id} has checkpoints up to epoch 2, but this training starts at epoch 0: it "
+        "would overwrite some of them. Pass initial_epoch=2 to fit to continue, or train in "
         "another run."
     )
     assert (caught.value.run_id, caught.value.name) == (run_id, "epoch_0002")

@@ -210,7 +210,7 @@ def test_names_that_keras_numbered_are_told_to_be_all(local_store: Store) -> Non
     assert result.exit_code == 1
     assert result.output.splitlines()[0] == (
         "different: 0 of 4 tensors of weights, 0 of 2 tensors of the optimizer; "
-        "the architecture differs in names alone"
+        "the architecture differs only in names"
     )
     assert rows_of(result.output)["input_layer"] == [
         *("changed", "config.name", '"input_layer"', '"input_layer_1"'),

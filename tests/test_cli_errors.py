@@ -123,7 +123,7 @@ def test_custom_objects_of_a_module_that_is_not_there(local_store: Store, tmp_pa
     result = run("restore", run_id, "--custom-objects", "nowhere", "--output", tmp_path / "out")
     assert result.exit_code == 2
     assert result.output.startswith(
-        "Error: The module 'nowhere' cannot be imported to take custom objects from: "
+        "Error: The module 'nowhere' for --custom-objects cannot be imported: "
         "ModuleNotFoundError: No module named 'nowhere'."
     )
 

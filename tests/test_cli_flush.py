@@ -86,10 +86,10 @@ def test_everything_is_sent_and_gone_from_the_spool(http_store: Store, own_spool
     assert contents(own_spool) == {}
     assert outcome(run("flush", run_id)) == (
         0,
-        f"Nothing of run {run_id} waits in the spool.\n",
+        f"The spool holds no entries of run {run_id}.\n",
         "",
     )
-    assert outcome(run("flush")) == (0, "Nothing waits in the spool.\n", "")
+    assert outcome(run("flush")) == (0, "The spool holds no entries.\n", "")
 
 
 def test_as_json(http_store: Store) -> None:
@@ -126,7 +126,7 @@ def test_one_run_or_all(store: Store) -> None:
 @pytest.mark.parametrize("run_id", ["0" * 32, "ünïcödé"])
 def test_a_run_that_nothing_waits_of(run_id: str) -> None:
     assert outcome(run("flush", "--", run_id)) == (
-        *(0, f"Nothing of run {run_id} waits in the spool.\n", ""),
+        *(0, f"The spool holds no entries of run {run_id}.\n", ""),
     )
 
 
@@ -217,9 +217,9 @@ def test_a_checkpoint_of_that_name_is_never_overwritten(store: Store, own_spool:
     waiting = contents(own_spool)
     assert outcome(run("flush", run_id)) == (
         7,
-        f"Left epoch_0001 of run {run_id} in {entry.path}: The run {run_id} has a checkpoint "
-        "epoch_0001 already, which is never overwritten. Train into another run, or go on from the "
-        "run's last epoch (fit's initial_epoch).\n",
+        f"Left epoch_0001 of run {run_id} in {entry.path}: The run {run_id} already has a "
+        "checkpoint epoch_0001, which is never overwritten. Train in another run, or continue from "
+        "the run's last epoch (fit's initial_epoch).\n",
         "Error: 1 of 1 entries are still in the spool. Nothing is lost: run the same command again "
         "once the cause is gone.\n",
     )
@@ -307,8 +307,8 @@ def test_a_damaged_entry_never_becomes_a_checkpoint(
     assert left.startswith(f"Left epoch_0001 of run {run_id} in {entry.path}: {message}")
     assert sent.startswith(f"Sent epoch_0002 of run {run_id}")
     assert result.stderr == (
-        "Error: 1 of 2 entries are still in the spool, and 1 of them damaged: nothing can send "
-        "those, so delete their directories.\n"
+        "Error: 1 of 2 entries are still in the spool, 1 of them damaged. Damaged entries can "
+        "never be sent: delete their directories.\n"
     )
     assert names(run_id) == ["epoch_0002"]
     assert entry.path.exists()

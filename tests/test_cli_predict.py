@@ -140,8 +140,7 @@ def test_flat_rows_take_the_shape_of_the_input_again(local_store: Store, tmp_pat
         (
             "x.npy",
             np.zeros(8, "float32"),
-            "Expected shape (samples, 8) for the input. Received: (8,). "
-            "Put a batch axis before it: x[None].",
+            "Expected shape (samples, 8) for the input. Received: (8,). Add a batch axis: x[None].",
         ),
         (
             "x.npy",
@@ -172,7 +171,7 @@ def test_flat_rows_take_the_shape_of_the_input_again(local_store: Store, tmp_pat
         (
             "x.csv",
             b"1,2\n3\n",
-            "The input file {path} cannot be read as .csv: line 2 has 1 cells, the first 2.",
+            "The input file {path} cannot be read as .csv: line 2 has 1 cells, not 2.",
         ),
         (
             "x.csv",

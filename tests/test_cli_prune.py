@@ -111,13 +111,13 @@ def test_a_damaged_checkpoint_is_named(local_store: Store) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "Say what to keep: --keep-last N, --keep-best N, --keep-every N."),
-        ("--dry-run", "Say what to keep: --keep-last N, --keep-best N, --keep-every N."),
+        ("", "Specify what to keep: --keep-last N, --keep-best N, --keep-every N."),
+        ("--dry-run", "Specify what to keep: --keep-last N, --keep-best N, --keep-every N."),
         (
             "--keep-last 1 --monitor val_loss",
-            "--monitor and --mode tell what is best. Add --keep-best N.",
+            "--monitor and --mode require --keep-best N.",
         ),
-        ("--mode min", "--monitor and --mode tell what is best. Add --keep-best N."),
+        ("--mode min", "--monitor and --mode require --keep-best N."),
         ("--keep-last 0", "Invalid value for '--keep-last': 0 is not in the range x>=1."),
         ("--keep-best x", "Invalid value for '--keep-best': 'x' is not a valid integer range."),
     ],
@@ -135,8 +135,8 @@ def test_one_checkpoint_is_no_run(local_store: Store) -> None:
     result = run("prune", f"ckpt:/{run_id}/epoch:1", "--keep-last", "1")
     assert (result.exit_code, result.output) == (
         2,
-        "Error: Expected a run, because pruning looks at all its checkpoints. Received one "
-        f"checkpoint: 'ckpt:/{run_id}/epoch:1'. Give the run id alone: {run_id}\n",
+        "Error: Expected a run, because pruning considers all its checkpoints. Received one "
+        f"checkpoint: 'ckpt:/{run_id}/epoch:1'. Pass only the run id: {run_id}\n",
     )
     assert len(names(run_id)) == 3
     assert run("prune", f"ckpt:/{run_id}", "--keep-last", "1").exit_code == 0
@@ -147,8 +147,8 @@ def test_a_metric_that_was_never_logged(local_store: Store) -> None:
     result = run("prune", run_id, "--keep-best", "1", "--monitor", "val_auc")
     assert (result.exit_code, result.output) == (
         3,
-        "Error: No checkpoint of the run recorded the metric 'val_auc', so the best to keep cannot "
-        "be told. Name another: monitor=… (--monitor); recorded: val_loss.\n",
+        "Error: No checkpoint of the run recorded the metric 'val_auc', so the best checkpoints "
+        "cannot be determined. Choose another metric: monitor=… (--monitor); recorded: val_loss.\n",
     )
     assert names(run_id) == NAMES
 
@@ -175,7 +175,7 @@ def test_a_registry_that_does_not_answer(
     result = run("prune", run_id, "--keep-last", "1")
     assert result.exit_code == 7
     assert result.output.startswith(
-        "Error: Nothing is removed without knowing which checkpoints registered models use. "
+        "Error: Nothing was removed: it is unknown which checkpoints registered models use. "
     )
     assert result.output.count("\n") == 1
     monkeypatch.delenv("MLFLOW_REGISTRY_URI")

@@ -224,7 +224,7 @@ def test_form_split_and_a_format_contradict_each_other(
         *("--output", tmp_path / "out"),
     )
     assert result.exit_code == 2
-    assert "--format chooses the file of the full form" in result.output
+    assert "--format is the file format of the full form" in result.output
 
 
 def test_the_command_works_in_a_process_of_its_own(trained_run: TrainedRun, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_project_elsewhere(project: Path, tmp_path: Path) -> None:
     run_id = made_by(project, mlflow__source__name="file:///nowhere/any/more")
     refused = run("resume", run_id, "--epochs", "3")
     assert refused.exit_code == 7
-    assert "Name where it is now: --project." in refused.output
+    assert "Pass its current location: --project." in refused.output
     ended = run_process("resume", run_id, "--epochs", "3", "--project", project)
     assert "TRAINS" in ended.stdout, ended.stderr
 

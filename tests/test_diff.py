@@ -416,7 +416,7 @@ def test_a_member_of_an_archive_reads_as_the_file_itself(tmp_path: Path) -> None
 def test_a_weights_file_that_does_not_open_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.weights.h5").write_bytes(b"nothing")
     with (
-        pytest.raises(IntegrityError, match=r"^model\.weights\.h5 is what was saved, and cannot"),
+        pytest.raises(IntegrityError, match=r"^model\.weights\.h5 is unchanged, but cannot"),
         reading(tmp_path),
     ):
         pass

@@ -95,7 +95,7 @@ def test_the_callback_tells_the_epoch() -> None:
 def test_without_the_callback_one_warning_says_that_the_order_repeats() -> None:
     x = np.zeros((20, 4), "float32")
     model = small_model()
-    with pytest.warns(UserWarning, match="nobody tells it which one begins"):
+    with pytest.warns(UserWarning, match="it is not told which epoch begins"):
         model.fit(EpochDataset(x, x[:, :1], batch_size=5), epochs=2, verbose=0, shuffle=False)
 
 
@@ -129,7 +129,7 @@ def test_a_function_gives_each_epoch() -> None:
 
 def test_a_function_that_does_not_give_what_it_said_is_told() -> None:
     dataset = EpochDataset.from_function(lambda epoch: iter([(X,)]), batches=2)
-    with pytest.raises(ValueError, match=r"gave 1 batches. Expected 2"):
+    with pytest.raises(ValueError, match=r"returned 1 batches. Expected 2"):
         order(dataset)
 
 

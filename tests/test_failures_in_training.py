@@ -64,8 +64,8 @@ class Spoil(keras.callbacks.Callback):
             client = mlflow.MlflowClient()
             wait_for(
                 lambda: (
-                    "mlflow_ckpt.latest" in client.get_run(self.run_id).data.tags
-                    and not Spool.default().entries(self.run_id)
+                    not Spool.default().entries(self.run_id)
+                    and "mlflow_ckpt.latest" in client.get_run(self.run_id).data.tags
                 ),
                 "the first epoch is on the server",
             )
@@ -110,7 +110,7 @@ def test_training_goes_on_and_what_it_saved_is_sent_later(
     during, after = messages(caught)
     because = expected_message(mode, proxy.uri)
     assert re.fullmatch(
-        f"{because} Training goes on; what is saved waits on this machine and is sent again.",
+        f"{because} Training continues; unsent data stays on this machine and is sent later.",
         during,
     ), during
     root = re.escape(str(Spool.default().root))
@@ -169,8 +169,8 @@ def test_training_begins_without_its_server(proxy: Proxy) -> None:
     before, after = messages(caught)
     root = Spool.default().root
     assert before == (
-        f"The tracking server at {proxy.uri} does not answer. Training goes on; what is saved "
-        "waits on this machine and is sent again."
+        f"The tracking server at {proxy.uri} does not answer. Training continues; unsent data "
+        "stays on this machine and is sent later."
     )
     assert after.startswith(f"NOT EVERYTHING OF RUN {run_id} IS ON THE SERVER: 2 checkpoints ")
     assert str(root) in after
@@ -218,8 +218,8 @@ def test_another_training_took_the_name(http_store: Store) -> None:
                     saver.save(small_model(units=5), "epoch_0002", epoch=2, metrics={})
 
     taken = (
-        f"The run {run_id} has a checkpoint epoch_0002 already, which is never overwritten. "
-        "Train into another run, or go on from the run's last epoch (fit's initial_epoch)."
+        f"The run {run_id} already has a checkpoint epoch_0002, which is never overwritten. "
+        "Train in another run, or continue from the run's last epoch (fit's initial_epoch)."
     )
     with pytest.warns(UserWarning) as caught:
         fit(small_model(), MlflowCheckpoint(run_id=run_id), TakeTheName(), epochs=3)
@@ -248,8 +248,8 @@ def test_a_spool_that_cannot_be_written(http_store: Store, spool_below_a_file: P
     (message,) = messages(caught)
     assert re.fullmatch(
         rf"The spool cannot be written: \[Errno 20\] Not a directory: '{spool_below_a_file}'\. "
-        r"Checkpoints wait in \S+mlflow_ckpt_spool_\S+ instead, until the run has them\. Name a "
-        r"directory that can be: MLFLOW_CKPT_SPOOL\.",
+        r"Checkpoints stay in \S+mlflow_ckpt_spool_\S+ until they are uploaded\. "
+        r"Set MLFLOW_CKPT_SPOOL to a writable directory\.",
         message,
     ), message
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
@@ -343,5 +343,5 @@ def test_a_changed_keras_is_warned_of_once(
         warnings.simplefilter("default")
         fit(small_model(), MlflowCheckpoint(run_id=run_id), epochs=3)
     (message,) = messages(caught)
-    assert message.startswith(f"Keras {keras.__version__} saves models in another way than Keras ")
+    assert message.startswith(f"Keras {keras.__version__} saves models differently from Keras ")
     assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003"]

@@ -173,7 +173,7 @@ def test_a_fingerprint_that_contradicts_itself_is_refused(
     for key in path[:-1]:
         target = target[key]
     target[path[-1]] = value
-    with pytest.raises(IntegrityError, match="contradicts itself"):
+    with pytest.raises(IntegrityError, match="is inconsistent"):
         Fingerprint.from_json(json.dumps(content))
 
 

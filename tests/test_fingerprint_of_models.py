@@ -162,7 +162,7 @@ def test_without_keras_private_code_the_public_road_gives_the_same(
     # Keras itself goes on; only this package no longer finds what it leans on.
     remaining = {name: value for name, value in vars(saving_lib).items() if name != gone}
     monkeypatch.setattr(keras_private, "saving_lib", SimpleNamespace(**remaining))
-    with pytest.warns(UserWarning, match=f"saves models in another way .*no {gone}"):
+    with pytest.warns(UserWarning, match=f"saves models differently .*no {gone}"):
         taken = snapshot.take(model)
     monkeypatch.undo()
     with closing(taken):

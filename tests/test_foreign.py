@@ -119,7 +119,7 @@ def listed(run_id: str) -> dict[str, Any]:
 def restored(tmp_path: Path, *arguments: str) -> keras.Model:
     result = cli.run("restore", *arguments, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "unverified: nothing tells what was saved" in result.output
+    assert "unverified: there is no record of what was saved" in result.output
     assert "mlflow_ckpt.resume" not in result.output
     return keras.models.load_model(tmp_path / "out" / "model.keras")
 
@@ -207,7 +207,7 @@ def test_weights_alone_need_an_architecture(written: Written, tmp_path: Path) ->
     run_id = written.runs["weights"]
     refused = cli.run("restore", run_id, "--output", tmp_path / "out")
     assert refused.exit_code == 5
-    assert "holds weights alone. Expected an architecture" in refused.output
+    assert "holds only weights. Expected an architecture" in refused.output
     assert not (tmp_path / "out").exists()
     file = tmp_path / "architecture.json"
     file.write_text(small_model().to_json())
@@ -232,7 +232,7 @@ def test_what_is_no_keras_model(written: Written, tmp_path: Path, name: str) -> 
     uri = f"runs:/{written.runs['logged']}/{name}"
     refused = cli.run("restore", uri, "--output", tmp_path / "out")
     assert refused.exit_code == 3
-    assert f"{uri} is neither a checkpoint nor a Keras model that was logged" in refused.output
+    assert f"{uri} is neither a checkpoint nor a logged Keras model" in refused.output
     assert not (tmp_path / "out").exists()
 
 
@@ -291,12 +291,12 @@ def test_ours_and_theirs_of_one_training_are_identical(written: Written) -> None
 
 def test_load_model_takes_them_only_where_that_is_allowed(written: Written) -> None:
     run_id = written.runs["every"]
-    with pytest.raises(CheckpointNotFoundError, match=r"others wrote is there \(.*epoch_2\)"):
+    with pytest.raises(CheckpointNotFoundError, match=r"saved by other tools \(.*epoch_2\)"):
         mlflow_ckpt.load_model(run_id)
     for command in (("show",), ("verify",), ("verify", "--all"), ("resume", "--epochs", "9")):
         refused = cli.run(command[0], run_id, *command[1:])
         assert refused.exit_code == 3
-        assert "epoch_2), and nothing verifies it: mlflow-ckpt restore" in refused.output
+        assert "epoch_2), which cannot be verified. Load them with" in refused.output
     with pytest.raises(SelectorError):
         mlflow_ckpt.load_model(f"runs:/{run_id}/checkpoints/epoch_1")
     uri = listed(written.runs["logged"])["others"][0]["uri"]

@@ -58,7 +58,8 @@ def lost(name: str) -> str:
     spool = re.escape(str(Spool.default().root))
     return (
         rf"The checkpoint {name} could not be written to {spool}: .*File too large.*\. It is lost, "
-        r"and nothing was uploaded; free some space, or name another disk: MLFLOW_CKPT_SPOOL\."
+        r"and nothing was uploaded\. Free space, or set MLFLOW_CKPT_SPOOL to a directory on "
+        r"another disk\."
     )
 
 

@@ -138,7 +138,7 @@ def test_a_file_that_is_cut_off(local_store: Store, tmp_path: Path, name: str) -
         folder, run_id=run_id, architecture=tmp_path / "architecture.keras"
     )
     assert failed.outcome == "failed"
-    assert "Is it cut off, or empty? Received: 0 bytes" in str(failed.remark)
+    assert "Is it truncated or empty? Received: 0 bytes" in str(failed.remark)
     assert names(run_id) == []
 
 
@@ -163,7 +163,7 @@ def test_the_command(local_store: Store, tmp_path: Path) -> None:
     assert lines[2] == (
         "model.09-0.1000.keras -> epoch_0009 (epoch 9, val_loss 0.1): failed: "
         "model.09-0.1000.keras is not a zip archive, as Keras writes it. "
-        "Is it cut off, or empty? Received: 6 bytes"
+        "Is it truncated or empty? Received: 6 bytes"
     )
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
     again = cli.run(*arguments, "--dry-run")
@@ -174,10 +174,10 @@ def test_the_command(local_store: Store, tmp_path: Path) -> None:
     ("files", "pattern", "said"),
     [
         ([], None, "holds no file that ModelCheckpoint saves"),
-        (["best.keras"], None, "does not tell which number is the epoch"),
-        (["model-03-0.4521.keras"], None, "does not tell what 0.4521 is"),
-        (["a_1.keras", "b_1.keras"], None, "Two files are of epoch 1: a_1.keras and b_1.keras"),
-        (["a_1.keras"], "b_{epoch}.keras", "has a name like 'b_{epoch}.keras'"),
+        (["best.keras"], None, "does not show which number is the epoch"),
+        (["model-03-0.4521.keras"], None, "does not show what 0.4521 is"),
+        (["a_1.keras", "b_1.keras"], None, "Two files have epoch 1: a_1.keras and b_1.keras"),
+        (["a_1.keras"], "b_{epoch}.keras", "matches the pattern 'b_{epoch}.keras'"),
         (["a_1.keras"], "a_{val_loss}.keras", "has no {epoch}"),
         (["a_1.keras"], "a_{epoch.keras", "was not understood"),
     ],

@@ -190,8 +190,8 @@ def test_a_step_that_fails_midway_is_not_saved_and_that_is_said() -> None:
         fit(model, ours)
     (message,) = [str(w.message) for w in caught if w.category is UserWarning]
     assert message == (
-        "The training broke off inside a step (BoomError), which may have left the model half "
-        "updated, so its state was not saved. The checkpoints are whole."
+        "Training was interrupted inside a step (BoomError), which may have left the model half "
+        "updated, so its state was not saved. Checkpoints are intact."
     )
     assert names(run.info.run_id) == []
 
@@ -277,8 +277,8 @@ def test_a_signal_ends_training_between_two_batches(
         run.info.run_id, step, number.name, recorder.states[step], epoch=step // (BATCHES + 1)
     )
     assert capsys.readouterr().err == (
-        f"\n{number.name}: training ends here. Saving its state and sending what is left takes at "
-        f"most 30 s; a second {number.name} ends it at once.\n"
+        f"\n{number.name}: training stops. Saving its state and finishing uploads takes at "
+        f"most 30 s; a second {number.name} stops it immediately.\n"
     )
 
 

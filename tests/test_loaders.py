@@ -151,8 +151,8 @@ def test_best_by_another_metric(run_id: str, save: Save) -> None:
     with pytest.raises(InvalidArgumentError) as unclear:
         best(monitor="score")
     assert str(unclear.value) == (
-        "Whether a high or a low 'score' is better cannot be told from its name. "
-        "Say mode='min' or mode='max' (--mode)."
+        "Whether a high or a low 'score' is better cannot be inferred from its name. "
+        "Pass mode='min' or mode='max' (--mode)."
     )
     with pytest.raises(InvalidArgumentError, match="Expected mode 'min' or 'max'"):
         best(mode="upwards")
@@ -164,8 +164,8 @@ def test_best_without_a_recorded_monitor(run_id: str, save: Save) -> None:
     with pytest.raises(MetricNotFoundError) as caught:
         mlflow_ckpt.load_model(run_id, "best")
     assert str(caught.value) == (
-        "No checkpoint of the run recorded a metric to judge by. "
-        "Name one: monitor=… (--monitor); recorded: loss."
+        "No checkpoint of the run recorded a metric to rank by. "
+        "Choose one: monitor=… (--monitor); recorded: loss."
     )
     with pytest.raises(MetricNotFoundError) as nan:
         mlflow_ckpt.load_model(run_id, "best", monitor="loss")

@@ -14,7 +14,7 @@ def test_a_lock_whose_directory_cannot_be_made_is_told_as_one_that_is_gone(tmp_p
     """As where the directory goes between two looks at it, which filelock reports as 'exists'."""
     directory = tmp_path / "run"
     directory.write_text("no directory")
-    with pytest.raises(FileNotFoundError, match="The directory went"):
+    with pytest.raises(FileNotFoundError, match="The directory vanished"):
         locks.take_free(directory / "entry.lock")
     locks.unlink_if_free(directory / "entry.lock")
     assert directory.read_text() == "no directory"

@@ -154,7 +154,7 @@ def test_a_server_that_comes_back_after_training_is_sent_everything_by_flush(
         if away_from == 0:
             assert left == [f"epoch_{epoch:04d}" for epoch in range(1, 5)]
             assert warned[0].startswith(f"The tracking server at {store.uri} does not answer")
-            assert "Training goes on" in warned[0]
+            assert "Training continues" in warned[0]
         assert warned[-1].startswith(f"NOT EVERYTHING OF RUN {run_id} IS ON THE SERVER: ")
         assert left[-1] in warned[-1]
         assert warned[-1].endswith(
@@ -170,7 +170,7 @@ def test_a_server_that_comes_back_after_training_is_sent_everything_by_flush(
     assert [name for name in left if f"Sent {name} of run {run_id}" in sent.stdout] == left
     check_everything_arrived(run_id, spool, store, epochs=4)
     again = cli.run("flush", run_id)
-    assert again.output == f"Nothing of run {run_id} waits in the spool.\n"
+    assert again.output == f"The spool holds no entries of run {run_id}.\n"
 
 
 def test_a_process_does_not_wait_at_its_end_for_an_upload_that_hangs(

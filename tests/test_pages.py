@@ -98,7 +98,10 @@ def test_a_description_that_would_be_cut_is_left_alone() -> None:
 
 
 def test_a_metric_s_name_cannot_break_the_table(local_store: Store) -> None:
-    with mlflow.start_run() as run, pytest.warns(UserWarning, match="MLflow takes no metric"):
+    with (
+        mlflow.start_run() as run,
+        pytest.warns(UserWarning, match="MLflow rejects the metric name"),
+    ):
         fit(small_model(), Metrics("a|b\n<b>", [1.0]), MlflowCheckpoint(), epochs=1)
     text = tags_of(run.info.run_id)[NOTE]
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -187,7 +190,7 @@ def test_a_table_that_cannot_be_written_harms_no_checkpoint(
     (place / "in the way").mkdir(parents=True)
     with mlflow.start_run(run_id=run_id), caplog.at_level(logging.WARNING):
         fit(small_model(), MlflowCheckpoint(), initial_epoch=1, epochs=2)
-    assert "What MLflow's pages show" in caplog.text
+    assert "MLflow's pages of run" in caplog.text
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
     assert tags_of(run_id)["mlflow_ckpt.latest"] == "epoch_0002"
 

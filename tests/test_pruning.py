@@ -340,7 +340,7 @@ def test_nothing_goes_where_the_registry_does_not_answer(
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(
         TrackingUnavailableError,
-        match=r"^Nothing is removed without knowing which checkpoints registered models use\. .* "
+        match=r"^Nothing was removed: it is unknown which checkpoints registered models use\. .* "
         r"\(tried to search the model registry\)",
     ):
         mlflow_ckpt.prune(run_id, LatestN(1))
@@ -451,8 +451,8 @@ def test_a_store_that_silently_keeps_the_manifest(
         mlflow_ckpt.prune(run_id, LatestN(1))
     assert str(caught.value) == (
         "The artifact store does not delete: checkpoints/epoch_0001/manifest.json of run "
-        f"{run_id} is still there. The checkpoint epoch_0001 is left whole. Removed before it: "
-        "none. Delete by hand where the artifacts lie."
+        f"{run_id} is still there. The checkpoint epoch_0001 is unchanged. Removed before it: "
+        "none. Delete it manually in the artifact store."
     )
     assert names(run_id) == NAMES
     assert mlflow_ckpt.verify(run_id, "epoch:1").ok
@@ -475,12 +475,14 @@ def test_what_a_store_leaves_is_told_and_is_no_checkpoint(
         mlflow_ckpt.prune(run_id, LatestN(1))
     message = str(caught.value)
     assert message.startswith(
-        "The artifact store deleted the manifest of epoch_0001, so it is no checkpoint any more, "
+        "The artifact store deleted the manifest of epoch_0001, so it is no longer a checkpoint, "
         "but not "
     )
     assert "such as checkpoints/epoch_0001/" in message
     assert "Access Denied: the object is locked" in message
-    assert message.endswith(f"Delete the directory checkpoints/epoch_0001 of run {run_id} by hand.")
+    assert message.endswith(
+        f"Delete the directory checkpoints/epoch_0001 of run {run_id} manually."
+    )
     directory = tmp_path / run_id / "artifacts" / "checkpoints"
     assert (directory / "epoch_0001" / "data" / "model.keras").exists()
     assert not (directory / "epoch_0001" / "manifest.json").exists(), "the manifest goes first"
@@ -527,7 +529,7 @@ def test_arguments_that_make_no_sense(local_store: Store) -> None:
     run_id = save_run(losses=FIVE)
     with pytest.raises(InvalidArgumentError, match=r"Expected a retention policy, .* Received: 3"):
         mlflow_ckpt.prune(run_id, 3)
-    with pytest.raises(SelectorError, match=f"Give the run id alone: {run_id}"):
+    with pytest.raises(SelectorError, match=f"Pass only the run id: {run_id}"):
         mlflow_ckpt.prune(f"ckpt:/{run_id}/epoch:3", LatestN(1))
     with pytest.raises(MetricNotFoundError, match="'val_lose'"):
         mlflow_ckpt.prune(run_id, LatestN(1) | BestN(1, "val_lose"))

@@ -153,8 +153,8 @@ def test_a_reference_is_understood(run: str, checkpoint: str | int, reference: R
         (
             f"ckpt:/{RUN}/best",
             3,
-            f"Two checkpoints were named: best in 'ckpt:/{RUN}/best', and epoch:3 beside it. "
-            "Name one.",
+            f"Two checkpoints were named: best in 'ckpt:/{RUN}/best', and epoch:3 "
+            "separately. Name only one.",
         ),
     ],
 )

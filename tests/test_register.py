@@ -94,7 +94,7 @@ def test_an_existing_model_takes_an_alias_that_it_does_not_have_yet(store: Store
     aliases = client.get_registered_model("promoted").aliases
     versions = {"champion": first.version, "challenger": second.version}
     assert {alias: int(version) for alias, version in aliases.items()} == versions
-    with pytest.raises(InvalidArgumentError, match="MLflow takes no alias like 'not good'"):
+    with pytest.raises(InvalidArgumentError, match="MLflow rejects the alias 'not good'"):
         mlflow_ckpt.register(run_id, 1, name="promoted", alias="not good")
 
 
@@ -128,10 +128,10 @@ def test_the_command(local_store: Store) -> None:
 @pytest.mark.parametrize(
     ("name", "alias", "said"),
     [
-        ("a/b", None, "MLflow takes no name of a registered model like 'a/b'"),
-        ("", None, "MLflow takes no name of a registered model like ''"),
-        ("fine", "v1", "MLflow takes no alias like 'v1'"),
-        ("fine", "not good", "MLflow takes no alias like 'not good'"),
+        ("a/b", None, "MLflow rejects the model name 'a/b'"),
+        ("", None, "MLflow rejects the model name ''"),
+        ("fine", "v1", "MLflow rejects the alias 'v1'"),
+        ("fine", "not good", "MLflow rejects the alias 'not good'"),
     ],
 )
 def test_names_are_checked_before_anything_is_made(
@@ -144,7 +144,7 @@ def test_names_are_checked_before_anything_is_made(
 
 
 def test_what_is_no_mlflow_model_is_refused(local_store: Store) -> None:
-    with pytest.raises(FormNotFoundError, match="split form alone"):
+    with pytest.raises(FormNotFoundError, match="only the split form"):
         mlflow_ckpt.register(trained(epochs=1, forms=("split",)), name="split")
     assert MlflowClient().search_registered_models("name = 'split'") == []
 
@@ -250,7 +250,7 @@ def test_prune_and_flush_take_the_same(run_id: str) -> None:
     uri = "models:/champions@champion"
     refused = cli.run("prune", uri, "--keep-last", "1")
     assert refused.exit_code == 2
-    assert f"Received one checkpoint: '{uri}'. Give the run id alone: {run_id}" in refused.output
+    assert f"Received one checkpoint: '{uri}'. Pass only the run id: {run_id}" in refused.output
     planned = cli.run("prune", f"runs:/{run_id}", "--keep-last", "3", "--dry-run")
     assert planned.exit_code == 0, planned.output
     assert cli.run("flush", uri).exit_code == 0

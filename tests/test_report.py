@@ -68,7 +68,9 @@ def test_a_report_that_cannot_be_made_fails_no_training(
         raise ValueError("no pen")
 
     monkeypatch.setattr(_report, "publish", refuse)
-    with pytest.warns(UserWarning, match=r"report could not be made: ValueError: no pen Try again"):
+    with pytest.warns(
+        UserWarning, match=r"report could not be created: ValueError: no pen Try again"
+    ):
         run_id = trained(epochs=1, report=True)
     assert mlflow.get_run(run_id).info.status == "FINISHED"
 

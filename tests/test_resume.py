@@ -176,7 +176,7 @@ def test_a_damaged_manifest_is_passed_over_and_kept_for_a_new_run(store: Store) 
 def test_a_half_uploaded_checkpoint_is_passed_over(store: Store) -> None:
     run_id = unshuffled()
     (directory_of(store, run_id, "epoch_0002") / "manifest.json").unlink()
-    with pytest.warns(UserWarning, match="epoch_0002: it was not uploaded whole"):
+    with pytest.warns(UserWarning, match="epoch_0002: its upload is incomplete"):
         point = mlflow_ckpt.resume(run_id, in_place=True)
     go_on(point, 2)
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
@@ -294,9 +294,9 @@ def test_states_that_nobody_keeps_are_named_in_one_warning() -> None:
         )
     assert len(caught) == 1
     for phrase in (
-        "Counting keeps a state (epochs)",
+        "Counting has state (epochs)",
         "the state of Unpackable cannot be saved",
-        "ReduceLROnPlateau took part before",
+        "ReduceLROnPlateau was among the callbacks before",
         "EarlyStopping has no saved state",
     ):
         assert phrase in str(caught[0].message)
@@ -325,7 +325,7 @@ def test_what_is_worse_than_before_is_no_best_of_the_new_run() -> None:
     point = mlflow_ckpt.resume(run_id)
     point.model.optimizer.learning_rate = 0.0
     worse = np.full_like(Y, 1000.0)
-    with pytest.warns(UserWarning, match=r"learning_rate was .*, and is 0\.0"):
+    with pytest.warns(UserWarning, match=r"learning_rate was .* and is now 0\.0"):
         point.model.fit(
             X, worse, initial_epoch=2, epochs=3, verbose=0, callbacks=point.callbacks, shuffle=False
         )
@@ -339,10 +339,10 @@ def test_what_is_worse_than_before_is_no_best_of_the_new_run() -> None:
     ("change", "named"),
     [
         ({"x": lambda: EpochDataset(X + 1, Y, batch_size=8)}, "data.digest was 'sha256:"),
-        ({"x": lambda: dataset(batch_size=16)}, "data.batch_size was 8, and is 16"),
-        ({"x": lambda: dataset(seed=5)}, "data.seed was 0, and is 5"),
-        ({"x": lambda: X, "y": Y, "shuffle": False}, "fit was given something else"),
-        ({"x": lambda: X, "y": Y}, "not known (shuffled arrays)"),
+        ({"x": lambda: dataset(batch_size=16)}, "data.batch_size was 8 and is now 16"),
+        ({"x": lambda: dataset(seed=5)}, "data.seed was 0 and is now 5"),
+        ({"x": lambda: X, "y": Y, "shuffle": False}, "fit received other data"),
+        ({"x": lambda: X, "y": Y}, "unknown (shuffled arrays)"),
     ],
 )
 def test_other_data_are_named(change: dict[str, Any], named: str) -> None:
@@ -364,7 +364,7 @@ def test_another_optimizer_is_named_by_value() -> None:
     run_id = unshuffled()
     model = small_model(optimizer=keras.optimizers.SGD(0.25, momentum=0.5))
     with pytest.warns(
-        UserWarning, match=r"compile\.optimizer\.learning_rate was 0\.05\d*, and is 0\.25"
+        UserWarning, match=r"compile\.optimizer\.learning_rate was 0\.05\d* and is now 0\.25"
     ):
         point = mlflow_ckpt.restore(model, run_id)
     assert point.model is model
@@ -384,7 +384,7 @@ def test_other_versions_are_named(local_store: Store) -> None:
     directory = directory_of(local_store, run_id, "epoch_0002")
     versions = {**mlflow_ckpt.get_checkpoint(run_id).manifest.versions, "keras": "3.0.0"}
     reseal(directory, versions=versions)
-    with pytest.warns(UserWarning, match=f"keras was 3.0.0, and is {keras.__version__}"):
+    with pytest.warns(UserWarning, match=f"keras was 3.0.0 and is now {keras.__version__}"):
         mlflow_ckpt.resume(run_id)
 
 
@@ -436,7 +436,7 @@ def test_inside_an_epoch_arrays_begin_anew_and_that_is_named() -> None:
     assert names(run_id)[0] == "step_00000003"
     point = mlflow_ckpt.resume(run_id, "step:3")
     assert (point.initial_epoch, point.initial_batch) == (0, 3)
-    with pytest.warns(UserWarning, match="3 batches of epoch 1 were done.*EpochDataset"):
+    with pytest.warns(UserWarning, match="3 batches of epoch 1 were completed.*EpochDataset"):
         go_on(point)
 
 

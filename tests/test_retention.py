@@ -172,24 +172,26 @@ def test_nothing_is_kept_of_nothing() -> None:
         pytest.param(
             BestN(1, "val_lose"),
             epochs(0.5),
-            "No checkpoint of the run recorded the metric 'val_lose', so the best to keep cannot "
-            "be told. Name another: monitor=… (--monitor); recorded: val_loss.",
+            "No checkpoint of the run recorded the metric 'val_lose', so the best checkpoints "
+            "cannot be determined. Choose another metric: monitor=… (--monitor); recorded: "
+            "val_loss.",
             "val_lose",
             id="never recorded",
         ),
         pytest.param(
             BestN(1),
             epochs(NAN, NAN),
-            "The metric 'val_loss' is NaN in every checkpoint of the run, so the best to keep "
-            "cannot be told. Name another: monitor=… (--monitor); recorded: val_loss.",
+            "The metric 'val_loss' is NaN in every checkpoint of the run, so the best "
+            "checkpoints cannot be determined. Choose another metric: monitor=… (--monitor); "
+            "recorded: val_loss.",
             "val_loss",
             id="nothing but NaN",
         ),
         pytest.param(
             BestN(1),
             [manifest(1, monitor=None)],
-            "No checkpoint of the run recorded which metric tells the best, so the best to keep "
-            "cannot be told. Name another: monitor=… (--monitor); recorded: none.",
+            "No checkpoint of the run recorded a monitored metric, so the best checkpoints cannot "
+            "be determined. Choose another metric: monitor=… (--monitor); recorded: none.",
             "",
             id="no monitor",
         ),

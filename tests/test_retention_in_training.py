@@ -112,8 +112,9 @@ def test_a_policy_that_cannot_judge_keeps_everything_and_says_so_once() -> None:
     assert len(names(run.info.run_id)) == 3
     (message,) = [str(w.message) for w in caught if w.category is UserWarning]
     assert message == (
-        "No checkpoint of the run recorded the metric 'val_auc', so the best to keep cannot be "
-        "told. Name another: monitor=… (--monitor); recorded: loss, mae, val_loss, val_mae."
+        "No checkpoint of the run recorded the metric 'val_auc', so the best checkpoints cannot "
+        "be determined. Choose another metric: monitor=… (--monitor); recorded: loss, mae, "
+        "val_loss, val_mae."
     )
 
 

@@ -85,7 +85,7 @@ def test_steps_that_the_run_holds_are_not_written_again(local_store: Store) -> N
         regression().fit(X, X[:, :1], batch_size=8, verbose=0, callbacks=[callback()])
         back = mlflow_ckpt.load_model(run.info.run_id, "step:1")
         before = mlflow_ckpt.fingerprint(back).weights_digest
-        with pytest.raises(CheckpointExistsError, match="up to step 2, and this training starts"):
+        with pytest.raises(CheckpointExistsError, match="up to step 2, but this training starts"):
             back.fit(X, X[:, :1], initial_epoch=1, epochs=2, verbose=0, callbacks=[callback()])
     assert mlflow_ckpt.fingerprint(back).weights_digest == before, "refused before its first step"
 

@@ -182,8 +182,8 @@ def test_a_checkpoint_is_never_overwritten(local_store: Store) -> None:
     ):
         saver.save(other, "epoch_0001", epoch=1, metrics={})
     assert str(caught.value) == (
-        f"The run {run_id} has a checkpoint epoch_0001 already, which is never overwritten. "
-        "Train into another run, or go on from the run's last epoch (fit's initial_epoch)."
+        f"The run {run_id} already has a checkpoint epoch_0001, which is never overwritten. "
+        "Train in another run, or continue from the run's last epoch (fit's initial_epoch)."
     )
     assert (caught.value.run_id, caught.value.name) == (run_id, "epoch_0001")
     after = {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}

@@ -92,7 +92,9 @@ def test_a_model_that_is_refused_leaves_no_run_open() -> None:
 def test_a_metric_that_mlflow_takes_no_name_of_goes_by_another() -> None:
     with (
         mlflow.start_run() as run,
-        pytest.warns(UserWarning, match=r"no metric called 'recall@10', so .* as 'recall_10'"),
+        pytest.warns(
+            UserWarning, match=r"rejects the metric name 'recall@10', so .* as 'recall_10'"
+        ),
     ):
         fit(
             small_model(),

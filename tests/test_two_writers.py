@@ -202,7 +202,9 @@ def test_the_claim_of_another_process(
     name = f"upload-{TOKEN.format(time.time_ns())}.json"
     upload(entry, name, claim(host, pid, age))
     if holds:
-        with pytest.raises(CheckpointBusyError, match=f"The process {pid} on {host} is saving"):
+        with pytest.raises(
+            CheckpointBusyError, match=f"The process {pid} on {host} is also saving"
+        ):
             send(entry)
         assert files(entry, http_store) == {name}
         assert entry.path.is_dir()

@@ -19,8 +19,8 @@ from mlflow_ckpt._cli import commands
 from mlflow_ckpt._cli.exit_codes import EXIT_CODES
 from mlflow_ckpt._tracking.environment import environment
 
-# A person waits at the command line: give a dead server up within a minute, not after MLflow's
-# eight tries of two minutes. TensorFlow's start-up messages are not about the user's command.
+# Give up on an unreachable server within a minute: a user is waiting, and MLflow's default is eight
+# attempts of two minutes each. TensorFlow's start-up messages are irrelevant here.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -78,7 +78,7 @@ class Application(click.Group):
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            # Code that writes files raises errors of its own; this is standard output.
+            # Code that writes files raises its own errors; this one comes from standard output.
             raise _Failure(errors.OutputError(f"The output cannot be written: {error}.")) from error
 
 

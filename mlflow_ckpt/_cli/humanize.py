@@ -1,4 +1,4 @@
-"""Numbers, sizes and ages for people."""
+"""Human-readable numbers, sizes and ages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def size(count: int | None) -> str:
 
 
 def age(created: str) -> str:
-    """Return how long ago an ISO 8601 time is."""
+    """Return how long ago an ISO 8601 time was."""
     seconds = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds())
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= length:

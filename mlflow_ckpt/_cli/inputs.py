@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 Array = np.ndarray[Any, Any]
-# What readers raise for files that are not what their suffix says.
+# Errors that the readers raise for files whose content does not match their suffix.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, MemoryError, OverflowError, RuntimeError),
     *(NotImplementedError, csv.Error, zipfile.BadZipFile, zlib.error),
@@ -29,8 +29,8 @@ def read_inputs(path: Path, array: str | None = None) -> Array | dict[str, Array
 
     Args:
         path: `.npy`: one array. `.npz`: the array called `array`, or the only one, or several to be
-            matched with the model's inputs by name. `.csv`: a sample a line, numbers only, with or
-            without a header.
+            matched with the model's inputs by name. `.csv`: one sample per line, numbers only, with
+            or without a header.
         array: Name of an array of an `.npz` file.
 
     Returns:
@@ -63,10 +63,10 @@ def read_inputs(path: Path, array: str | None = None) -> Array | dict[str, Array
 
 
 def match_inputs(model: keras.Model, inputs: Array | dict[str, Array]) -> Any:
-    """Return inputs in the structure that a model takes.
+    """Return inputs in the structure that a model expects.
 
     Raises:
-        InputMismatchError: If names, shapes or types are not what the model takes.
+        InputMismatchError: If names, shapes or types do not match the model's inputs.
     """
     wanted = getattr(model, "inputs", None) or []
     if isinstance(inputs, dict):
@@ -79,7 +79,7 @@ def match_inputs(model: keras.Model, inputs: Array | dict[str, Array]) -> Any:
     if len(wanted) > 1:
         raise InputMismatchError(
             f"The model takes {len(wanted)} inputs ({', '.join(t.name for t in wanted)}) and the "
-            "file holds one array. Give an .npz file with an array of each name."
+            "file holds one array. Pass an .npz file with one array per name."
         )
     return _match(inputs, wanted[0] if wanted else None, "the input")
 
@@ -90,7 +90,7 @@ def _match_by_name(model: keras.Model, arrays: dict[str, Array]) -> Any:
     if not tensors.keys() <= arrays.keys():
         raise InputMismatchError(
             f"The model takes the inputs {', '.join(tensors)}. "
-            f"Received: {', '.join(arrays)}. Name the arrays of the .npz file like them."
+            f"Received: {', '.join(arrays)}. Rename the arrays of the .npz file to match."
         )
     lengths = {len(arrays[name]) for name in tensors if arrays[name].ndim}
     if len(lengths) > 1:
@@ -105,7 +105,7 @@ def _match_by_name(model: keras.Model, arrays: dict[str, Array]) -> Any:
 
 
 def _match(array: Array, wanted: Any, what: str) -> Array:
-    """Return an array in the shape of a symbolic input; None takes any shape."""
+    """Check and reshape an array for a symbolic input; None accepts any shape."""
     if array.dtype.kind not in "biuf":
         raise InputMismatchError(
             f"Expected numbers for {what}. Received: an array of type {array.dtype}."
@@ -128,20 +128,20 @@ def _match(array: Array, wanted: Any, what: str) -> Array:
 
 
 def _unflatten(array: Array, shape: tuple[int | None, ...]) -> Array:
-    """Return a table, one sample a line, in the shape (samples, ...) of a model's input."""
+    """Reshape a table with one sample per row to the shape (samples, ...) of a model's input."""
     sizes = [size for size in shape[1:] if size is not None]
     is_table = array.ndim == 2 < len(shape) == len(sizes) + 1
     return array.reshape((-1, *sizes)) if is_table and array.shape[1] == math.prod(sizes) else array
 
 
 def _require_shape(array: Array, shape: tuple[int | None, ...], what: str) -> None:
-    """Raise unless an array has a shape; None is any size."""
+    """Raise unless an array has the given shape, in which None matches any size."""
     if array.ndim == len(shape) and all(
         size in (None, given) for size, given in zip(shape[1:], array.shape[1:], strict=True)
     ):
         return
     expected = ", ".join("any" if size is None else str(size) for size in shape[1:])
-    hint = " Put a batch axis before it: x[None]." if array.ndim == len(shape) - 1 else ""
+    hint = " Add a batch axis: x[None]." if array.ndim == len(shape) - 1 else ""
     raise InputMismatchError(
         f"Expected shape (samples, {expected}) for {what}. Received: {array.shape}.{hint}"
     )
@@ -150,7 +150,7 @@ def _require_shape(array: Array, shape: tuple[int | None, ...], what: str) -> No
 def _read_npy(path: Path) -> Array:
     loaded = np.load(path, allow_pickle=False)
     if not isinstance(loaded, np.ndarray):
-        raise ValueError("it holds no array")  # noqa: TRY004 - told as an unreadable file
+        raise ValueError("it holds no array")  # noqa: TRY004 - reported as an unreadable file
     return loaded
 
 
@@ -182,7 +182,7 @@ def _read_csv(path: Path) -> Array:
             rows.append(_numbers(cells, reader.line_num))
             if len(cells) != len(rows[0]):
                 raise ValueError(
-                    f"line {reader.line_num} has {len(cells)} cells, the first {len(rows[0])}"
+                    f"line {reader.line_num} has {len(cells)} cells, not {len(rows[0])}"
                 )
     if not rows:
         raise ValueError("it holds no numbers")

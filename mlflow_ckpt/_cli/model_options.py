@@ -58,7 +58,7 @@ def load_modules(names: Iterable[str]) -> dict[str, Any]:
         except (Exception, SystemExit) as error:
             # A user's module may raise anything while it is imported.
             raise InvalidArgumentError(
-                f"The module {name!r} cannot be imported to take custom objects from: "
+                f"The module {name!r} for --custom-objects cannot be imported: "
                 f"{type(error).__name__}: {error}. Expected a module that Python can import from "
                 "here, such as 'mypackage.layers'."
             ) from error

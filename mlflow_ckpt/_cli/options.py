@@ -1,4 +1,4 @@
-"""Parameters that several commands share, each written once."""
+"""Parameters that several commands share."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ tracking_uri = click.option(
     help="The tracking server or store. Default: MLflow's own.",
 )
 
-# Passes `query`, a `Query`: RUN, what names one checkpoint of it, and `--tracking-uri`.
+# Passes `query`, a `Query`: RUN, the options that select its checkpoint, and `--tracking-uri`.
 query = _all(
     click.argument("run"),
     click.option(
@@ -88,7 +88,7 @@ query = _all(
         metavar="SELECTOR",
         help="The checkpoint: latest, best, an epoch (3 or epoch:3), or a step (step:1500).",
     ),
-    click.option("--monitor", metavar="METRIC", help="For best: the metric to judge by."),
+    click.option("--monitor", metavar="METRIC", help="For best: the metric to rank by."),
     click.option("--mode", type=click.Choice(["min", "max"]), help="For best: lower or higher."),
     tracking_uri,
     packed("query", Query),

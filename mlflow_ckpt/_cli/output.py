@@ -58,7 +58,7 @@ def move(staging: Path, target: Path) -> None:
     """Move everything into place by renames, so that no file is half written.
 
     Raises:
-        OutputError: If a file is in the way that must not be replaced.
+        OutputError: If a file that must not be replaced is in the way.
     """
     target.mkdir(exist_ok=True)
     for item in staging.iterdir():
@@ -80,7 +80,7 @@ def _files_below(directory: Path) -> set[Path]:
     if not directory.is_dir():
         return set()
     files = {item.relative_to(directory) for item in directory.rglob("*") if item.is_file()}
-    # Each export numbers the shards of a SavedModel's data anew.
+    # The numbers of a SavedModel's data shards differ between exports.
     return {path for path in files if not path.name.startswith("variables.data-")}
 
 

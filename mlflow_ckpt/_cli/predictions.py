@@ -19,7 +19,7 @@ import numpy as np
 from mlflow_ckpt.errors import InvalidArgumentError, OutputError
 
 Array = np.ndarray[Any, Any]
-# How far a row of probabilities may be from summing to one: float16 softmax over many classes.
+# Tolerance for the sum of a row of probabilities, for float16 softmax over many classes.
 _SUM_TOLERANCE = 1e-2
 
 
@@ -40,7 +40,7 @@ class Predictions:
         return len(next(iter(self.outputs.values())))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield class and probability of each sample, or the values if it is no classifier."""
+        """Yield the class and probability of each sample, or its values for other outputs."""
         single = len(self.outputs) == 1
         columns = {
             name: self._columns(array, "" if single else f"{name}_")
@@ -78,7 +78,7 @@ def is_probabilities(array: Array) -> bool:
     """Whether each finite row is a distribution over classes, such as a softmax output."""
     if array.ndim != 2 or array.shape[1] < 2:
         return False
-    # A sample with NaN must not change what the others are taken for.
+    # Ignore samples with NaN when deciding whether the rows are probabilities.
     finite = array[np.isfinite(array).all(axis=1)]
     return bool(
         len(finite)
@@ -129,7 +129,7 @@ def writer_for(output: Path | None, *, as_json: bool, overwrite: bool) -> Writer
 
 @contextmanager
 def _in_place(output: Path) -> Iterator[Path]:
-    """Yield a temporary path beside the output, and rename it to that at the end."""
+    """Yield a temporary path next to the output, and rename it to the output on exit."""
     temporary = output.with_name(f".{os.getpid()}.{output.name}")
     try:
         try:
@@ -174,6 +174,6 @@ def _write_npy(predictions: Predictions, path: Path) -> None:
 def _write_npz(predictions: Predictions, path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in predictions.outputs.items():
-            # Not np.savez: an output may have the name of one of its arguments.
+            # Not np.savez: an output's name could clash with one of its arguments.
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)

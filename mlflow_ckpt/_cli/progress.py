@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 @contextmanager
 def progress_bar(action: str = "Downloading") -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that draws a bar, given bytes done and bytes in all."""
+    """Yield a function that draws a bar, given bytes done and total bytes."""
     console = Console(stderr=True)
     columns = TextColumn(action), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(

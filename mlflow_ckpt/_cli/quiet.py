@@ -12,7 +12,7 @@ from mlflow_ckpt.errors import ModelError
 
 
 def start_backend() -> None:
-    """Import Keras and have its backend find its devices, quietly.
+    """Import Keras and initialize its backend, without start-up messages.
 
     TensorFlow writes messages such as "could not find cuda drivers" to the process's standard
     error before any of its settings applies.

@@ -1,4 +1,4 @@
-"""Write the files of a checkpoint in the formats of stock Keras, and prove them."""
+"""Write the files of a checkpoint in the formats of stock Keras, and verify them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_full(
 
     directory, manifest = opened.directory, opened.manifest
     file_format = file_format or str(manifest.full_format)
-    # Rebuilding proves that the file works here and now, not only that its bytes are right.
+    # Rebuilding proves that the file works in this environment, not only that it is intact.
     model = model_loader.load_full(directory, manifest, custom_objects)
     path = staging / FILES[file_format]
     fingerprint = read_fingerprint(directory)
@@ -61,10 +61,10 @@ def write_full(
 
 
 def write_split(opened: OpenedCheckpoint, staging: Path, custom_objects: Mapping[str, Any]) -> int:
-    """Write the weights alone. Arguments, result and other errors as in `write_full`.
+    """Write only the weights. Arguments, result and other errors as in `write_full`.
 
     Raises:
-        UnsupportedModelError: If layers keep files, which the split form does not hold.
+        UnsupportedModelError: If layers store files, which the split form does not hold.
     """
     from mlflow_ckpt._model.rebuild import model_loader
 
@@ -72,7 +72,7 @@ def write_split(opened: OpenedCheckpoint, staging: Path, custom_objects: Mapping
     model = model_loader.load_split(directory, manifest, custom_objects)
     if manifest.full_format == "keras" and has_assets(directory / layout.FULL_KERAS):
         raise UnsupportedModelError(
-            "The model has layers that keep files beside their weights, such as an adapted "
+            "The model has layers that store files besides their weights, such as an adapted "
             "vocabulary, which the split form does not hold. Restore it with --form full."
         )
     path = staging / layout.WEIGHTS
@@ -97,11 +97,11 @@ def _export(model: keras.Model, path: Path) -> None:
 
 
 def _prove(path: Path, fingerprint: Fingerprint) -> None:
-    """Raise unless the tensors in a file are those of a fingerprint."""
+    """Raise unless the tensors in a file match a fingerprint."""
     differing = damaged_tensors(path, {t.name: t.digest for t in fingerprint.tensors})
     if differing:
         raise FingerprintMismatchError(
             f"{path.name} does not hold what was saved: {', '.join(differing[:5])} differ. "
-            "Keras cannot keep this model in that format; restore it as --format keras.",
+            "Keras cannot store this model in that format; restore it as --format keras.",
             tensors=differing,
         )

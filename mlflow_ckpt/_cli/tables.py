@@ -16,13 +16,13 @@ def to_text(
     from rich.table import Table
 
     lines = [[cell.expandtabs() for cell in cells] for cells in (columns, *rows)]
-    # Without edges: the titles go in as a row, and cells are three blanks apart.
+    # Without borders: the titles are a row, and columns are three spaces apart.
     table = Table(
         box=None, show_header=False, show_edge=False, pad_edge=False, padding=(0, 3, 0, 0)
     )
     widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
     for index, width in enumerate(widths):
-        # With the width given, rich need not measure each cell again.
+        # With the width given, rich does not measure each cell again.
         justify: Literal["left", "right"] = "right" if index in right else "left"
         table.add_column(justify=justify, no_wrap=True, overflow="crop", width=width)
     for cells in lines:

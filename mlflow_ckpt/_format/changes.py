@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _ABSENT = object()
-# Longer values are cut.
+# Longer values are truncated.
 _LONGEST = 60
 
 
@@ -15,14 +15,14 @@ def changed_versions(saved: Mapping[str, str], now: Mapping[str, str]) -> Iterat
     for name in {**saved, **now}:
         # This package reads checkpoints; it does not affect how a model computes.
         if name != "mlflow_ckpt" and saved.get(name) != now.get(name):
-            yield f"{name} was {saved.get(name, 'absent')}, and is {now.get(name, 'absent')}"
+            yield f"{name} was {saved.get(name, 'absent')} and is now {now.get(name, 'absent')}"
 
 
 def changed_code(saved: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     """Describe the classes and functions whose source changed, by their digests."""
     for name, digest in saved.items():
         if name in now and now[name] != digest:
-            yield f"the source of {name} was {digest[:19]}, and is {now[name][:19]}"
+            yield f"the source of {name} was {digest[:19]} and is now {now[name][:19]}"
 
 
 def changed_values(what: str, saved: Any, now: Any, ignored: Collection[str] = ()) -> Iterator[str]:
@@ -38,11 +38,11 @@ def changed_values(what: str, saved: Any, now: Any, ignored: Collection[str] = (
     for name in (name for name in {**before, **after} if name not in ignored):
         old, new = before.get(name, _ABSENT), after.get(name, _ABSENT)
         if old is _ABSENT:
-            yield f"{name} is {_shown(new)}, and was not there"
+            yield f"{name} was absent and is now {_shown(new)}"
         elif new is _ABSENT:
-            yield f"{name} was {_shown(old)}, and is not there"
+            yield f"{name} was {_shown(old)} and is now absent"
         elif old != new:
-            yield f"{name} was {_shown(old)}, and is {_shown(new)}"
+            yield f"{name} was {_shown(old)} and is now {_shown(new)}"
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from mlflow_ckpt.errors import InvalidArgumentError
 # Longest first: the name of a weights file ends in `.h5` too.
 ENDINGS = (".weights.h5", ".keras", ".h5")
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|nan|inf)"
-# A number in a name, and the word before it, which says what the number is.
+# A number in a name, and the word before it, which names the number.
 _WORD = re.compile(r"([A-Za-z][A-Za-z_]*?)?([-_=.: ]*)(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
 _EPOCH_WORDS = ("epoch", "epochs", "ep", "e")
 _STEP_WORDS = ("step", "steps", "batch", "iter", "iteration")
@@ -57,7 +57,7 @@ def read_names(names: Sequence[str], pattern: str | None = None) -> list[FileNam
     for a, b in pairwise(ordered):
         if a.epoch == b.epoch:
             raise InvalidArgumentError(
-                f"Two files are of epoch {a.epoch}: {a.name} and {b.name}. Expected one file per "
+                f"Two files have epoch {a.epoch}: {a.name} and {b.name}. Expected one file per "
                 f"epoch. Move one away. {_ADVICE}"
             )
     return ordered
@@ -113,7 +113,7 @@ def _guess(name: str) -> FileName:
         unnamed.remove(integers[0])
     if epoch is None or unnamed:
         what = "which number is the epoch" if epoch is None else f"what {unnamed[0]} is"
-        raise InvalidArgumentError(f"The name {name} does not tell {what}. {_ADVICE}")
+        raise InvalidArgumentError(f"The name {name} does not show {what}. {_ADVICE}")
     return FileName(name, epoch, metrics)
 
 

@@ -283,7 +283,7 @@ class Fingerprint:
             ) from error
         if not consistent:
             raise IntegrityError(
-                "fingerprint.json contradicts itself: a combined digest is not its tensors'."
+                "fingerprint.json is inconsistent: a combined digest does not match its tensors."
             )
         return fingerprint
 

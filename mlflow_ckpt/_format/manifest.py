@@ -17,7 +17,7 @@ from mlflow_ckpt._format.monitor import MODES, Monitor
 from mlflow_ckpt.errors import ManifestError, NewerSchemaError
 
 SCHEMA_VERSION = 1
-# JSON cannot express these, which are metrics of a run that diverged.
+# JSON cannot represent these values, which occur in the metrics of diverged runs.
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 

@@ -11,7 +11,7 @@ from mlflow_ckpt.errors import InvalidArgumentError, MetricNotFoundError
 
 
 class Ranked(Protocol):
-    """Something with recorded metrics, and perhaps with the one to judge it by."""
+    """A checkpoint with recorded metrics, and optionally a metric to rank it by."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -19,7 +19,7 @@ class Ranked(Protocol):
 
     @property
     def monitor(self) -> Monitor | None:
-        """The metric to judge by; None if none was recorded."""
+        """The metric to rank by; None if none was recorded."""
 
     @property
     def name(self) -> str:
@@ -36,8 +36,8 @@ def rank(checkpoints: Sequence[R], monitor: str | None = None, mode: str | None 
 
     Args:
         checkpoints: At least one, oldest first.
-        monitor: The metric to judge by; the one that the newest checkpoint recorded if None.
-        mode: `"min"` or `"max"`; the recorded or customary one if None.
+        monitor: The metric to rank by; the one that the newest checkpoint recorded if None.
+        mode: `"min"` or `"max"`; recorded, or inferred from the metric's name, if None.
 
     Raises:
         MetricNotFoundError: If none recorded the metric, or only NaN.
@@ -49,8 +49,8 @@ def rank(checkpoints: Sequence[R], monitor: str | None = None, mode: str | None 
     name = monitor or (recorded.name if recorded else None)
     if name is None:
         raise MetricNotFoundError(
-            "No checkpoint of the run recorded a metric to judge by. "
-            f"Name one: monitor=… (--monitor); recorded: {listed}.",
+            "No checkpoint of the run recorded a metric to rank by. "
+            f"Choose one: monitor=… (--monitor); recorded: {listed}.",
             metric="",
             available=available,
         )
@@ -64,8 +64,8 @@ def rank(checkpoints: Sequence[R], monitor: str | None = None, mode: str | None 
         mode = recorded.mode if recorded and recorded.name == name else infer_mode(name)
     if mode is None:
         raise InvalidArgumentError(
-            f"Whether a high or a low {name!r} is better cannot be told from its name. "
-            "Say mode='min' or mode='max' (--mode)."
+            f"Whether a high or a low {name!r} is better cannot be inferred from its name. "
+            "Pass mode='min' or mode='max' (--mode)."
         )
     judged = [c for c in checkpoints if not math.isnan(c.metrics.get(name, math.nan))]
     if not judged:
@@ -84,7 +84,7 @@ def best_of(checkpoints: Sequence[R], monitor: str | None = None, mode: str | No
 
 
 def best_name(checkpoints: Sequence[Ranked]) -> str | None:
-    """Return the name of the best checkpoint by the recorded metric; None if no metric tells."""
+    """Return the name of the best checkpoint by the recorded metric; None if unknown."""
     try:
         return best_of(checkpoints).name
     except (InvalidArgumentError, MetricNotFoundError):

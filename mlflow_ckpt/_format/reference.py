@@ -13,8 +13,8 @@ from mlflow_ckpt.errors import SelectorError
 SCHEME = "ckpt:"
 RUNS_SCHEME = "runs:"
 _EXPECTED = "Expected 'latest', 'best', an epoch such as '3' or 'epoch:3', or a step: 'step:1500'"
-# A dash may replace the colon, and a directory's name is a selector too, because MLflow's commands
-# take a colon in a URI's last part for a drive letter or a port.
+# MLflow's commands interpret a colon in the last part of a URI as a drive letter or a port, so a
+# dash may replace it, and directory names are accepted too.
 _NUMBERED = re.compile(r"(?:(?P<unit>epoch|step)[:\-_])?(?P<number>\d{1,18})", re.ASCII)
 
 
@@ -138,15 +138,15 @@ class Reference:
         return cls(run_id, uri_selector).beside(selector, run)
 
     def beside(self, selector: Selector, uri: str) -> Reference:
-        """Return this reference, which `uri` names, if the selector given with it agrees.
+        """Return this reference, parsed from `uri`, unless the separate selector contradicts it.
 
         Raises:
             SelectorError: If the selector is neither the default nor that of the URI.
         """
         if selector not in (self.selector, Selector("latest")):
             raise SelectorError(
-                f"Two checkpoints were named: {self.selector} in {uri!r}, and {selector} beside "
-                "it. Name one.",
+                f"Two checkpoints were named: {self.selector} in {uri!r}, and {selector} "
+                "separately. Name only one.",
                 received=uri,
             )
         return self

@@ -197,14 +197,14 @@ def _ends_an_epoch(manifest: Manifest) -> bool:
 def _metric_not_found(metric: str, manifests: Sequence[Manifest]) -> MetricNotFoundError:
     available = sorted({name for manifest in manifests for name in manifest.metrics})
     if not metric:
-        problem = "No checkpoint of the run recorded which metric tells the best"
+        problem = "No checkpoint of the run recorded a monitored metric"
     elif metric in available:
         problem = f"The metric {metric!r} is NaN in every checkpoint of the run"
     else:
         problem = f"No checkpoint of the run recorded the metric {metric!r}"
     return MetricNotFoundError(
-        f"{problem}, so the best to keep cannot be told. Name another: monitor=… (--monitor); "
-        f"recorded: {', '.join(available) or 'none'}.",
+        f"{problem}, so the best checkpoints cannot be determined. Choose another metric: "
+        f"monitor=… (--monitor); recorded: {', '.join(available) or 'none'}.",
         metric=metric,
         available=available,
     )

@@ -141,7 +141,7 @@ def statistics(array: np.ndarray[Any, Any]) -> Statistics:
 
 
 def is_real(dtype: np.dtype[Any]) -> bool:
-    """Whether statistics can be computed of a dtype: its elements are real numbers."""
+    """Whether statistics can be computed for a dtype: its elements are real numbers."""
     # bfloat16 and float8 are of NumPy's kind "V" but convert to float64.
     return dtype.kind in "biuf" or (
         dtype.kind == "V" and dtype.names is None and dtype.name != f"void{8 * dtype.itemsize}"

@@ -15,7 +15,7 @@ from mlflow_ckpt._format.text import listed
 from mlflow_ckpt._format.weights_file import damaged_tensors
 from mlflow_ckpt.errors import IntegrityError, ManifestError, VerificationError
 
-# When MLflow loads a registered model version from a local store, it adds this file to it.
+# MLflow adds this file to a registered model version that it loads from a local store.
 _ADDED_BY_MLFLOW = frozenset({"registered_model_meta"})
 
 

@@ -39,7 +39,7 @@ def open_weights(path: Path) -> Iterator[h5py.File]:
         return
     with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
         member = archive.getinfo(WEIGHTS_IN_ARCHIVE)
-        # `zipfile` seeks backwards by reading from the start again, and HDF5 does so often. Keras
+        # `zipfile` seeks backwards by reading from the start again, and HDF5 seeks often. Keras
         # stores this member uncompressed, so it can be read in place.
         stored = member.compress_type == zipfile.ZIP_STORED
         source = _StoredMember(raw, member) if stored else archive.open(member)
@@ -95,8 +95,8 @@ def reading(directory: Path) -> Iterator[Reader]:
                 return stack.enter_context(open_weights(directory / path))
             except _UNREADABLE as error:
                 raise IntegrityError(
-                    f"{path} is what was saved, and cannot be opened ({error}). Expected a file "
-                    "of Keras's. Name another checkpoint by its epoch or step."
+                    f"{path} is unchanged, but cannot be opened ({error}). Expected a file written "
+                    "by Keras. Choose another checkpoint by its epoch or step."
                 ) from error
 
         present = [

@@ -35,7 +35,7 @@ class ImportedFile:
         epoch: Number of completed epochs, from the file's name.
         metrics: Metrics by name, from the file's name.
         outcome: `"imported"`, `"already there"`, `"failed"` or `"would be imported"`.
-        remark: Why it failed, or what the checkpoint lacks; None without either.
+        remark: Why it failed, or what is missing; None if there is nothing to say.
     """
 
     file: str
@@ -71,12 +71,12 @@ def import_checkpoints(
         pattern: Pattern of the file names, as passed to `ModelCheckpoint`, such as
             `"model.{epoch:02d}-{val_loss:.2f}.keras"`; inferred if None.
         architecture: For weights files: a `.json`, `.yaml` or `.keras` file with the architecture.
-        monitor: The metric that decides which is best; `val_loss`, if the names have it, if None.
+        monitor: The metric that decides which is best; if None, `val_loss` if the names have it.
         mode: `"min"` or `"max"`; inferred from the metric's name if None.
         dry_run: Load the files and report what would be imported without saving anything.
         custom_objects: Custom classes and functions by name.
         tracking_uri: The tracking server; MLflow's current one if None.
-        tell: Called with the outcome of a file.
+        tell: Called with the outcome of each file.
 
     Returns:
         The outcomes of the files, by epoch.
@@ -90,7 +90,7 @@ def import_checkpoints(
     names = read_names(_files_in(folder, pattern), pattern)
     if not names:
         raise InvalidArgumentError(
-            f"No file in {folder} has a name like {pattern!r}. "
+            f"No file in {folder} matches the pattern {pattern!r}. "
             f"It holds: {', '.join(_files_in(folder, None)[:3])}"
         )
     blueprint = None if architecture is None else stock_files.read_blueprint(Path(architecture))
@@ -115,7 +115,7 @@ def _import(
     *,
     dry_run: bool,
 ) -> ImportedFile:
-    """Import one file, and return its outcome; one that fails is an outcome too."""
+    """Import one file and return its outcome, including failures."""
     checkpoint = str(CheckpointName("epoch", name.epoch))
     file = ImportedFile(name.name, checkpoint, name.epoch, name.metrics)
     try:

@@ -52,7 +52,7 @@ def get_checkpoint(
     Args:
         run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
-        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
 
@@ -74,12 +74,12 @@ def verify(
     tracking_uri: str | None = None,
     progress: Progress | None = None,
 ) -> VerificationResult:
-    """Compare every file of a checkpoint with its manifest.
+    """Compare every file of a checkpoint with its manifest. Errors as in `get_checkpoint`.
 
     Args:
         run_id: A run id, or a URI: `ckpt:/…`, `runs:/…` or `models:/…` (docs/cli.md).
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
-        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
         progress: Called with bytes done and total bytes if files are downloaded.
@@ -111,10 +111,10 @@ def load_model(
             `fit`; `"split"` loads architecture and weights, uncompiled.
         custom_objects: Custom classes and functions of the model by name, unless registered with
             Keras.
-        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
-        allow_unverified: If this package has no matching checkpoint, also load models saved by
-            other software, such as `mlflow.keras.log_model` or MLflow's callback, unverified.
+        allow_unverified: If the run has no matching checkpoint, also load models saved by other
+            tools, such as `mlflow.keras.log_model` or MLflow's callback, unverified.
         tracking_uri: The tracking server; MLflow's current one if None.
         progress: Called with bytes done and total bytes if files are downloaded.
 
@@ -178,8 +178,8 @@ def load_weights(
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         skip_mismatch: Load the tensors that fit and skip the rest (transfer learning). If False,
             the model is only changed if all tensors fit.
-        custom_objects: Needed only if the checkpoint has no form but legacy HDF5.
-        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        custom_objects: Needed only if the checkpoint's only form is legacy HDF5.
+        monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
 

@@ -67,7 +67,7 @@ def _warn_of_newer(
     checkpoint: Checkpoint, damaged: Mapping[str, str], unfinished: Sequence[str]
 ) -> None:
     incomplete = [name for name in unfinished if _is_newer(name, checkpoint)]
-    newer = {**damaged, **dict.fromkeys(incomplete, "it was not uploaded whole")}
+    newer = {**damaged, **dict.fromkeys(incomplete, "its upload is incomplete")}
     if newer:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in newer.items())
         warn(

@@ -85,7 +85,7 @@ def resume(
             is MLflow's active one.
         custom_objects: Custom classes and functions of the model by name, unless registered with
             Keras.
-        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
         progress: Called with bytes done and total bytes if files are downloaded.
@@ -128,8 +128,8 @@ def restore(
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         callbacks: As in `resume`.
         in_place: As in `resume`.
-        custom_objects: Needed only if the checkpoint has no form but legacy HDF5.
-        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        custom_objects: Needed only if the checkpoint's only form is legacy HDF5.
+        monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
         progress: Called with bytes done and total bytes if files are downloaded.

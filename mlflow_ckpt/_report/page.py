@@ -22,7 +22,7 @@ MOST_ROWS = 600
 MOST_BYTES_OF_CHARTS = 1_200_000
 MOST_LISTED = 100
 _LETTERS = "AB"
-# Longer values are cut.
+# Longer values are truncated.
 _LONGEST = 80
 
 
@@ -106,7 +106,7 @@ def _metric_chart(runs: Sequence[RunData], name: str) -> dict[str, Any]:
             legend.append((series + 1, f"{prefix}{metric}", dashed))
     saved = [float(saved.manifest.chart_step) for run in runs for saved in run.checkpoints]
     last = max(max(curve.x, default=0.0) for curve in curves)
-    # A metric that was logged per batch counts batches, not epochs, so checkpoints have no place.
+    # The x axis of a metric logged per batch counts batches, so checkpoints are not marked.
     marks = saved if saved and last <= max(saved) + 1 else ()
     drawing = charts.lines(curves, marks=marks, xlabel="step")
     return {"title": name, "legend": legend, "svg": _drawing(drawing)}
@@ -175,7 +175,7 @@ def _pictures(runs: Sequence[RunData], name: str) -> Iterator[tuple[str, str]]:
     updates = [curve for curve in updates if not all(map(math.isnan, curve.y))]
     if updates:
         drawing = charts.lines(updates, xlabel=xlabel, log=True)
-        yield "update since the last one, over the norm", drawing
+        yield "relative update since the last checkpoint", drawing
     spreads = [curve for history in histories for curve in history.spread()]
     yield "mean ± std, min and max dashed", charts.lines(spreads, xlabel=xlabel)
     histograms = [

@@ -50,5 +50,5 @@ class BatchCounter:
             self._ended = batch
 
     def rest(self) -> None:
-        """Note that no step is under way: data of unknown length ends with one that began."""
+        """Record that no step is running: with data of unknown length, the last step never ends."""
         self._begun = self._ended

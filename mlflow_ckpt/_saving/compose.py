@@ -73,7 +73,7 @@ class Composer:
         return self._full_format if "full" in self._forms else None
 
     def check(self, model: keras.Model) -> Shapes:
-        """Check that a model can be saved; return the shapes of the buffers that it takes.
+        """Check that a model can be saved; return the shapes of the buffers that it needs.
 
         Of a model that has no weights yet, only the architecture is checked.
 

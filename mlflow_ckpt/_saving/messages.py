@@ -76,7 +76,7 @@ class Messages:
                 elif raised is None:
                     raised = error
                 else:
-                    raised.add_note(f"And: {type(error).__name__}: {error}")
+                    raised.add_note(f"Also: {type(error).__name__}: {error}")
             elif checkpoint is not None and outcome.sent:
                 self._outage = False
                 self.print_line(_describe(checkpoint), params)
@@ -101,14 +101,14 @@ class Messages:
         for name, allowed in names.items():
             if allowed != name:
                 self.warn_once(
-                    f"MLflow takes no metric called {name!r}, so it is logged as {allowed!r}."
+                    f"MLflow rejects the metric name {name!r}, so it is logged as {allowed!r}."
                 )
         return {names[name]: value for name, value in metrics.items()}
 
     def notify_interrupted(self, signal: str, seconds: float) -> None:
-        """Print what a received signal leads to, and how to stop immediately."""
-        line = f"{signal}: training ends here. Saving its state and sending what is left takes at"
-        print(f"\n{line} most {seconds:g} s; a second {signal} ends it at once.", file=sys.stderr)  # noqa: T201
+        """Print what follows a received signal, and how to stop immediately."""
+        line = f"{signal}: training stops. Saving its state and finishing uploads takes at most"
+        print(f"\n{line} {seconds:g} s; a second {signal} stops it immediately.", file=sys.stderr)  # noqa: T201
 
     def warn_of_unsent(
         self, unsent: Sequence[Entry], saver: CheckpointSaver, *, quietly: bool
@@ -144,7 +144,7 @@ class Messages:
             # Warn once per outage rather than once per file.
             self._outage = True
             self.warn_once(
-                f"{error} Training goes on; what is saved waits on this machine and is sent again."
+                f"{error} Training continues; unsent data stays on this machine and is sent later."
             )
 
     def _warn_of_nonfinite(self, checkpoint: SavedCheckpoint) -> None:

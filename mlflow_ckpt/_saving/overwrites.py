@@ -15,7 +15,7 @@ from mlflow_ckpt.errors import CheckpointExistsError
 def check_no_overwrite(
     store: RunStore, waiting: Sequence[Entry], epoch: int, step: int | None
 ) -> list[Mapping[str, float]]:
-    """Check that a training overwrites no checkpoint of its run; return the metrics of those.
+    """Check that a training overwrites no checkpoint; return the metrics of the existing ones.
 
     Args:
         store: The run.
@@ -37,18 +37,18 @@ def check_no_overwrite(
     newest = max(epochs, default=0)
     if epoch < newest:
         raise CheckpointExistsError(
-            f"The run {store.run_id} has checkpoints up to epoch {newest}, and this training "
-            f"starts at epoch {epoch}: it would write some of them again. Pass "
-            f"initial_epoch={newest} to fit to go on, or train into another run.",
+            f"The run {store.run_id} has checkpoints up to epoch {newest}, but this training "
+            f"starts at epoch {epoch}: it would overwrite some of them. Pass "
+            f"initial_epoch={newest} to fit to continue, or train in another run.",
             run_id=store.run_id,
             name=str(CheckpointName("epoch", newest)),
         )
     steps = [name.number for name in names if name and name.unit == "step"]
     if step is not None and step < max(steps, default=0):
         raise CheckpointExistsError(
-            f"The run {store.run_id} has checkpoints up to step {max(steps)}, and this "
-            f"training starts at step {step}: it would write some of them again. Resume "
-            "from the newest, or train into another run.",
+            f"The run {store.run_id} has checkpoints up to step {max(steps)}, but this "
+            f"training starts at step {step}: it would overwrite some of them. Resume "
+            "from the newest, or train in another run.",
             run_id=store.run_id,
             name=str(CheckpointName("step", max(steps))),
         )

@@ -56,7 +56,7 @@ class CheckpointSaver:
             checkpoint, as metrics of the run.
 
     Raises:
-        InvalidArgumentError: If an argument has none of the values above.
+        InvalidArgumentError: If an argument is invalid.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class CheckpointSaver:
 
         def reserve() -> None:
             try:
-                with suppress(MemoryError):  # the first snapshot raises it if need be
+                with suppress(MemoryError):  # if memory is short, the first snapshot will raise it
                     buffers.reserve(shapes)
             finally:
                 self._buffers.put(buffers)

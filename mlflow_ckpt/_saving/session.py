@@ -157,7 +157,7 @@ class Session:
             RuntimeError: If no training has begun.
         """
         if self._saver is None:
-            raise RuntimeError("MlflowCheckpoint saves during fit only")
+            raise RuntimeError("MlflowCheckpoint saves only during fit")
         return self._saver
 
     def save(
@@ -229,8 +229,8 @@ class Session:
                 self.saved_step = step
             elif step == 0 and batches.batch > 0:
                 self._messages.warn(
-                    "The interrupted training's state was not saved: it is named by its step, and "
-                    "the model's optimizer counts none."
+                    "The interrupted training's state was not saved: it is named by its step, but "
+                    "the model's optimizer counts no steps."
                 )
             saver.set_tags({tags.INTERRUPTED: f"{reason} at step {step}"})
         except Exception as error:  # noqa: BLE001 - another exception is propagating
@@ -292,7 +292,7 @@ class Session:
             _report.publish(self._store)
         except Exception as error:  # noqa: BLE001 - the checkpoints are complete
             self._messages.warn(
-                f"The run's report could not be made: {type(error).__name__}: {error} "
+                f"The run's report could not be created: {type(error).__name__}: {error} "
                 f"Try again: mlflow-ckpt report {self._store.run_id}"
             )
 

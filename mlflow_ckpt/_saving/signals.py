@@ -63,7 +63,7 @@ class SignalHandler:
                 _previous_handlers[number] = signal.signal(number, _handle)
 
     def restore(self) -> None:
-        """Restore the previous handlers, unless another training still needs ours."""
+        """Restore the previous handlers, unless another training still needs the new ones."""
         if threading.current_thread() is not threading.main_thread():
             return
         if self in _active:
@@ -121,8 +121,8 @@ def _restore_unless_needed(frame: FrameType | None) -> None:
     if _active:
         return
     for number, previous in _previous_handlers.items():
-        # Keep a handler that was installed since. None stands for a handler that was not installed
-        # from Python, which Python cannot restore.
+        # Keep a handler that was installed later. None means that it was not installed from
+        # Python, so Python cannot restore it.
         if signal.getsignal(number) is _handle and previous is not None:
             signal.signal(number, previous)
     _previous_handlers.clear()

@@ -96,13 +96,13 @@ class CheckpointWriter:
 
 def _spool_error(problem: OSError, spool: Spool) -> OutputError:
     return OutputError(
-        f"The spool cannot be written: {problem}. Checkpoints wait in {spool.root} instead, until "
-        f"the run has them. Name a directory that can be: {ENVIRONMENT_VARIABLE}."
+        f"The spool cannot be written: {problem}. Checkpoints stay in {spool.root} until they are "
+        f"uploaded. Set {ENVIRONMENT_VARIABLE} to a writable directory."
     )
 
 
 def _write_error(name: str, root: Path, error: OSError) -> OutputError:
     return OutputError(
         f"The checkpoint {name} could not be written to {root}: {error}. It is lost, and nothing "
-        f"was uploaded; free some space, or name another disk: {ENVIRONMENT_VARIABLE}."
+        f"was uploaded. Free space, or set {ENVIRONMENT_VARIABLE} to a directory on another disk."
     )

@@ -87,7 +87,7 @@ class CheckpointArtifactRepository(ArtifactRepository):
             run_id, selector, inside = self._split(artifact_path)
             if selector is None:
                 raise MlflowException(
-                    f"{self._uri(artifact_path)} names a run, and no checkpoint. {_EXPECTED}",
+                    f"{self._uri(artifact_path)} names a run, not a checkpoint. {_EXPECTED}",
                     INVALID_PARAMETER_VALUE,
                 )
             checkpoint = self._find(run_id, selector)
@@ -130,7 +130,7 @@ class CheckpointArtifactRepository(ArtifactRepository):
 
     def _refuse(self, operation: str) -> NoReturn:
         raise MlflowException(
-            f"{self.artifact_uri} can be read and not written ({operation}). Checkpoints are saved "
+            f"{self.artifact_uri} is read-only ({operation}). Checkpoints are saved "
             "by mlflow_ckpt.MlflowCheckpoint and removed by mlflow-ckpt prune.",
             BAD_REQUEST,
         )

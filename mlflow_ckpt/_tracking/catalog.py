@@ -132,7 +132,7 @@ class Catalog:
 
         Args:
             selector: The selector.
-            monitor: For `best`, the metric to judge by; the recorded one if None.
+            monitor: For `best`, the metric to rank by; the recorded one if None.
             mode: For `best`, `"min"` or `"max"`; the recorded or customary one if None.
 
         Raises:

@@ -78,7 +78,7 @@ class ForeignCheckpoint:
 
     @property
     def monitor(self) -> Monitor | None:
-        """The customary metric, because none is recorded; None without it."""
+        """MLflow's callback records no monitor, so `val_loss` if it was logged; None otherwise."""
         return Monitor("val_loss", "min") if "val_loss" in self.metrics else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def find(
     Args:
         store: The run.
         selector: The selector.
-        monitor: For `best`, the metric to judge by.
+        monitor: For `best`, the metric to rank by.
         mode: For `best`, `"min"` or `"max"`.
 
     Raises:
@@ -161,9 +161,9 @@ def hinting(store: RunStore) -> Iterator[None]:
             raise
         names = [*names[-_MOST_NAMES:], *names[:-_MOST_NAMES]]  # show the newest
         raise CheckpointNotFoundError(
-            f"{error} What others wrote is there ({listed(names, _MOST_NAMES)}), and nothing "
-            "verifies it: mlflow-ckpt restore, predict and diff take it, and load_model(…, "
-            "allow_unverified=True).",
+            f"{error} The run has models saved by other tools ({listed(names, _MOST_NAMES)}), "
+            "which cannot be verified. Load them with mlflow-ckpt restore, predict or diff, or "
+            "load_model(…, allow_unverified=True).",
             run_id=error.run_id,
             available=error.available,
         ) from error
@@ -182,7 +182,7 @@ def at(reference: ArtifactReference, tracking_uri: str | None) -> ForeignCheckpo
     store = RunStore(reference.run_id, tracking_uri)
     parent, _, name = reference.path.rpartition("/")
     if not parent or reference.path.startswith(f"{layout.CHECKPOINTS_DIR}/"):
-        # Newest first: of several logged models of one name, MLflow takes the last one as well.
+        # Newest first: like MLflow, prefer the last of several logged models with the same name.
         for checkpoint in reversed(_list_all(store)):
             path = checkpoint.path
             if reference.path in (path, path.rpartition("/")[0], checkpoint.name):
@@ -199,9 +199,9 @@ def at(reference: ArtifactReference, tracking_uri: str | None) -> ForeignCheckpo
             reference.run_id, name, LOGGED_MODEL, reference.uri, path=reference.path
         )
     raise CheckpointNotFoundError(
-        f"{reference.uri} is neither a checkpoint nor a Keras model that was logged. Expected a "
-        f"checkpoint of the run, a file ({', '.join(ENDINGS)}), or what mlflow.keras.log_model or "
-        f"mlflow.tensorflow.log_model wrote (not an export). See: mlflow-ckpt list "
+        f"{reference.uri} is neither a checkpoint nor a logged Keras model. Expected a checkpoint "
+        f"of the run, a file ({', '.join(ENDINGS)}), or a model logged by mlflow.keras.log_model "
+        f"or mlflow.tensorflow.log_model (not an export). See: mlflow-ckpt list "
         f"{reference.run_id}",
         run_id=reference.run_id,
     )
@@ -394,7 +394,7 @@ def _model_file(checkpoint: ForeignCheckpoint, directory: Path) -> Path:
             if file.is_file() and file.is_relative_to(directory.resolve()):
                 return file
     raise CheckpointNotFoundError(
-        f"{checkpoint.uri} holds no Keras model as a .keras or .h5 file, but perhaps one that was "
-        "exported for inference, which stock MLflow loads: mlflow.pyfunc.load_model",
+        f"{checkpoint.uri} holds no Keras model as a .keras or .h5 file. If it was exported "
+        "for inference, load it with stock MLflow: mlflow.pyfunc.load_model",
         run_id=checkpoint.run_id,
     )

@@ -79,7 +79,7 @@ def entry_point_parameters(
         # MLflow calls Git, unpacks archives and reads YAML: anything may be raised.
         raise TrackingError(
             f"The project {uri} cannot be fetched or read ({type(error).__name__}). "
-            "Name where it is now: --project."
+            "Pass its current location: --project."
         ) from error
     return set(getattr(entry_point, "parameters", {}))
 

@@ -67,7 +67,7 @@ class ProjectRun:
         current = None if self.directory is None else mlflow_private.git_commit(self.directory)
         if self.version is None or current is None or current == self.version:
             return None
-        return f"the project was at commit {self.version[:12]}, and is at {current[:12]}"
+        return f"the project was at commit {self.version[:12]} and is now at {current[:12]}"
 
     def arguments(self, changed: Mapping[str, str], *, run_id: str | None) -> list[str]:
         """Return the arguments of `mlflow run` that start the project again.
@@ -87,7 +87,7 @@ class ProjectRun:
             if name not in declared:
                 raise InvalidArgumentError(
                     f"The entry point {self.entry_point!r} of the project {self.uri} has no "
-                    f"parameter {name!r}. Expected it to take {RESUME_FROM} (a run id or a ckpt: "
+                    f"parameter {name!r}. Expected it to accept {RESUME_FROM} (a run id or a ckpt: "
                     "URI) and epochs, and to pass the first to mlflow_ckpt.resume."
                 )
         values = {
@@ -102,7 +102,7 @@ class ProjectRun:
         if self.version is not None and self.directory is None:
             arguments += ["--version", self.version]
         for name, value in values.items():
-            # MLflow's command line takes an empty value for a missing one.
+            # MLflow's command line treats an empty value as missing.
             arguments += ["-P", f"{name}={value}"] if value else []
         experiment = ["--experiment-id", self.experiment_id]
         return [*arguments, *(["--run-id", run_id] if run_id else experiment)]

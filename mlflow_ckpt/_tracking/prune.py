@@ -46,8 +46,8 @@ def prune(
     reference = resolve(run_id, tracking_uri=tracking_uri)
     if reference.selector != Selector("latest"):
         raise SelectorError(
-            "Expected a run, because pruning looks at all its checkpoints. "
-            f"Received one checkpoint: {run_id!r}. Give the run id alone: {reference.run_id}",
+            "Expected a run, because pruning considers all its checkpoints. "
+            f"Received one checkpoint: {run_id!r}. Pass only the run id: {reference.run_id}",
             received=run_id,
         )
     store = RunStore(reference.run_id, tracking_uri)

@@ -122,5 +122,5 @@ def _registered(store: RunStore, names: list[str]) -> dict[str, list[str]]:
         return usage.registered(store, names) if names else {}
     except TrackingError as error:
         raise type(error)(
-            f"Nothing is removed without knowing which checkpoints registered models use. {error}"
+            f"Nothing was removed: it is unknown which checkpoints registered models use. {error}"
         ) from error

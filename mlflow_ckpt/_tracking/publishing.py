@@ -29,7 +29,7 @@ from mlflow_ckpt.errors import (
     TrackingError,
 )
 
-# Uploaded last, because readers take a checkpoint with these files for complete.
+# Uploaded last, because readers consider a checkpoint complete once these files exist.
 _LAST = (layout.MLMODEL, layout.MANIFEST)
 # Concurrent uploads: enough to hide the latency, few enough for a small server.
 _PARALLEL = 4
@@ -116,8 +116,8 @@ def upload_order(paths: Sequence[str]) -> list[str]:
 def exists_error(run_id: str, name: str) -> CheckpointExistsError:
     """Return the error for a checkpoint that already exists in the run."""
     return CheckpointExistsError(
-        f"The run {run_id} has a checkpoint {name} already, which is never overwritten. "
-        "Train into another run, or go on from the run's last epoch (fit's initial_epoch).",
+        f"The run {run_id} already has a checkpoint {name}, which is never overwritten. "
+        "Train in another run, or continue from the run's last epoch (fit's initial_epoch).",
         run_id=run_id,
         name=name,
     )
@@ -139,8 +139,8 @@ def _is_published(store: RunStore, manifest: Manifest, claim: str) -> bool:
         if Manifest.from_json(text) == manifest:
             return True
     except ManifestError as error:
-        # With our own claim, our upload died while writing the manifest. Otherwise the checkpoint
-        # is another one, which must not be overwritten although it is damaged.
+        # With this upload's claim, its last attempt died while writing the manifest. Otherwise the
+        # checkpoint is another one, which must not be overwritten although it is damaged.
         if claim in paths and not isinstance(error, NewerSchemaError):
             return False
     raise exists_error(store.run_id, manifest.name)
@@ -155,15 +155,15 @@ def _refuse_other_claims(store: RunStore, name: str, own: str) -> None:
 
 
 def _require_claim(store: RunStore, name: str, own: str) -> None:
-    """Raise if another process removed our claim because the upload took too long."""
+    """Raise if another process removed this upload's claim because it took too long."""
     if not store.exists(own):
         raise _busy_error(store.run_id, name, "that took over")
 
 
 def _busy_error(run_id: str, name: str, holder: str) -> CheckpointBusyError:
     return CheckpointBusyError(
-        f"The process {holder} is saving the checkpoint {name} of run {run_id} as well. "
-        "Let one process at a time train into a run.",
+        f"The process {holder} is also saving the checkpoint {name} of run {run_id}. "
+        "Let only one process at a time train in a run.",
         run_id=run_id,
         name=name,
     )
@@ -245,6 +245,6 @@ def _clear_leftovers(store: RunStore, target: str, expected: Collection[str]) ->
     remaining = [item.path for item in store.walk(target) if item.path not in expected]
     if remaining:
         raise TrackingError(
-            f"An earlier upload that died left {remaining[0]} behind, and the artifact store does "
-            f"not delete it. Delete the directory {target} of run {store.run_id} by hand."
+            f"An aborted upload left {remaining[0]} behind, and the artifact store does not delete "
+            f"it. Delete the directory {target} of run {store.run_id} manually."
         )

@@ -81,14 +81,14 @@ def locate(
         return reference.beside(selector, uri)
     if selector != Selector("latest"):
         raise SelectorError(
-            f"Two checkpoints were named: {uri!r}, and {selector} beside it. Name one.",
+            f"Two checkpoints were named: {uri!r}, and {selector} separately. Name only one.",
             received=uri,
         )
     return reference
 
 
 def is_checkpoint_path(path: str) -> bool:
-    """Whether a run-relative path is `checkpoints/`, or of a checkpoint of this package in it."""
+    """Whether a run-relative path is `checkpoints/` or one of this package's checkpoints."""
     parts = path.split("/")
     return parts[:1] == [layout.CHECKPOINTS_DIR] and (
         len(parts) == 1 or (len(parts) == 2 and CheckpointName.parse(parts[1]) is not None)

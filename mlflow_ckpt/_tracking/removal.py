@@ -87,15 +87,15 @@ def _remove(store: RunStore, name: str, before: list[PlannedCheckpoint]) -> bool
         if store.exists(manifest):
             raise TrackingError(
                 f"The artifact store does not delete: {manifest} of run {store.run_id} is still "
-                f"there{_because(failure)}. The checkpoint {name} is left whole. "
-                f"{_so_far(before)} Delete by hand where the artifacts lie."
+                f"there{_because(failure)}. The checkpoint {name} is unchanged. "
+                f"{_so_far(before)} Delete it manually in the artifact store."
             ) from failure
     failure = None
     fingerprint = f"{directory}/{layout.FINGERPRINT}"
     # The fingerprint last, because it marks leftovers for another prune if this one is aborted.
     for item in sorted(store.walk(directory), key=lambda item: item.path == fingerprint):
         failure = _delete(store, item.path) or failure
-    # Only if the store has directories: otherwise the path is a prefix that others may share.
+    # Only if the store has directories: otherwise other paths may share this prefix.
     if store.exists(directory):
         failure = _delete(store, directory) or failure
     if remaining := list(store.walk(directory)):
@@ -126,10 +126,10 @@ def _leftovers_message(
     before: list[PlannedCheckpoint],
 ) -> str:
     return (
-        f"The artifact store deleted the manifest of {name}, so it is no checkpoint any more, but "
+        f"The artifact store deleted the manifest of {name}, so it is no longer a checkpoint, but "
         f"not {counted(len(files), 'file')} of it, such as {files[0].path}{_because(failure)}. "
         f"{_so_far(before)} Delete the directory {layout.artifact_path(name)} of run "
-        f"{store.run_id} by hand."
+        f"{store.run_id} manually."
     )
 
 

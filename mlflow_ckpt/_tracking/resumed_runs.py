@@ -46,7 +46,7 @@ def children_of(store: RunStore) -> dict[str, str]:
     experiments = [store.run.info.experiment_id]
     condition = f"tags.`{tags.RESUMED_FROM}` LIKE '{store.run_id}/%'"
     order = ["attributes.start_time ASC"]
-    with store.client_to("find the runs that go on from this one") as client:
+    with store.client_to("find the runs that continue this one") as client:
         runs = list(
             paged(
                 lambda t: client.search_runs(experiments, condition, order_by=order, page_token=t)

@@ -273,7 +273,7 @@ class RunStore:
         Args:
             metrics: Values by name.
             step: The x axis of MLflow's charts.
-            timestamp: Milliseconds since the epoch of Unix.
+            timestamp: Milliseconds since the Unix epoch.
         """
         entities = [Metric(key, value, timestamp, step) for key, value in metrics.items()]
         with self._translated("log metrics"):
@@ -293,7 +293,7 @@ class RunStore:
 
         Args:
             status: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
-            timestamp: When it ended, in milliseconds since the epoch of Unix.
+            timestamp: When it ended, in milliseconds since the Unix epoch.
         """
         with self._translated("end the run"), environment(_SILENT):
             self._client.set_terminated(self.run_id, status, end_time=timestamp)
@@ -399,6 +399,6 @@ def _unavailable(where: str, action: str) -> TrackingUnavailableError:
 
 
 def _first_line(error: Exception) -> str:
-    """Return at most 300 characters of the first line. Unlike `text.first_line`, adds no stop."""
+    """Return at most 300 characters of the first line. Unlike `text.first_line`, adds no period."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Makes runs with checkpoints quickly, where a test wants one to spoil."""
+"""Creates runs with checkpoints quickly, for tests that damage one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PATIENCE_SECONDS = 300.0
 
 
 def tiny_model() -> keras.Model:
-    """A compiled classifier: (n, 4) to three classes."""
+    """Return a compiled classifier: (n, 4) to three classes."""
     keras.utils.set_random_seed(3)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -46,7 +46,7 @@ def save_run(
                     monitor=Monitor("val_loss", "min"),
                     best=index == 0,
                 )
-            # A disk may stall for longer than one waits for a server: that is no failure.
+            # Longer than the default: a disk that stalls is not a failure.
             saver.finish(patience=_PATIENCE_SECONDS)
     return str(run.info.run_id)
 

@@ -1,6 +1,6 @@
-"""Processes of their own that train and save, to be killed at any moment.
+"""Child processes that train and save, and can be killed at any moment.
 
-Each is a process as any other, which `tests.support.processes` starts in a moment.
+They are ordinary processes, started quickly by `tests.support.processes`.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ SPOOL = spool_directory.ENVIRONMENT_VARIABLE
 
 
 class Child:
-    """A process that runs a function, and exchanges messages with this one.
+    """A process that runs a function and exchanges messages with this one.
 
     Args:
-        function: What it runs, with a `Talk` and the arguments.
+        function: The function to run, called with a `Talk` and the arguments.
         arguments: Its arguments.
-        store: MLflow's current store there.
-        spool: The spool there.
-        environment: Environment variables to set there.
+        store: MLflow's current store in the child.
+        spool: The spool's directory in the child.
+        environment: Environment variables to set in the child.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Child:
         self._connection.send((function, arguments, keywords))
 
     def send(self, content: object) -> None:
-        """Send a message to the function, which waits for it."""
+        """Send a message to the function."""
         self._connection.send(content)
 
     def receive(self, wanted: str) -> Any:
-        """Wait for a message of one kind, and return its content."""
+        """Wait for a message of a kind, and return its content."""
         deadline = Deadline(f"the message {wanted!r}")
         while True:
             deadline.check()
@@ -97,14 +97,14 @@ class Child:
         return epoch
 
     def kill(self) -> None:
-        """Kill it, as the out-of-memory killer does; it must run until then."""
+        """Kill the process, which must still run, as the out-of-memory killer does."""
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGKILL)
         done = self._process.wait()
         assert done.returncode == -signal.SIGKILL, str(done)
 
     def join(self) -> int:
-        """Wait until it ends, and return its exit code."""
+        """Wait until the process ends, and return its exit code."""
         return self._process.wait().returncode
 
 
@@ -118,7 +118,7 @@ class Talk:
         self._connection.send((kind, content))
 
     def receive(self) -> Any:
-        """Wait for what `Child.send` sends."""
+        """Wait for a message from `Child.send`."""
         return self._connection.recv()
 
 
@@ -148,18 +148,18 @@ def train(
     end: Path | None = None,
     **arguments: Any,
 ) -> None:
-    """Train, save every epoch and send its number; at last the number of epochs and the warnings.
+    """Train and save; send the number of each epoch, finally the number of epochs and the warnings.
 
     Args:
-        talk: To the parent.
+        talk: Connection to the parent.
         run_id: The run.
-        initial_epoch: Completed epochs.
-        epochs: Epochs in all.
-        most_waiting: Checkpoints in the spool before training pauses; None for no limit.
-        seconds: How long an epoch takes at least.
-        hold: After this epoch, training waits until this file exists.
-        end: Training ends once this file exists.
-        arguments: For the callback.
+        initial_epoch: Number of completed epochs.
+        epochs: Total number of epochs.
+        most_waiting: Most checkpoints in the spool before training pauses; None for no limit.
+        seconds: Minimum duration of an epoch.
+        hold: An epoch and a file: after the epoch, training waits until the file exists.
+        end: A file: training ends once it exists.
+        arguments: Arguments of the callback.
     """
     model = small_model()
 
@@ -199,22 +199,22 @@ def save(
     bias: float = 0.0,
     patience: float = PATIENCE_SECONDS,
 ) -> None:
-    """Save the end of some epochs, one after another, and send the errors.
+    """Save checkpoints of several epochs, and send the errors.
 
     Args:
-        talk: To the parent.
+        talk: Connection to the parent.
         run_id: The run.
-        epochs: Which.
-        prepare: Called before, with `talk` and the arguments.
-        prepare_arguments: Its arguments.
-        max_to_keep: How many checkpoints the run keeps.
-        bias: The model's last bias, by which a test recognizes the model.
+        epochs: The epochs.
+        prepare: Called first, with `talk` and the arguments.
+        prepare_arguments: Arguments of `prepare`.
+        max_to_keep: Number of checkpoints that the run keeps.
+        bias: The model's last bias, which identifies the model in a test.
         patience: Seconds to wait for a server that does not answer.
     """
     model = small_model()
     model.get_layer("head").bias.assign([bias])
     store = RunStore(run_id)
-    assert store.run  # as a training does, which looks at what its run has
+    assert store.run  # as a training does to read its run
     if prepare is not None:
         prepare(talk, *prepare_arguments)
     retention = None if max_to_keep is None else LatestN(max_to_keep)
@@ -233,12 +233,12 @@ def save(
 
 
 def meet_before(talk: Talk, owner: str, name: str) -> None:
-    """Have this process say "here" and wait before it calls a function for the first time.
+    """Make this process send "here" and wait before its first call of a function.
 
     Args:
-        talk: To the parent.
-        owner: What has the function: `"package.module"` or `"package.module:Class"`.
-        name: The function.
+        talk: Connection to the parent.
+        owner: Owner of the function: `"package.module"` or `"package.module:Class"`.
+        name: Name of the function.
     """
     function = getattr(resolve_name(owner), name)
     met = threading.Event()
@@ -254,7 +254,7 @@ def meet_before(talk: Talk, owner: str, name: str) -> None:
 
 
 def hang_in(_: Talk, owner: str, name: str, suffix: str) -> None:
-    """Have this process hang before it calls a function with a path that ends with `suffix`."""
+    """Make this process hang before it calls a function with a path that ends with `suffix`."""
     function = getattr(resolve_name(owner), name)
 
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -271,5 +271,5 @@ def _waiting(run_id: str) -> int:
 
 
 def die() -> None:
-    """Kill the process that calls."""
+    """Kill the calling process."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Runs `mlflow-ckpt`: in this process, where TensorFlow is loaded already, or in one of its own."""
+"""Runs `mlflow-ckpt`: in this process, where TensorFlow is already loaded, or in a new one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support import processes
 
 
 def run(*arguments: str | Path) -> Result:
-    """Run a command in this process; an exception that is not an error of ours is raised."""
+    """Run a command in this process; raise exceptions other than this package's errors."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -23,5 +23,5 @@ def run(*arguments: str | Path) -> Result:
 def run_process(
     *arguments: str | Path, cwd: Path | None = None, stdout: IO[str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
+    """Run a command in a new process."""
     return processes.run_command(*arguments, cwd=cwd, stdout=stdout)

@@ -1,7 +1,7 @@
-"""Trainings with all that a resumed one must bring back, each run in a process of its own.
+"""Trainings with all state that resuming must restore, each in its own process.
 
-As a program, for other backends, it reads the arguments of several trainings from its input, as a
-JSON list of lists, does one after another, and prints what came of them.
+Run as a program, for other backends, it reads the arguments of several trainings from standard
+input as a JSON list of lists, runs them one after another, and prints the results.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(104, 8, 8, 1)).astype("float32")
 Y = _RNG.integers(0, 3, size=104)
-# 13 batches an epoch.
+# 13 batches per epoch.
 BATCH = 8
 
 
@@ -36,9 +36,9 @@ class Job:
     """A training.
 
     Attributes:
-        build: Makes the compiled model.
-        callbacks: Makes the callbacks besides ours.
-        data: Makes the data for `fit`.
+        build: Returns the compiled model.
+        callbacks: Returns the callbacks other than `MlflowCheckpoint`.
+        data: Returns the data for `fit`.
         checkpoints: Arguments of `MlflowCheckpoint`.
         fit: Arguments of `fit`.
     """
@@ -53,7 +53,7 @@ class Job:
 
 
 def deterministic(seed: int) -> None:
-    """Seed everything, and have TensorFlow compute the same whatever else the machine does."""
+    """Seed everything, and make TensorFlow deterministic regardless of the machine's load."""
     keras.utils.set_random_seed(seed)
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
@@ -62,7 +62,7 @@ def deterministic(seed: int) -> None:
 
 
 def small(*inside: Callable[[], keras.layers.Layer], **settings: Any) -> keras.Model:
-    """A little convolutional network with other layers inside."""
+    """Return a small convolutional network that contains other layers."""
     deterministic(5)
     layers = keras.layers
     model = keras.Sequential(
@@ -121,9 +121,9 @@ def mixed() -> keras.Model:
 
 
 def firing() -> list[keras.callbacks.Callback]:
-    """Callbacks that do something in the third epoch, and the second that ends in the fourth."""
+    """Return callbacks that act in the third epoch, and one that ends training in the fourth."""
     return [
-        # No epoch is ever that much better than the first.
+        # No epoch improves by this much.
         keras.callbacks.EarlyStopping(
             "val_loss", patience=3, min_delta=100.0, restore_best_weights=True
         ),
@@ -132,7 +132,7 @@ def firing() -> list[keras.callbacks.Callback]:
 
 
 class Drawing(keras.callbacks.Callback):
-    """Draws from the global generators, and keeps a state that it offers."""
+    """Draws from the global generators, and has `get_state` and `set_state`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,12 +201,12 @@ JOBS = {
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         run_id: Its run.
-        weights: Digest of the model's weights in the end.
-        warned: What it warned of.
+        weights: Digest of the model's final weights.
+        warned: Its warnings.
     """
 
     run_id: str
@@ -247,15 +247,15 @@ def train(
     slow: float = 0.0,
     preempted: bool = False,
 ) -> Done:
-    """Do a job from the beginning, or from a checkpoint on.
+    """Run a job from the beginning or from a checkpoint.
 
     Args:
         name: The job.
-        epochs: Epochs in all.
-        resume_from: The run to go on from; None to begin.
-        checkpoint: Which of its checkpoints.
-        in_place: Whether to go on in the same run.
-        slow: Seconds that each step takes at least; the training is to be killed then.
+        epochs: Total number of epochs.
+        resume_from: The run to resume; None for a new training.
+        checkpoint: Selector of the checkpoint to resume from.
+        in_place: Whether to resume in the same run.
+        slow: Minimum duration of each step in seconds; the caller kills such a training.
         preempted: Whether the process gets a SIGTERM after the eighth step.
     """
     job = JOBS[name]
@@ -267,12 +267,12 @@ def train(
         waiting.append(Preemption())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        keras.utils.clear_session()  # layers are named as in a new process
-        # A resumed training has its random numbers from the checkpoint, and no other.
+        keras.utils.clear_session()  # name layers as in a new process
+        # A resumed training must take its random state from the checkpoint only.
         deterministic(99)
         if resume_from is None:
             model, initial, others = job.build(), 0, job.callbacks()
-            # First in the list: what the others do in an epoch must be saved with it all the same.
+            # First in the list: the effects of the others in an epoch must be saved nevertheless.
             callbacks = [mlflow_ckpt.MlflowCheckpoint(**job.checkpoints), *others, *waiting]
         else:
             own_callbacks = [*job.callbacks(), *waiting]
@@ -304,7 +304,7 @@ def train(
 
 
 def train_in_child(talk: Any, *arguments: Any, **keywords: Any) -> None:
-    """The same in a `Child`, which first sends the run's id."""
+    """Run `train` in a `Child`, which first sends the run's id."""
     with mlflow.start_run(run_id=keywords.pop("run_id", None)) as run:
         talk("run", run.info.run_id)
         talk("trained", train(*arguments, **keywords))

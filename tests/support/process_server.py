@@ -1,9 +1,9 @@
-"""Becomes other Python programs: the program behind `tests.support.processes`.
+"""The server of `tests.support.processes`, whose forks become other Python programs.
 
-It imports TensorFlow and MLflow once and runs nothing of them. For each request it forks, and the
-child becomes the program that was asked for: its own arguments, environment, directory, session and
-streams, the code run as `__main__`, and Python's real end: threads, exit handlers, exit code. Only
-the modules' memory is not freed one by one at last, which takes seconds.
+It imports TensorFlow and MLflow once, but runs nothing in them. For each request it forks, and the
+child becomes the requested program: with its own arguments, environment, directory, session and
+streams, the code run as `__main__`, and Python's regular exit: threads, exit handlers, exit code.
+Only freeing the modules' memory one by one at the end, which takes seconds, is skipped.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PRELOADED = (
 
 
 def serve(listener: socket.socket, tests: str) -> tuple[dict[str, Any], list[int]]:
-    """Answer requests while the tests run, which are the process of that number.
+    """Answer requests while the tests run, whose process id is `tests`.
 
     Returns:
-        In a process of its own for each request, what to become.
+        In a new process for each request: the request, and its streams.
     """
     while True:
         try:
@@ -66,7 +66,7 @@ def _stand_between(connection: socket.socket) -> None:
 
 
 def become(request: dict[str, Any], streams: list[int]) -> tuple[types.CodeType, dict[str, Any]]:
-    """Put everything in place, and return the code to run and its globals."""
+    """Set up the process, and return the code to run and its globals."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -74,7 +74,7 @@ def become(request: dict[str, Any], streams: list[int]) -> tuple[types.CodeType,
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = ["-c", *request["arguments"]]
-    # Before the root of the repository, which is there because this server runs in it.
+    # Before the root of the repository, which is on the path because this server runs in it.
     sys.path.insert(0, str(request["cwd"]))
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
@@ -82,14 +82,14 @@ def become(request: dict[str, Any], streams: list[int]) -> tuple[types.CodeType,
 
 
 class Ending:
-    """What Python does after the last exit handler: it ends with the code of the program."""
+    """Ends the process after the last exit handler, with the program's exit code."""
 
     def __init__(self) -> None:
         self._code = 0
         self._interrupted = False
 
     def note(self, error: BaseException) -> None:
-        """Remember how the program ended."""
+        """Record how the program ended."""
         self._interrupted = isinstance(error, KeyboardInterrupt)
         code = error.code if isinstance(error, SystemExit) else 1
         self._code = code if isinstance(code, int) else int(code is not None)
@@ -105,7 +105,7 @@ class Ending:
 
 if __name__ == "__main__":
     _ending = Ending()
-    atexit.register(_ending)  # the first to be registered is the last to be called
+    atexit.register(_ending)  # registered first, so called last
     for _name in PRELOADED:
         importlib.import_module(_name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

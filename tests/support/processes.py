@@ -1,8 +1,8 @@
-"""Python programs in processes of their own, a moment after they were asked for.
+"""Python programs in new processes that start immediately.
 
-Importing TensorFlow and MLflow takes a process ten seconds. A server that has done so becomes the
-program instead (see `process_server`). Its imports are quick; nothing else is different for it.
-A test of what is imported, or of what an interpreter does at its start, starts one of its own.
+Importing TensorFlow and MLflow takes ten seconds per process. Instead, a server that has imported
+them forks into the program (see `process_server`): imports are fast, and nothing else differs.
+Tests of imports, or of the start of an interpreter, start an interpreter themselves.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "import sys; from mlflow_ckpt._cli import main; sys.argv[0] = 'mlflow-ckpt'; main()"
-# What takes longer than this hangs.
+# Processes that take longer are considered hung.
 _PATIENCE_SECONDS = 300
 # The test session's directory.
 _directory: list[Path] = []
 
 
 def set_directory(directory: Path) -> None:
-    """Tell where the test session keeps what its workers share."""
+    """Set the directory that the workers of the test session share."""
     _directory[:] = [directory]
 
 
 class Process:
-    """A Python program that runs.
+    """A running Python program.
 
     Args:
-        code: What it runs, as `python -c` does.
+        code: The code to run, as with `python -c`.
         arguments: Its arguments.
-        cwd: Its directory; None for this one's.
-        env: Its environment; None for this one's.
-        stdin: Where its input comes from; None for nothing.
-        stdout: Where its output goes; None to keep it.
+        cwd: Its working directory; None for this process's.
+        env: Its environment; None for this process's.
+        stdin: Its standard input; None for no input.
+        stdout: Its standard output; None to capture it.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Process:
         self.pid = int(self._replies.readline())
 
     def wait(self) -> subprocess.CompletedProcess[str]:
-        """Wait until it ends, and return all of it."""
+        """Wait until the program ends, and return its exit code and output."""
         try:
             code = int(self._replies.readline())
         except TimeoutError:
@@ -101,12 +101,12 @@ class Process:
 def run_python(
     code: str, *arguments: str | Path, **settings: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; the settings are those of `Process`."""
+    """Run a program until it ends; the settings are those of `Process`."""
     return Process(code, *arguments, **settings).wait()
 
 
 def run_command(*arguments: str | Path, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Run `mlflow-ckpt` to its end."""
+    """Run `mlflow-ckpt` until it ends."""
     return run_python(COMMAND, *arguments, **settings)
 
 
@@ -116,12 +116,12 @@ def _address() -> str:
 
 
 def _tests() -> int:
-    """Number of the process that all workers are children of."""
+    """Return the id of the process that all workers are children of."""
     return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 
 
 def _start() -> dict[str, Any]:
-    # Of a directory's name, a socket takes about 100 characters.
+    # A socket's path is limited to about 100 characters.
     address = Path(tempfile.mkdtemp(prefix="processes-")) / "socket"
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.support.process_server", str(address), str(_tests())],
@@ -136,5 +136,5 @@ def _start() -> dict[str, Any]:
             return attempt.connect_ex(str(address)) == 0
 
     wait_for(listens, "the server of processes")
-    server.returncode = 0  # it outlives this process, which has not to wait for it
+    server.returncode = 0  # it outlives this process, which need not wait for it
     return {"group": server.pid, "address": str(address)}

@@ -1,4 +1,4 @@
-"""A server that stands before a real one."""
+"""A reverse proxy that can fail on demand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 
 class Proxy:
-    """Stands before a real server, and spoils it on demand.
+    """Forwards requests to a real server, and fails on demand.
 
     Attributes:
         mode: `"pass"`; `"refuse artifacts"`, which answers 500 to uploads; `"fail"`, which answers
@@ -54,11 +54,11 @@ class Proxy:
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
             def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
-                """Say nothing."""
+                """Do not log."""
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """Say nothing of clients that went away."""
+                """Do not report clients that disconnected."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.uri = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -66,7 +66,7 @@ class Proxy:
         self._thread.start()
 
     def release(self) -> None:
-        """Answer again, and those that wait too."""
+        """Answer again, including waiting requests."""
         self.mode = "pass"
         self._released.set()
 

@@ -1,4 +1,4 @@
-"""What all workers of pytest-xdist share: started by the first that needs it, ended after all."""
+"""Resources that pytest-xdist workers share: started on first use, ended after all tests."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ _SUFFIX = ".shared.json"
 
 
 def root(factory: pytest.TempPathFactory) -> Path:
-    """Return the directory of this test session, of all its workers."""
+    """Return the directory that all workers of this test session share."""
     own = factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 def started_once(directory: Path, name: str, start: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Start something unless a worker did, and return what `start` returned.
+    """Start a resource unless a worker already did, and return the result of `start`.
 
     Args:
-        directory: Of the test session.
-        name: Of the thing.
-        start: Starts it in a process group of its own, whose number it returns as `"group"`, and
-            returns with it what users of the thing must know, as JSON can hold it. Without
-            a group, there is nothing to end.
+        directory: Directory of the test session.
+        name: Name of the resource.
+        start: Starts the resource in its own process group, and returns JSON values that its users
+            need, including the group's id as `"group"`. Without a group, nothing is ended.
     """
     note = directory / f"{name}{_SUFFIX}"
     with FileLock(directory / f"{name}.lock"):
@@ -40,7 +39,7 @@ def started_once(directory: Path, name: str, start: Callable[[], dict[str, Any]]
 
 
 def end_all(directory: Path) -> None:
-    """End whatever was started."""
+    """End all resources that were started."""
     for note in directory.glob(f"*{_SUFFIX}"):
         group = json.loads(note.read_text()).get("group")
         if group is not None:

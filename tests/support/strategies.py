@@ -45,7 +45,7 @@ def arrays(draw: st.DrawFn) -> np.ndarray[Any, Any]:
 
 
 digests = st.binary(max_size=20).map(Digest.of_bytes)
-# What a key or a value of JSON can hold; a lone surrogate is no Unicode text.
+# Text that JSON can hold: without lone surrogates.
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 scalars = st.none() | st.booleans() | st.integers() | texts
 jsonable = st.recursive(

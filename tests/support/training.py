@@ -19,13 +19,13 @@ BATCHES = len(X) // BATCH
 
 
 def new_run() -> str:
-    """Make an empty run in MLflow's current experiment, and return its id."""
+    """Create an empty run in MLflow's current experiment, and return its id."""
     run = mlflow.MlflowClient().create_run(os.environ["MLFLOW_EXPERIMENT_ID"])
     return str(run.info.run_id)
 
 
 def small_model(units: int = 3, outputs: int = 1, **settings: Any) -> keras.Model:
-    """A compiled model of two layers, the same at every call."""
+    """Return a compiled model of two layers, the same at every call."""
     keras.utils.set_random_seed(11)
     model = keras.Sequential(
         [
@@ -58,14 +58,14 @@ def fit(model: keras.Model, *callbacks: keras.callbacks.Callback, **settings: An
 
 
 def trained(model: keras.Model | None = None, *, epochs: int = 2, **arguments: Any) -> str:
-    """Train a model in a run of its own, and return the run's id."""
+    """Train a model in a new run, and return the run's id."""
     with mlflow.start_run() as run:
         fit(model or small_model(), mlflow_ckpt.MlflowCheckpoint(**arguments), epochs=epochs)
     return str(run.info.run_id)
 
 
 class Metrics(keras.callbacks.Callback):
-    """Replaces what Keras reports, epoch by epoch."""
+    """Replaces the metrics that Keras reports, epoch by epoch."""
 
     def __init__(self, name: str, values: list[float]) -> None:
         super().__init__()
@@ -78,5 +78,5 @@ class Metrics(keras.callbacks.Callback):
 
 
 def names(run_id: str) -> list[str]:
-    """Names of a run's checkpoints, oldest first."""
+    """Return the names of a run's checkpoints, oldest first."""
     return [checkpoint.name for checkpoint in mlflow_ckpt.list_checkpoints(run_id)]

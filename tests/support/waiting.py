@@ -1,4 +1,4 @@
-"""Waiting, with an end to it."""
+"""Waits with timeouts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
-# So long that whatever takes longer hangs, also on a machine that is busy, or whose disk stalls.
+# Long enough for a busy machine or a stalling disk: whatever takes longer hangs.
 PATIENCE_SECONDS = 240.0
 
 
@@ -21,13 +21,13 @@ def wait_for(
     """Wait until a condition holds.
 
     Args:
-        condition: Tells whether it does.
-        what: What is waited for, in words.
-        seconds: How long at most.
-        pause: Seconds between two looks.
+        condition: Returns whether it holds.
+        what: Description of the condition, for the error message.
+        seconds: Maximum duration.
+        pause: Seconds between two checks.
 
     Raises:
-        AssertionError: It did not hold in time.
+        AssertionError: If it does not hold in time.
     """
     retrying = Retrying(
         retry=retry_if_not_result(bool), stop=stop_after_delay(seconds), wait=wait_fixed(pause)
@@ -39,11 +39,11 @@ def wait_for(
 
 
 class Deadline:
-    """For loops that do something while they wait.
+    """A timeout for loops that do something while they wait.
 
     Args:
-        what: What is waited for, in words.
-        seconds: How long at most.
+        what: Description of the condition, for the error message.
+        seconds: Maximum duration.
     """
 
     def __init__(self, what: str, seconds: float = PATIENCE_SECONDS) -> None:
@@ -52,5 +52,5 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def check(self) -> None:
-        """Fail once it is past."""
+        """Fail once the time is up."""
         assert time.monotonic() < self._end, f"{self._what}: not within {self._seconds:.0f} s"

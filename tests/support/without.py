@@ -1,4 +1,4 @@
-"""An environment that has everything but this package, made in a second."""
+"""A virtual environment with all installed packages except this one, created in a second."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _OURS = ("mlflow_ckpt", "__editable__")
 
 
 def environment_without_package(directory: Path) -> Path:
-    """Make a virtual environment with links to all that is installed here, but mlflow_ckpt.
+    """Create a virtual environment with links to all installed packages except mlflow_ckpt.
 
     Args:
-        directory: Where to.
+        directory: Directory of the environment.
 
     Returns:
         Its interpreter.
@@ -31,7 +31,7 @@ def environment_without_package(directory: Path) -> Path:
     (packages,) = home.glob("lib/python*/site-packages")
     (packages / "linked.pth").write_text(f"{linked}\n")
     for script in Path(sys.executable).parent.iterdir():
-        # MLflow starts some commands by their names alone.
+        # MLflow starts some commands by name.
         if script.name == "uvicorn":
             text = script.read_text().splitlines(keepends=True)
             target = home / "bin" / script.name

@@ -1,4 +1,4 @@
-"""One small model of every kind that a checkpoint must hold."""
+"""One small model of every kind that checkpoints support."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Entry:
 
     Attributes:
         build: Returns a model, compiled if it can be trained.
-        data: Returns what it is trained on: inputs and targets.
+        data: Returns its training data: inputs and targets.
         custom_objects: The custom objects that a loader needs.
-        formats: The full formats to save it in; HDF5 where its own road is put to the test.
+        formats: The full formats to save it in; HDF5 where that takes a different path.
         forms: The forms that can hold it.
         compiled: Whether it can be trained.
     """
@@ -72,7 +72,7 @@ def words() -> Data:
 
 
 def compiled(model: keras.Model, optimizer: Any = None, **settings: Any) -> keras.Model:
-    """Compile for a quick training: large steps, and eagerly, for tracing takes a second."""
+    """Compile for a quick training: large steps, and eager, because tracing takes a second."""
     settings = {"loss": "mse", "run_eagerly": not GRAPH & settings.keys(), **settings}
     model.compile(optimizer or optimizers.Adam(0.01), **settings)
     return model
@@ -90,7 +90,7 @@ def perceptron(*, dtype: Any = None) -> keras.Model:
 
 
 def lazy_sequential() -> keras.Model:
-    """A model without an Input, which gets its weights from the first batch."""
+    """A model without an Input, whose weights are created by the first batch."""
     return compiled(keras.Sequential([layers.Dense(12, activation="tanh"), layers.Dense(1)]))
 
 
@@ -168,7 +168,7 @@ def huber_like(y_true: Any, y_pred: Any) -> Any:
 
 
 def with_layer(*inserted: layers.Layer) -> keras.Model:
-    """A perceptron with layers put into its middle."""
+    """A perceptron with other layers in the middle."""
     return compiled(
         keras.Sequential([keras.Input((8,)), layers.Dense(12), *inserted, layers.Dense(1)])
     )
@@ -212,7 +212,7 @@ def recurrent() -> keras.Model:
 
 
 def shared_layers() -> keras.Model:
-    """One layer that stands in two places."""
+    """One layer used in two places."""
     left, right = keras.Input((8,), name="left"), keras.Input((8,), name="right")
     twin = layers.Dense(4, activation="tanh")
     both = layers.Concatenate()([twin(left), twin(right)])
@@ -221,7 +221,7 @@ def shared_layers() -> keras.Model:
 
 
 def frozen() -> keras.Model:
-    """A layer whose weights do not learn."""
+    """A layer that is not trainable."""
     model = with_layer(layers.Dense(6, name="frozen"), layers.BatchNormalization())
     model.get_layer("frozen").trainable = False
     return compiled(model)
@@ -238,7 +238,7 @@ def nested() -> keras.Model:
 
 
 def string_lookup() -> keras.Model:
-    """A vocabulary that was adapted to data, and is kept in a file beside the weights."""
+    """A vocabulary adapted to data, which is stored in a file besides the weights."""
     lookup = layers.StringLookup(output_mode="multi_hot")
     lookup.adapt(np.array(["red dog", "blue cat", "the red cat"]))
     return compiled(keras.Sequential([keras.Input((1,), dtype="string"), lookup, layers.Dense(1)]))
@@ -262,7 +262,7 @@ def text_vectorization() -> keras.Model:
 
 
 def normalization() -> keras.Model:
-    """Statistics of the data as weights that do not learn."""
+    """Statistics of the data as weights that are not trainable."""
     layer = layers.Normalization()
     layer.build((None, 8))
     layer.adapt(vectors()[0] * 3 + 1)
@@ -284,7 +284,7 @@ def decayed_adamw() -> keras.Model:
 
 
 def averaged(**settings: Any) -> keras.Model:
-    """Weights of which the optimizer keeps a moving average."""
+    """An optimizer that keeps a moving average of the weights."""
     return compiled(perceptron(), optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9, **settings))
 
 
@@ -305,7 +305,7 @@ ZOO = {
     "mixed_bfloat16": Entry(
         lambda: compiled(perceptron(dtype="mixed_bfloat16")), vectors, formats=("keras",)
     ),
-    # Adam stands still in bfloat16, which rounds its beta_2 up to 1.
+    # Adam makes no progress in bfloat16, which rounds its beta_2 up to 1.
     "bfloat16": Entry(
         lambda: compiled(perceptron(dtype="bfloat16"), optimizers.SGD(0.1, momentum=0.5)),
         vectors,

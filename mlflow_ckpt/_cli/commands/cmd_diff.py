@@ -1,4 +1,4 @@
-"""`mlflow-ckpt diff`. Loads Keras and its backend only for models that others saved."""
+"""`mlflow-ckpt diff`. Loads Keras and its backend only for models saved by other tools."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TENSOR_COLUMNS = (
     "tensor", "variable", "role", "", "shape", "dtype", "max abs", "relative", "cosine",
 )  # fmt: skip
 _NUMBERS = range(6, 9)
-# A longer value is cut; --json has all of it.
+# Longer values are truncated; --json prints them in full.
 _LONGEST = 60
 
 
@@ -97,9 +97,9 @@ def _summary(difference: Difference) -> str:
 def _architecture(difference: Difference) -> str:
     if difference.same_architecture:
         return "is identical"
-    # Keras numbers the layers that it names, within a process.
+    # Keras numbers unnamed layers per process, so generated names may differ.
     names_alone = all(change.key == "config.name" for change in difference.architecture)
-    return "differs in names alone" if names_alone else "differs"
+    return "differs only in names" if names_alone else "differs"
 
 
 def _counts(difference: Difference) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _counts(difference: Difference) -> Iterator[str]:
     for role, of_role in ((WEIGHTS_ROLE, "of weights"), (OPTIMIZER_ROLE, "of the optimizer")):
         tensors = difference.of_role(role)
         if role == OPTIMIZER_ROLE and not tensors:
-            continue  # neither has an optimizer, or `uncompared` says that one has not
+            continue  # neither has an optimizer, or `uncompared` says that one has none
         differing = sum(not tensor.identical for tensor in tensors)
         of = "" if difference.identical else f"{differing} of "
         yield f"{of}{counted(len(tensors), 'tensor')} {of_role}"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def command(run: str | None, tracking_uri: str | None, show: options.Show) -> None:
     """Send the entries of this machine's spool, of RUN or of all runs.
 
-    Safe to repeat, and while a training or another flush is sending.
+    Safe to repeat, and to run while a training or another flush is sending.
     """
     from mlflow_ckpt._cli.progress import progress_bar
 
@@ -66,7 +66,7 @@ class Flushed:
         """Return the results as lines."""
         if not self.results:
             of_run = "" if self.run_id is None else f" of run {self.run_id}"
-            return f"Nothing{of_run} waits in the spool.\n"
+            return f"The spool holds no entries{of_run}.\n"
         return "".join(_line(entry, outcome) for entry, outcome in self.results)
 
     def raise_if_left(self) -> None:
@@ -83,8 +83,8 @@ class Flushed:
         damaged = [error for error in errors if isinstance(error, IntegrityError)]
         if damaged:
             raise IntegrityError(
-                f"{many}, and {len(damaged)} of them damaged: nothing can send those, so delete "
-                "their directories."
+                f"{many}, {len(damaged)} of them damaged. Damaged entries can never be sent: "
+                "delete their directories."
             ) from damaged[0]
         raise TrackingError(
             f"{many}. Nothing is lost: run the same command again once the cause is gone."
@@ -118,7 +118,7 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
     Args:
         run: A run id; None for all runs.
         tracking_uri: The server to send to; None for each entry's own.
-        progress: Called with bytes done and bytes in all.
+        progress: Called with bytes done and total bytes.
     """
     from mlflow_ckpt._tracking.references import resolve
     from mlflow_ckpt._tracking.spool.outcome import Outcome
@@ -159,7 +159,7 @@ def _send(
     stores: dict[tuple[str, str], RunStore],
     advance: Callable[[int], None],
 ) -> MlflowCkptError | None:
-    """Send one entry, and return why it is left."""
+    """Send one entry; return the error if it stays in the spool."""
     from mlflow_ckpt._tracking.spool import sending
     from mlflow_ckpt._tracking.store import RunStore
 

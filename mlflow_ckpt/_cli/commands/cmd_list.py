@@ -31,7 +31,7 @@ def command(run: str, tracking_uri: str | None, show: options.Show) -> None:
     try:
         listing = _collect(run, tracking_uri)
     except TrackingError:
-        # The spool is on this machine, whatever the server is doing.
+        # The spool is on this machine, so it can be listed without the server.
         spool_listing.show(run)
         raise
     show(listing)
@@ -43,13 +43,13 @@ class Listing:
 
     Attributes:
         run_id: The run.
-        checkpoints: The complete ones, oldest first.
+        checkpoints: The complete checkpoints, oldest first.
         best: Name of the best; None if unknown.
-        damaged: Why others cannot be read, by name.
+        damaged: Why damaged checkpoints cannot be read, by name.
         waiting: The run's entries in this machine's spool.
         ancestors: Runs and checkpoints that the run resumed from, nearest first.
         children: Names of the checkpoints that other runs resumed from, by run.
-        others: Models that others saved, unverified.
+        others: Models saved by other tools, unverified.
     """
 
     run_id: str
@@ -140,7 +140,7 @@ class Listing:
         return list(names)
 
     def _others(self) -> str:
-        """Return a table of the models that others saved."""
+        """Return a table of the models saved by other tools."""
         if not self.others:
             return ""
         names = dict.fromkeys(name for other in self.others for name in other.metrics)

@@ -52,7 +52,7 @@ def command(
 ) -> None:
     """Predict on INPUT (.npy, .npz or .csv) with the model of a checkpoint of RUN.
 
-    Gives a class and its probability for a classifier, else the model's values.
+    For a classifier, outputs a class and its probability; otherwise, the model's values.
     """
     from mlflow_ckpt._cli import inputs, predictions
 
@@ -64,7 +64,7 @@ def command(
 
 
 def _load(query: Query, model_options: ModelOptions) -> tuple[keras.Model, Sequence[str] | None]:
-    """Load a checkpoint's model for inference, and its class names if it keeps any."""
+    """Load a checkpoint's model for inference, and its class names if it has any."""
     from mlflow_ckpt._cli.progress import progress_bar
     from mlflow_ckpt._tracking.find import find
 
@@ -95,8 +95,8 @@ def _predict(model: keras.Model, inputs: Any, batch_size: int) -> Mapping[str, A
     try:
         outputs = model.predict(inputs, batch_size=batch_size, verbose=0)
     except Exception as error:
-        # Each model and each backend has errors of its own, such as a token that an embedding does
-        # not know, or a shape that a subclassed model refuses.
+        # Models and backends raise different errors, for example for a token outside an
+        # embedding's vocabulary or an unsupported shape.
         raise InputMismatchError(
             f"The model {model.name!r} cannot take the input: "
             # Keras prints some words of its messages in bold.

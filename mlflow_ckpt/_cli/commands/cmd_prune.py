@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Keep:
-    """The options that say what to keep."""
+    """The options that specify what to keep."""
 
     keep_last: int | None
     keep_best: int | None
@@ -32,7 +32,7 @@ class _Keep:
             UsageError: If none is given, or one lacks --keep-best.
         """
         if (self.monitor or self.mode) and self.keep_best is None:
-            raise click.UsageError("--monitor and --mode tell what is best. Add --keep-best N.")
+            raise click.UsageError("--monitor and --mode require --keep-best N.")
         from mlflow_ckpt._format.retention import AnyOf, BestN, EveryN, LatestN
 
         policies: list[RetentionPolicy] = []
@@ -44,7 +44,7 @@ class _Keep:
             policies.append(EveryN(self.keep_every))
         if not policies:
             raise click.UsageError(
-                "Say what to keep: --keep-last N, --keep-best N, --keep-every N."
+                "Specify what to keep: --keep-last N, --keep-best N, --keep-every N."
             )
         return AnyOf(*policies)
 
@@ -59,7 +59,7 @@ class _Keep:
     metavar="N",
     help="Keep those saved at the end of every N-th epoch.",
 )
-@click.option("--monitor", metavar="METRIC", help="For --keep-best: the metric to judge by.")
+@click.option("--monitor", metavar="METRIC", help="For --keep-best: the metric to rank by.")
 @click.option("--mode", type=click.Choice(["min", "max"]), help="For --keep-best: lower or higher.")
 @options.packed("keep", _Keep)
 @click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")

@@ -53,7 +53,7 @@ def _refuse_existing(output: Path, *, overwrite: bool) -> None:
 
 
 def _write(page: bytes, output: Path) -> None:
-    """Write a file as a whole, or not at all."""
+    """Write a file atomically."""
     try:
         with staging(output) as directory:
             (directory / output.name).write_bytes(page)

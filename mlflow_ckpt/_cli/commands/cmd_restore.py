@@ -61,14 +61,14 @@ def command(
     convert = model_options.converter()
     if form == "split" and file_format is not None:
         raise InvalidArgumentError(
-            "--format chooses the file of the full form; the split form is always architecture "
-            "and weights apart. Leave one of --form split and --format out."
+            "--format is the file format of the full form; the split form is always architecture "
+            "and weights in separate files. Omit --form split or --format."
         )
     checkpoint = find(query, convert)
     form = _form(checkpoint, form, file_format)
     target = output or Path(_directory_name(checkpoint.name))
     refuse_occupied(target, overwrite=overwrite)
-    # The backend takes seconds to start, so whatever is wrong with the request is told first.
+    # Check the request first, because the backend takes seconds to start.
     start_backend()
     with progress_bar() as progress, staging(target) as staged:
         with checkpoint.open(progress) as opened:
@@ -95,7 +95,7 @@ class Restored:
         form: `"full"` or `"split"`.
         files: Paths written, relative to it; a SavedModel is a directory.
         tensors: Number of tensors that equal the fingerprint.
-        lost: What of the model could not be loaded, as a phrase; None if nothing.
+        lost: Description of what could not be loaded; None if everything was.
     """
 
     checkpoint: FoundCheckpoint
@@ -130,7 +130,7 @@ class Restored:
         )
         proof = f"all {self.tensors} tensors are those that were saved"
         if not checkpoint.verified:
-            proof = "unverified: nothing tells what was saved"
+            proof = "unverified: there is no record of what was saved"
         lines = [
             f"Restored {checkpoint.name} of run {checkpoint.run_id} to {self.output} "
             f"({humanize.size(size)}; {proof})",

@@ -22,8 +22,8 @@ def warn_of_fallback(error: Exception) -> None:
     """Warn that saving falls back to Keras's public API, which is slower."""
     tested = " and ".join(keras_private.TESTED_WITH)
     warnings.warn(
-        f"Keras {keras.__version__} saves models in another way than Keras {tested}, which "
-        f"this mlflow_ckpt was tested with ({error}); going through Keras's public API, which is "
+        f"Keras {keras.__version__} saves models differently from Keras {tested}, which "
+        f"this mlflow_ckpt was tested with ({error}); falling back to Keras's public API, which is "
         "slower.",
         stacklevel=3,
     )
@@ -34,7 +34,7 @@ def save_h5(model: keras.Model, workspace: Callable[[], Path]) -> Path | LaidOut
 
     Args:
         model: A built model.
-        workspace: Returns a directory for the file, which is used if memory cannot be.
+        workspace: Returns a directory for the file, used if it cannot be laid out in memory.
 
     Raises:
         UnsupportedModelError: If Keras cannot save this model in that format.

@@ -79,7 +79,7 @@ def require_complete(snapshot: Snapshot, forms: Collection[str], full_format: st
     lossy = "split form" if "split" in forms else "HDF5 format" if full_format == "h5" else None
     if lossy and snapshot.captured is not None and snapshot.captured.assets is not None:
         raise UnsupportedModelError(
-            "The model has layers that keep files beside their weights, such as an adapted "
+            "The model has layers that store files besides their weights, such as an adapted "
             f"vocabulary, which Keras's {lossy} does not hold. Give these layers their vocabulary "
             "as an argument, or save forms=('full',) with full_format='keras'."
         )

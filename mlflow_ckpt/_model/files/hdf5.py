@@ -70,7 +70,7 @@ class LaidOutFile:
         self._arrays = sorted(references, key=lambda reference: reference[0])
         self._addresses = [address for address, _, _ in self._arrays]
         self._extents: dict[int, _Extent] = {}
-        # The rest, in pages, as HDF5 writes its structures and tensors in any order.
+        # All other content, in pages, because HDF5 writes it in any order.
         self._pages: dict[int, bytearray] = {}
         self._position = 0
         self.size = 0
@@ -148,7 +148,7 @@ class LaidOutFile:
         if index < 0:
             return False
         first, data, array = self._arrays[index]
-        # Only whole tensors: what HDF5 converts or splits is in a buffer of its own.
+        # Only whole tensors: HDF5 copies what it converts or splits into its own buffer.
         if address != first or len(content) != len(data):
             return False
         self._extents[self._position] = _Extent(self._position, data, array)

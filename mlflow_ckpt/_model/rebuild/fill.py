@@ -100,7 +100,7 @@ def fill(
         raise _mismatch(manifest, problems, " Pass skip_mismatch=True to load what fits.")
     with (
         weights_path(directory, manifest, custom_objects) as path,
-        # The optimizer of the given model is left alone on purpose; the report says the rest.
+        # The optimizer is deliberately not loaded; the report covers everything else.
         keras_private.ignoring_skipped_weights(),
     ):
         if not problems:

@@ -36,7 +36,7 @@ def known_objects(
 ) -> dict[str, Any]:
     """Return custom objects under the names by which Keras looks for them.
 
-    An object that was registered is looked for as `package>name`; people pass it by its name.
+    Keras looks up registered objects as `package>name`; users pass them by name.
     """
     known = dict(custom_objects or {})
     if known:
@@ -59,7 +59,7 @@ def _registered_names(value: Any) -> Iterator[str]:
 
 
 def _load_error(error: Exception) -> ModelLoadError:
-    """Turn what Keras raised while it rebuilt a model into one clear sentence."""
+    """Translate an error that Keras raised while rebuilding a model."""
     name = keras_private.unknown_object(error)
     if name is not None:
         short = name.rpartition(">")[2]
@@ -82,7 +82,7 @@ def _load_error(error: Exception) -> ModelLoadError:
 
 
 def guarded(action: Callable[[], T]) -> T:
-    """Run what calls constructors (Keras's, users'), which may raise anything."""
+    """Call code that may run constructors, and translate its errors."""
     keras_private.mention_untested_version()
     try:
         return action()

@@ -178,8 +178,8 @@ def restore_seeds(model: keras.Model, directory: Path) -> None:
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     if shapes != {name: array.shape for name, array in saved.items()}:
         raise ModelLoadError(
-            f"The model has other seed generators than were saved: expected {len(saved)}. "
-            f"Received: {len(variables)}. A custom layer makes them elsewhere than in __init__ or "
+            f"The model's seed generators differ from the saved ones: expected {len(saved)}. "
+            f"Received: {len(variables)}. A custom layer creates them outside of __init__ and "
             "build; load with form='split' if only inference matters."
         )
     for name, variable in variables.items():

@@ -38,8 +38,8 @@ def check_fingerprint(
     lost -= {tensor.name for tensor in rebuilt.tensors}
     if differing and lost.issuperset(differing):
         raise ModelLoadError(
-            f"The compile settings of {type(model).__name__} cannot be rebuilt: the class has a "
-            "compile() of its own. Give it get_compile_config() and compile_from_config() too, or "
+            f"The compile settings of {type(model).__name__} cannot be rebuilt: the class "
+            "overrides compile(). Implement get_compile_config() and compile_from_config() too, or "
             "load with form='split' and compile the model yourself."
         )
     if differing:

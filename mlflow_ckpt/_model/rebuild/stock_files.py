@@ -38,7 +38,7 @@ def load(
     if path.name.endswith(".weights.h5"):
         if blueprint is None:
             raise ModelLoadError(
-                f"{path.name} holds weights alone. Expected an architecture beside it: "
+                f"{path.name} holds only weights. Expected an architecture too: "
                 "--architecture FILE (.json, .yaml or .keras)."
             )
         model = build(dict(blueprint), custom_objects)
@@ -65,7 +65,7 @@ def _refuse_other_formats(path: Path) -> None:
     if not (zipfile.is_zipfile(path) if is_archive else h5py.is_hdf5(path)):
         expected = "a zip archive" if is_archive else "an HDF5 file"
         raise ModelLoadError(
-            f"{path.name} is not {expected}, as Keras writes it. Is it cut off, or empty? "
+            f"{path.name} is not {expected}, as Keras writes it. Is it truncated or empty? "
             f"Received: {path.stat().st_size} bytes"
         )
 

@@ -96,8 +96,8 @@ class CallbackMonitor:
                 changed = sorted(name for name in now if now[name] != before.get(name))
                 if changed:
                     captured.unsaved.append(
-                        f"{key.partition('/')[0]} keeps a state ({', '.join(changed[:3])}) and "
-                        "has no get_state and set_state (see register_callback_state)"
+                        f"{key.partition('/')[0]} has state ({', '.join(changed[:3])}) but "
+                        "no get_state and set_state (see register_callback_state)"
                     )
         return captured
 
@@ -135,9 +135,9 @@ def compare(
     stateful = {key for key, callback in keyed(callbacks) if _accessors(callback) is not None}
     for key in states:
         if key not in stateful:
-            yield f"{key.partition('/')[0]} took part before and is not among the callbacks now"
+            yield f"{key.partition('/')[0]} was among the callbacks before and is missing now"
     for key in sorted(stateful - states.keys()):
-        yield f"{key.partition('/')[0]} has no saved state, so it starts afresh"
+        yield f"{key.partition('/')[0]} has no saved state, so it starts with its initial state"
 
 
 def keyed(

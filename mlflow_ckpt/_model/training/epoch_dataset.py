@@ -17,7 +17,7 @@ _SAMPLED_ROWS = 1024
 
 
 class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """A data set that gives `fit` the same batches in an epoch after a restart of the process.
+    """A data set whose batches in an epoch are the same after a restart of the process.
 
         data = mlflow_ckpt.EpochDataset(x, y, batch_size=64, seed=0)
         model.fit(data, epochs=5, callbacks=[mlflow_ckpt.MlflowCheckpoint()])
@@ -158,8 +158,8 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
             if self._passed and index == 0:
                 self._passed = False
                 warnings.warn(
-                    "EpochDataset gives the same order in every epoch, because nobody tells it "
-                    "which one begins. Add mlflow_ckpt.MlflowCheckpoint() to fit's callbacks.",
+                    "EpochDataset repeats the same order in every epoch, because it is not told "
+                    "which epoch begins. Add mlflow_ckpt.MlflowCheckpoint() to fit's callbacks.",
                     stacklevel=2,
                 )
             self._passed = self._passed or (index == self.num_batches - 1 and index > 1)
@@ -211,7 +211,7 @@ class _FunctionDataset(EpochDataset):
             batch = next(self._iterator, None)
             if batch is None:
                 raise ValueError(
-                    f"dataset_fn({self._epoch or 0}) gave {self._next} batches. "
+                    f"dataset_fn({self._epoch or 0}) returned {self._next} batches. "
                     f"Expected {self._batches}."
                 )
             self._next += 1

@@ -59,8 +59,8 @@ class FitContext:
         steps = getattr(self._iterator, "steps_per_epoch", None)
         if steps is not None:
             raise InvalidArgumentError(
-                "An EpochDataset gives whole epochs, so fit takes no steps_per_epoch with it. "
-                f"Received: steps_per_epoch={steps}. Leave it out."
+                "An EpochDataset defines the length of an epoch. Expected fit without "
+                f"steps_per_epoch. Received: steps_per_epoch={steps}"
             )
 
     @property
@@ -138,17 +138,17 @@ class FitContext:
             return None
         if batch:
             return (
-                f"{batch} batches of epoch {epoch + 1} were done, and the data given to fit begin "
-                "again with the first: pass a mlflow_ckpt.EpochDataset, or resume from the end of "
-                "an epoch"
+                f"{batch} batches of epoch {epoch + 1} were completed, but the data of fit starts "
+                "from the first batch again: pass a mlflow_ckpt.EpochDataset, or resume at the "
+                "end of an epoch"
             )
         if self.kind in ("arrays", "") or (
             self.kind == "shuffled arrays" and keras.config.backend() != "tensorflow"
         ):
             return None
         return (
-            f"whether fit gets the same batches again is not known ({self.kind}): a "
-            "mlflow_ckpt.EpochDataset gives them"
+            f"whether fit gets the same batches again is unknown ({self.kind}): a "
+            "mlflow_ckpt.EpochDataset guarantees it"
         )
 
 

@@ -19,7 +19,7 @@ _PYTHON, _NUMPY, _KERAS = "python", "numpy", "keras"
 def capture() -> dict[str, Any]:
     """Return the states of the global generators of Python, NumPy, Keras, TensorFlow and PyTorch.
 
-    TensorFlow and PyTorch only if they are loaded; with any backend, data may come from them.
+    TensorFlow and PyTorch are included only if loaded: data may use them with any backend.
     """
     version, words, gauss = random.getstate()
     state: dict[str, Any] = {

@@ -22,8 +22,8 @@ ADVICE = "A resumed training cannot be the same as one that never stopped: "
 class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
     """The first callback of a resumed `fit`: restores the others and the random generators.
 
-    EarlyStopping and others reset their state when training begins, so it is restored after that,
-    when the first epoch begins.
+    Callbacks such as EarlyStopping reset their state when training begins, so states are restored
+    at the start of the first epoch.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         if state.data is not None and fit.data is not None:
             changes += changed_values("data", state.data, fit.data.describe())
         elif state.data is not None:
-            changes.append("the data came from an EpochDataset, and fit was given something else")
+            changes.append("the data came from an EpochDataset, but fit received other data")
         inexact = fit.inexact_data(state.epoch, state.batch)
         return changes if inexact is None else [*changes, inexact]
 

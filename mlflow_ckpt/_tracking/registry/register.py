@@ -70,7 +70,7 @@ def _check_names(name: str, alias: str | None, tracking_uri: str | None) -> None
     if alias is not None and _RESERVED_ALIAS.fullmatch(alias):
         raise _rejected_name("alias", alias, "it is reserved.")
     with client_to(f"look up the registered model {name!r}", tracking_uri) as client:
-        _look_up("name of a registered model", name, lambda: client.get_registered_model(name))
+        _look_up("model name", name, lambda: client.get_registered_model(name))
         if alias is not None:
             unused = uuid.uuid4().hex
             _look_up("alias", alias, lambda: client.get_model_version_by_alias(unused, alias))
@@ -87,7 +87,7 @@ def _look_up(kind: str, name: str, request: Callable[[], object]) -> None:
 
 
 def _rejected_name(kind: str, name: str, reason: str) -> InvalidArgumentError:
-    return InvalidArgumentError(f"MLflow takes no {kind} like {name!r}: {reason}")
+    return InvalidArgumentError(f"MLflow rejects the {kind} {name!r}: {reason}")
 
 
 def register(
@@ -110,7 +110,7 @@ def register(
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         name: The registered model, which is created if it does not exist.
         alias: An alias to set on the version; moved if it points at another version.
-        monitor: For `"best"`, the metric to judge by; the recorded one if None.
+        monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server and its registry; MLflow's current one if None.
 
@@ -129,8 +129,8 @@ def _register(store: RunStore, checkpoint: Checkpoint, name: str, alias: str | N
     """Create the version, unless the checkpoint already has one."""
     if "full" not in checkpoint.manifest.forms:
         raise FormNotFoundError(
-            f"{checkpoint.name} of run {checkpoint.run_id} was saved in split form alone, which is "
-            "no MLflow model. Register one that was saved with forms=('full',).",
+            f"{checkpoint.name} of run {checkpoint.run_id} has only the split form, which is not "
+            "an MLflow model. Register one that was saved with forms=('full',).",
             available=checkpoint.manifest.forms,
         )
     _require_files(store, checkpoint)

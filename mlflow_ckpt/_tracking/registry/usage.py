@@ -28,8 +28,8 @@ def registered(store: RunStore, names: Collection[str]) -> dict[str, list[str]]:
     """Return the checkpoints of a run that registered model versions use, with the versions.
 
     In doubt, a checkpoint counts as used: a version of the whole `checkpoints/` directory, or of a
-    deleted LoggedModel, uses all of them. A LoggedModel without our tags has its own files, as
-    `mlflow.keras.log_model` creates it, and uses none.
+    deleted LoggedModel, uses all of them. A LoggedModel without this package's tags, as
+    `mlflow.keras.log_model` creates it, has its own files and uses none.
 
     Returns:
         By name of a used checkpoint, its versions as phrases: `"NAME version 3"`.

@@ -47,7 +47,7 @@ def take_free(path: Path) -> FileLock:
         lock.acquire(blocking=False)
     except FileExistsError as error:
         # filelock creates the directory first; Python raises this if it vanishes meanwhile.
-        raise FileNotFoundError(error.errno, "The directory went", str(path.parent)) from error
+        raise FileNotFoundError(error.errno, "The directory vanished", str(path.parent)) from error
     return lock
 
 

@@ -39,7 +39,7 @@ def send(
         store: Its run.
         on_uploaded: Called with the size of every file, in bytes, once it is uploaded.
         verified: Whether to verify a checkpoint's files first, for entries that may have been in
-            the spool for long.
+            the spool for a long time.
 
     Returns:
         The manifest of the uploaded checkpoint; None for metrics, tags and a status, for a

@@ -189,5 +189,5 @@ def _read_location(draft: Path) -> tuple[str, Path | None]:
         host, files = str(location["host"]), Path(location["files"])
     except (OSError, LookupError, TypeError, ValueError):
         return socket.gethostname(), None
-    # Although we wrote the file, never remove a directory that is not a draft of ours.
+    # The file may be altered: accept only a directory that has the name of a draft.
     return host, files if files.name == f".{draft.stem}" else None

@@ -36,8 +36,8 @@ class Uploader(BackgroundThread):
     Args:
         spool: The spool that holds the entries.
         store: The run.
-        after: Called on the uploader's thread after a checkpoint was uploaded, such as to remove
-            old ones.
+        after: Called on the uploader's thread after a checkpoint was uploaded, for example to
+            remove old ones.
     """
 
     def __init__(

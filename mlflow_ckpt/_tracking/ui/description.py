@@ -1,7 +1,7 @@
 """The run's description in MLflow's UI: its best and latest checkpoint, and how to use them.
 
-Users may edit the description as well. Ours is a block between two markers; text outside of it is
-never changed, nor is a block that was edited, and a deleted block is not restored.
+Users may edit the description as well. This package writes a block between two markers; text
+outside of it is never changed, an edited block is kept, and a deleted block is not restored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _METRICS = 6
 
 
 def description_tags(manifests: Sequence[Manifest], best: str | None, run: Run) -> dict[str, str]:
-    """Return the tags that update the description; empty if the user has changed our block.
+    """Return the tags that update the description; empty if the user has changed the block.
 
     Args:
         manifests: The manifests of all checkpoints of the run, oldest first.

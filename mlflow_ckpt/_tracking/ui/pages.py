@@ -63,9 +63,7 @@ def _logged_failures(store: RunStore) -> Iterator[None]:
     except TrackingUnavailableError:
         raise
     except TrackingError as error:
-        _logger.warning(
-            "What MLflow's pages show of run %s is not up to date: %s", store.run_id, error
-        )
+        _logger.warning("MLflow's pages of run %s are not up to date: %s", store.run_id, error)
 
 
 def _mark_experiment(store: RunStore) -> None:
@@ -113,7 +111,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _table_tag(run: Run) -> dict[str, str]:
-    """Return the tag that lists the artifacts that are tables, unless it already includes ours."""
+    """Return the tag that lists the artifacts that are tables, unless it already has this one."""
     try:
         tables = json.loads(run.data.tags.get(tags.LOGGED_ARTIFACTS, "[]"))
     except ValueError:

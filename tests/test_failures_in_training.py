@@ -35,7 +35,7 @@ from mlflow_ckpt.errors import (
 from tests.support import cli
 from tests.support.proxy import Proxy
 from tests.support.training import fit, names, new_run, small_model
-from tests.support.waiting import PATIENCE_SECONDS, Deadline, wait_for
+from tests.support.waiting import PATIENCE_SECONDS, wait_for
 
 
 @pytest.fixture
@@ -74,10 +74,12 @@ class Spoil(keras.callbacks.Callback):
 
 def send_the_rest(run_id: str) -> None:
     """Flush until nothing is left; this process's own uploader may be at work as well."""
-    deadline = Deadline("everything is sent")
-    while Spool.default().entries(run_id):
-        deadline.check()
+
+    def sent() -> bool:
         cli.run("flush", run_id)
+        return not Spool.default().entries(run_id)
+
+    wait_for(sent, "everything is sent", pause=0.2)
 
 
 def messages(caught: Any) -> list[str]:

@@ -11,7 +11,7 @@ import mlflow_ckpt
 from devtools.stores import Store
 from mlflow_ckpt import AnyOf, BestN, EveryN, LatestN, MlflowCheckpoint, RetentionPolicy
 from mlflow_ckpt.errors import InvalidArgumentError
-from tests.support.training import BATCHES, Metrics, fit, names, small_model
+from tests.support.training import BATCHES, Metrics, X, fit, names, small_model
 from tests.test_callback import tags
 
 one_store = pytest.mark.usefixtures("local_store")
@@ -26,6 +26,8 @@ def kept_after(epochs: int, values: list[float] | None = None, **arguments: Any)
             Metrics("score", scores),
             MlflowCheckpoint("score", mode="max", **arguments),
             epochs=epochs,
+            batch_size=len(X),
+            validation_data=None,
         )
     run_id = run.info.run_id
     kept = names(run_id)
@@ -37,13 +39,13 @@ def kept_after(epochs: int, values: list[float] | None = None, **arguments: Any)
 
 def test_max_to_keep_keeps_the_newest_and_the_files_of_others_are_gone(store: Store) -> None:
     with mlflow.start_run() as run:
-        fit(small_model(), MlflowCheckpoint(max_to_keep=2), epochs=5)
+        fit(small_model(), MlflowCheckpoint("loss", max_to_keep=2), epochs=4, validation_data=None)
     run_id = run.info.run_id
-    assert names(run_id) == ["epoch_0004", "epoch_0005"]
-    directory = store.checkpoint_directory(run_id, "epoch_0005").parent
+    assert names(run_id) == ["epoch_0003", "epoch_0004"]
+    directory = store.checkpoint_directory(run_id, "epoch_0004").parent
     assert sorted(path.name for path in directory.rglob("manifest.json")) == ["manifest.json"] * 2
     directories = {path.relative_to(directory).parts[0] for path in directory.rglob("*.keras")}
-    assert directories == {"epoch_0004", "epoch_0005"}
+    assert directories == {"epoch_0003", "epoch_0004"}
     assert mlflow_ckpt.load_model(run_id).built
 
 
@@ -88,6 +90,8 @@ def test_only_the_best_are_saved_and_the_last_of_them_kept() -> None:
             Metrics("score", [1.0, 3.0, 2.0, 4.0, 0.0]),
             MlflowCheckpoint("score", mode="max", save_best_only=True, max_to_keep=1),
             epochs=5,
+            batch_size=len(X),
+            validation_data=None,
         )
     assert names(run.info.run_id) == ["epoch_0004"]
 

@@ -120,10 +120,10 @@ def test_a_tensor_that_training_does_not_move(local_store: Store, tmp_path: Path
 
 def test_it_shows_how_far_weights_moved(local_store: Store, tmp_path: Path) -> None:
     one = page_of(tmp_path, trained(epochs=1))
-    assert "update since the last one" not in one
+    assert "relative update since the last checkpoint" not in one
     run_id = trained(epochs=3)
     page = page_of(tmp_path, run_id)
-    assert page.count("update since the last one") == 4
+    assert page.count("relative update since the last checkpoint") == 4
     tensors = RunStore(run_id).read("checkpoints/epoch_0003/fingerprint.json")
     assert tensors is not None
     moved = Fingerprint.from_json(tensors).tensors[0].update_norm

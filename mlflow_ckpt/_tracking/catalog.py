@@ -181,7 +181,7 @@ class Catalog:
         if text is None or Digest.of_bytes(text) != expected.get(layout.FINGERPRINT):
             raise IntegrityError(
                 f"{layout.FINGERPRINT} of {checkpoint.name} is missing or was altered. See what "
-                f"else is: mlflow-ckpt verify ckpt:/{checkpoint.run_id}/{checkpoint.name}"
+                f"else is: mlflow-ckpt verify {checkpoint.reference}"
             )
         return Fingerprint.from_json(text)
 

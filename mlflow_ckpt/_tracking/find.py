@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, overload
 
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._format.reference import SCHEME, Query, Reference, Selector
+from mlflow_ckpt._format.reference import Query, Reference, Selector
 from mlflow_ckpt._format.verification import VerificationResult
 from mlflow_ckpt._tracking import foreign
 from mlflow_ckpt._tracking.catalog import Catalog
@@ -165,6 +165,5 @@ def find_own(store: RunStore, selector: Selector, query: Query) -> OwnCheckpoint
 def _own(store: RunStore, selector: Selector, query: Query) -> OwnCheckpoint:
     catalog = Catalog(store)
     checkpoint = catalog.find(selector, monitor=query.monitor, mode=query.mode)
-    name = checkpoint.name
-    uri = f"{SCHEME}/{store.run_id}/{name}"
-    return OwnCheckpoint(store.run_id, name, checkpoint.manifest.epoch, uri, catalog, checkpoint)
+    name, epoch, uri = checkpoint.name, checkpoint.manifest.epoch, checkpoint.reference
+    return OwnCheckpoint(store.run_id, name, epoch, uri, catalog, checkpoint)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_ckpt._cli import humanize, options, tables
+from mlflow_ckpt._format.reference import uri_of
 from mlflow_ckpt.errors import InvalidArgumentError, TrackingError
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Listing:
         """Return lines that name the runs before and after this one."""
         lines = [f"Resumed by {run_id}, from {name}\n" for run_id, name in self.children.items()]
         if self.ancestors:
-            chain = " <- ".join(f"ckpt:/{run_id}/{name}" for run_id, name in self.ancestors)
+            chain = " <- ".join(uri_of(run_id, name) for run_id, name in self.ancestors)
             lines.insert(0, f"Resumed from {chain}\n")
         return "".join(lines)
 

@@ -119,7 +119,7 @@ def _arguments(
     from mlflow_ckpt._tracking.project import RESUME_FROM
 
     run_id = reference.run_id
-    source = run_id if reference.selector == _LATEST else f"ckpt:/{run_id}/{checkpoint.name}"
+    source = run_id if reference.selector == _LATEST else checkpoint.reference
     return project_run.arguments(
         {RESUME_FROM: source, "epochs": str(epochs)}, run_id=run_id if in_place else None
     )

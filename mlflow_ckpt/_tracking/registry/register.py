@@ -156,7 +156,7 @@ def _require_files(store: RunStore, checkpoint: Checkpoint) -> None:
         raise VerificationError(
             f"The checkpoint {checkpoint.name} of run {checkpoint.run_id} is damaged ({first}), so "
             "it was not registered. See what else is: "
-            f"mlflow-ckpt verify ckpt:/{checkpoint.run_id}/{checkpoint.name}",
+            f"mlflow-ckpt verify {checkpoint.reference}",
             result=VerificationResult(checkpoint.name, missing=missing),
         )
 

@@ -25,6 +25,7 @@ from mlflow_ckpt.errors import (
     CheckpointExistsError,
     CheckpointNotFoundError,
     InvalidArgumentError,
+    ModelLoadError,
     WeightsMismatchError,
 )
 from tests.support.training import BATCHES, X, Y, fit, names, small_model, trained
@@ -501,6 +502,20 @@ def test_a_model_that_does_not_fit_is_left_alone(change: dict[str, Any]) -> None
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
+        mlflow_ckpt.restore(mine, run_id)
+    assert mlflow_ckpt.fingerprint(mine).weights_digest == before
+
+
+@on_disk
+@pytest.mark.parametrize("full_format", ["keras", "h5"])
+def test_a_model_with_other_seed_generators_is_left_alone(full_format: str) -> None:
+    run_id = trained(full_format=full_format)
+    mine = keras.Sequential([*small_model().layers, keras.layers.Dropout(0.5)])
+    mine.build((None, 4))
+    mine.compile(keras.optimizers.SGD(0.05, momentum=0.5), "mse")
+    mine.set_weights([weight + 1 for weight in mine.get_weights()])
+    before = mlflow_ckpt.fingerprint(mine).weights_digest
+    with pytest.raises(ModelLoadError, match="other seed generators"):
         mlflow_ckpt.restore(mine, run_id)
     assert mlflow_ckpt.fingerprint(mine).weights_digest == before
 

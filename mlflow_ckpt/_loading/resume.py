@@ -136,6 +136,7 @@ def restore(
 
     Raises:
         WeightsMismatchError: If a weight or an optimizer variable does not fit.
+        ModelLoadError: If the seed generators differ.
         NotFoundError, SelectorError, TrackingError, VerificationError: As in `resume`.
     """
 

@@ -27,6 +27,8 @@ from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
 
 CustomObjects = Mapping[str, Any] | None
+# Variables and their saved values.
+Seeds = list[tuple[keras.Variable, np.ndarray[Any, Any]]]
 
 
 def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects) -> keras.Model:
@@ -45,7 +47,7 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
         )
     with _saved_policy(directory):
         model = _load_compiled(directory, manifest, custom_objects)
-    restore_seeds(model, directory)
+    assign(saved_seeds(model, directory))
     check_fingerprint(
         model, directory, roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE), fresh_optimizer=manifest.step == 0
     )
@@ -159,8 +161,8 @@ def _extract_weights(archive: Path, target: Path) -> None:
                 source.copy(name, file)
 
 
-def restore_seeds(model: keras.Model, directory: Path) -> None:
-    """Restore the states of seed generators, which are not in Keras's files.
+def saved_seeds(model: keras.Model, directory: Path) -> Seeds:
+    """Return the states of a model's seed generators, which are not in Keras's files.
 
     Raises:
         ModelLoadError: If the model's seed generators differ from the saved ones, or the file
@@ -168,7 +170,7 @@ def restore_seeds(model: keras.Model, directory: Path) -> None:
     """
     path = directory / layout.TRAINING_ARRAYS
     if not path.is_file():
-        return
+        return []
     variables = introspection.seed_variables(model)
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -182,5 +184,10 @@ def restore_seeds(model: keras.Model, directory: Path) -> None:
             f"Received: {len(variables)}. A custom layer makes them elsewhere than in __init__ or "
             "build; load with form='split' if only inference matters."
         )
-    for name, variable in variables.items():
-        variable.assign(saved[name])
+    return [(variable, saved[name]) for name, variable in variables.items()]
+
+
+def assign(seeds: Seeds) -> None:
+    """Set the states that `saved_seeds` returned."""
+    for variable, value in seeds:
+        variable.assign(value)

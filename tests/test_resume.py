@@ -17,6 +17,7 @@ import mlflow_ckpt
 from devtools.stores import Store
 from mlflow_ckpt import EpochDataset, MlflowCheckpoint
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.spool.entries import METRICS
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
@@ -318,6 +319,28 @@ def test_our_own_settings_and_best_value_go_on() -> None:
     assert saved.manifest.forms == ("full", "split")
     assert saved.manifest.monitor is not None
     assert saved.manifest.monitor.name == "loss"
+
+
+@on_disk
+@pytest.mark.parametrize(
+    ("recorded", "named"),
+    [
+        ({"compression": "zstd"}, "compression='zstd'"),
+        ({"retention": {"Oldest": {"n": 2}}}, "retention={'Oldest': {'n': 2}}"),
+        ({"retention": {"LatestN": {"n": 2, "per": "day"}}}, "'per': 'day'"),
+    ],
+)
+def test_settings_that_a_newer_version_recorded_are_named(
+    recorded: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = CallbackArguments.recorded
+    monkeypatch.setattr(CallbackArguments, "recorded", lambda self: write(self) | recorded)
+    run_id = unshuffled(monitor="loss")
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="does not know") as caught:
+        point = mlflow_ckpt.resume(run_id)
+    assert named in str(caught[0].message)
+    assert point.callbacks[-1].monitor == "loss"
 
 
 @on_disk

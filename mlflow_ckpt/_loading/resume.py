@@ -169,13 +169,13 @@ def _resume(
         checkpoint, directory, damaged = opened
         state = training_state.read(directory)
         model, changes = rebuild(directory, checkpoint.manifest, state)
+    changes += _end_finished_epoch(state)
+    callbacks, unknown = _with_checkpoints(list(keras.tree.flatten(list(callbacks))), state)
+    changes += [*unknown, *_changes(model, checkpoint, state, callbacks)]
     if in_place:
         # A training in the same run will write these checkpoints again.
         for name in damaged:
             removal.remove(store, name)
-    changes += _end_finished_epoch(state)
-    callbacks = _with_checkpoints(list(keras.tree.flatten(list(callbacks))), state)
-    changes += _changes(model, checkpoint, state, callbacks)
     if changes:
         warn(f"{ADVICE}{'; '.join(changes)}.")
     origin = _origin(checkpoint, store)
@@ -211,12 +211,12 @@ def _origin(checkpoint: Checkpoint, store: RunStore) -> Origin:
 
 def _with_checkpoints(
     callbacks: list[keras.callbacks.Callback], state: TrainingState
-) -> list[keras.callbacks.Callback]:
-    """Add an `MlflowCheckpoint` with the recorded arguments unless there is one."""
+) -> tuple[list[keras.callbacks.Callback], list[str]]:
+    """Add an `MlflowCheckpoint` unless there is one; name recorded settings it lacks."""
     if any(isinstance(callback, MlflowCheckpoint) for callback in callbacks):
-        return callbacks
-    arguments = {} if state.settings is None else arguments_of(state.settings)
-    return [*callbacks, MlflowCheckpoint(**arguments)]
+        return callbacks, []
+    arguments, unknown = arguments_of(state.settings or {})
+    return [*callbacks, MlflowCheckpoint(**arguments)], unknown
 
 
 def _changes(

@@ -29,6 +29,7 @@ from mlflow_ckpt.errors import (
     ModelLoadError,
     WeightsMismatchError,
 )
+from tests.support.checkpoints import flip_byte
 from tests.support.training import BATCHES, X, Y, fit, names, small_model, trained
 
 on_disk = pytest.mark.usefixtures("local_store")
@@ -150,18 +151,45 @@ def directory_of(store: Store, run_id: str, name: str) -> Path:
     return store.checkpoint_directory(run_id, name)
 
 
+def damage(store: Store, run_id: str, name: str) -> Path:
+    """Change one byte of a checkpoint's data, and return its directory."""
+    directory = directory_of(store, run_id, name)
+    file = directory / "data" / "model.keras"
+    flip_byte(file, file.stat().st_size // 2)
+    return directory
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_in_place_written_again(store: Store) -> None:
     run_id = unshuffled()
-    file = directory_of(store, run_id, "epoch_0002") / "data" / "model.keras"
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    damage(store, run_id, "epoch_0002")
     with pytest.warns(UserWarning, match="epoch_0001, the newest valid.*epoch_0002: "):
         point = mlflow_ckpt.resume(run_id, in_place=True)
     assert point.initial_epoch == 1
     go_on(point, 2)
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
     assert mlflow_ckpt.verify(run_id, "epoch:2").ok
+
+
+def test_in_the_active_run_a_damaged_checkpoint_is_written_again(local_store: Store) -> None:
+    run_id = unshuffled()
+    damage(local_store, run_id, "epoch_0002")
+    with mlflow.start_run(run_id=run_id):
+        with pytest.warns(UserWarning, match="epoch_0001, the newest valid"):
+            point = mlflow_ckpt.resume(run_id)
+        assert go_on(point, 2) == run_id
+    assert mlflow_ckpt.verify(run_id, "epoch:2").ok
+
+
+def test_the_active_run_of_another_server_is_another_run(local_store: Store, server: Store) -> None:
+    run_id = unshuffled()
+    directory = damage(local_store, run_id, "epoch_0002")
+    with mlflow.start_run(run_id=run_id), pytest.warns(UserWarning, match="the newest valid"):
+        mlflow.set_tracking_uri(server.uri)
+        try:
+            mlflow_ckpt.resume(run_id, tracking_uri=local_store.uri)
+        finally:
+            mlflow.set_tracking_uri(local_store.uri)
+    assert directory.exists()
 
 
 def test_a_damaged_manifest_is_passed_over_and_kept_for_a_new_run(store: Store) -> None:

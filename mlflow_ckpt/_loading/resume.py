@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import mlflow
 
 from mlflow_ckpt._callback import MlflowCheckpoint
 from mlflow_ckpt._format.changes import changed_code, changed_versions
@@ -163,6 +164,7 @@ def _resume(
     """Open the checkpoint, rebuild the model, and prepare the callbacks."""
     reference = resolve(query.run, query.checkpoint, query.tracking_uri)
     store = RunStore(reference.run_id, query.tracking_uri)
+    in_place = in_place or _is_active(store)
     # The run's newest checkpoint may still be in this machine's spool.
     send_waiting(store)
     with open_for_resume(store, reference.selector, query, progress) as opened:
@@ -191,6 +193,13 @@ def _resume(
         callbacks=[restorer, *callbacks],
         changes=tuple(changes),
     )
+
+
+def _is_active(store: RunStore) -> bool:
+    """Whether a run is MLflow's active one, which is on MLflow's current server."""
+    active = mlflow.active_run()
+    same = active is not None and active.info.run_id == store.run_id
+    return same and RunStore(store.run_id).tracking_uri == store.tracking_uri
 
 
 def _end_finished_epoch(state: TrainingState) -> list[str]:

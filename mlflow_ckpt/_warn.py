@@ -15,6 +15,12 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=_level_of_user())
 
 
+@cache
+def warn_once(message: str) -> None:
+    """Issue a warning as `warn` does, unless this process has issued it before."""
+    warn(message)
+
+
 def _level_of_user() -> int:
     """Return the stack level of the innermost frame outside this package and Keras."""
     level, frame = 1, sys._getframe(1)

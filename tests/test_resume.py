@@ -313,6 +313,29 @@ def test_what_waits_in_the_spool_is_sent_first() -> None:
     assert spool.entries(run_id) == []
 
 
+def test_what_waits_for_another_server_is_named_once(
+    http_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(tmp_path))
+    run_id, elsewhere = unshuffled(), "http://127.0.0.1:9"
+    for step in (3, 4):
+        Spool.default().put(
+            run_id,
+            kind=METRICS,
+            tracking_uri=elsewhere,
+            metrics={"loss": 1.0},
+            step=step,
+            timestamp=2**42,
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        go_on(mlflow_ckpt.resume(run_id, in_place=True), 3)
+    (warned,) = [str(w.message) for w in caught if elsewhere in str(w.message)]
+    assert f"Entries of the run {run_id} wait" in warned
+    assert f"mlflow-ckpt flush {run_id} --tracking-uri {http_store.uri}" in warned
+    assert len(Spool.default().entries(run_id)) == 2
+
+
 @on_disk
 def test_states_that_nobody_keeps_are_named_in_one_warning() -> None:
     with mlflow.start_run() as run:

@@ -52,11 +52,13 @@ def command(
     For a run without a project, print Python code that resumes it.
     """
     from mlflow_ckpt._tracking.references import resolve
+    from mlflow_ckpt._tracking.spool.sending import send_waiting
     from mlflow_ckpt._tracking.store import RunStore
 
     reference = resolve(query.run, query.checkpoint, query.tracking_uri)
     store = RunStore(reference.run_id, query.tracking_uri)
-    checkpoint = _find(store, reference.selector, query)
+    send_waiting(store)
+    checkpoint = _find(store, reference.selector, query, epochs)
     if epochs <= checkpoint.manifest.epoch:
         raise InvalidArgumentError(
             f"The checkpoint {checkpoint.name} is of epoch {checkpoint.manifest.epoch}. Expected "
@@ -80,16 +82,18 @@ def command(
     _become(arguments, store.tracking_uri, added_environment)
 
 
-def _find(store: RunStore, selector: Selector, query: Query) -> Checkpoint:
+def _find(store: RunStore, selector: Selector, query: Query, epochs: int) -> Checkpoint:
     """Find the checkpoint to resume from; `latest` is the newest undamaged one."""
     from mlflow_ckpt._tracking.catalog import Catalog
     from mlflow_ckpt._tracking.find import find_own
 
     if selector == _LATEST:
-        # `mlflow_ckpt.resume` passes over damaged ones too, and warns.
-        complete, *_ = Catalog(store).survey()
-        if complete:
-            return complete[-1]
+        # `mlflow_ckpt.resume` passes over damaged ones too, and warns. To verify one may take a
+        # download, so it is done only where nothing would be left to train.
+        catalog = Catalog(store)
+        for checkpoint in reversed(catalog.survey()[0]):
+            if checkpoint.manifest.epoch < epochs or catalog.verify(checkpoint).ok:
+                return checkpoint
     return find_own(store, selector, query).checkpoint
 
 

@@ -68,9 +68,9 @@ def command(
     where = "in the same run" if in_place else "in a new run"
     project_run = _project_run(store, project, environment)
     if project_run is None:
+        lines = _python(reference, checkpoint, query.tracking_uri, epochs, in_place=in_place)
         click.echo(
-            "The run was not started by an MLflow Project. "
-            f"To resume {what} {where}:\n{_python(reference, epochs, in_place=in_place)}"
+            f"The run was not started by an MLflow Project. To resume {what} {where}:{lines}"
         )
         return
     arguments = _arguments(project_run, reference, checkpoint, epochs, in_place=in_place)
@@ -129,20 +129,27 @@ def _arguments(
     )
 
 
-def _python(reference: Reference, epochs: int, *, in_place: bool) -> str:
-    """Return the lines of Python that resume the training."""
-    arguments = [repr(reference.run_id)]
-    if reference.selector != _LATEST:
-        arguments.append(repr(str(reference.selector)))
-    arguments.append("callbacks=[...]")
-    if in_place:
-        arguments.append("in_place=True")
-    return (
-        "  import mlflow_ckpt\n"
-        f"  point = mlflow_ckpt.resume({', '.join(arguments)})\n"
-        f"  point.model.fit(..., initial_epoch=point.initial_epoch, epochs={epochs},\n"
-        "                  callbacks=point.callbacks)"
-    )
+def _python(
+    reference: Reference,
+    checkpoint: Checkpoint,
+    tracking_uri: str | None,
+    epochs: int,
+    *,
+    in_place: bool,
+) -> str:
+    """Return the lines of Python that resume the training, each on a new line."""
+    lines = ["import mlflow_ckpt"]
+    if tracking_uri not in (None, os.environ.get("MLFLOW_TRACKING_URI")):
+        # Rather than the argument of `resume`, as the training is to continue there too.
+        lines = ["import mlflow, mlflow_ckpt", f"mlflow.set_tracking_uri({tracking_uri!r})"]
+    name = "" if reference.selector == _LATEST else f"{checkpoint.name!r}, "
+    where = ", in_place=True" if in_place else ""
+    lines += [
+        f"point = mlflow_ckpt.resume({reference.run_id!r}, {name}callbacks=[...]{where})",
+        f"point.model.fit(..., initial_epoch=point.initial_epoch, epochs={epochs},",
+        "                callbacks=point.callbacks)",
+    ]
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def _become(arguments: list[str], tracking_uri: str, added_environment: Collection[str]) -> None:

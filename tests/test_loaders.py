@@ -527,6 +527,14 @@ def test_weights_are_copied_into_a_twin(settings: dict[str, Any], run_id: str, s
 
 
 @one_store
+def test_many_weights_that_do_not_fit_are_counted(run_id: str, save: Save) -> None:
+    save(1)
+    deeper = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(5) for _ in range(4))])
+    with pytest.raises(WeightsMismatchError, match=r"; and 3 more\. Nothing was loaded"):
+        mlflow_ckpt.load_weights(deeper, run_id)
+
+
+@one_store
 def test_weights_that_do_not_fit_touch_nothing(run_id: str, save: Save) -> None:
     save(1)
     other = small_model(outputs=2)

@@ -177,8 +177,10 @@ class Catalog:
             IntegrityError: If it is missing, or not the one that was saved.
         """
         text = self.store.read(f"{checkpoint.artifact_path}/{layout.FINGERPRINT}")
-        expected = {file.path: file.digest for file in checkpoint.manifest.files}
-        if text is None or Digest.of_bytes(text) != expected.get(layout.FINGERPRINT):
+        # The manifest at hand may come from the index, which may be stale.
+        if text is None or not (
+            _lists(checkpoint, text) or _lists(self._read(checkpoint.name), text)
+        ):
             raise IntegrityError(
                 f"{layout.FINGERPRINT} of {checkpoint.name} is missing or was altered. See what "
                 f"else is: mlflow-ckpt verify {checkpoint.reference}"
@@ -275,6 +277,13 @@ class Catalog:
                 available=available,
             )
         return result
+
+
+def _lists(result: _Result, fingerprint: bytes) -> bool:
+    """Whether a checkpoint's manifest lists a fingerprint."""
+    files = result.manifest.files if isinstance(result, Checkpoint) else ()
+    digests = {file.path: file.digest for file in files}
+    return digests.get(layout.FINGERPRINT) == Digest.of_bytes(fingerprint)
 
 
 def _restated(error: ManifestError, message: str) -> ManifestError:

@@ -497,6 +497,18 @@ def test_a_constructor_that_fails_is_told(run_id: str, save: Save) -> None:
         mlflow_ckpt.load_model(run_id, form="split", custom_objects={"Shift": Picky})
 
 
+@one_store
+@pytest.mark.parametrize("form", ["full", "split"])
+def test_a_call_that_fails_is_told(form: str, run_id: str, save: Save) -> None:
+    class Picky(Shift):
+        def call(self, x: Any) -> Any:
+            raise RuntimeError("not today")
+
+    save(1, shifted(), forms=("full", "split"))
+    with pytest.raises(ModelLoadError, match=r"rebuild the model: RuntimeError: not today\.$"):
+        mlflow_ckpt.load_model(run_id, form=form, custom_objects={"Shift": Picky})
+
+
 # Weights into a model of one's own
 
 

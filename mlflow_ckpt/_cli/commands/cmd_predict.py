@@ -99,8 +99,7 @@ def _predict(model: keras.Model, inputs: Any, batch_size: int) -> Mapping[str, A
         # not know, or a shape that a subclassed model refuses.
         raise InputMismatchError(
             f"The model {model.name!r} cannot take the input: "
-            # Keras prints some words of its messages in bold.
-            f"{type(error).__name__}: {click.unstyle(keras_private.call_message(error))}"
+            f"{type(error).__name__}: {keras_private.call_message(error)}"
         ) from error
     if not isinstance(outputs, dict):
         names = list(getattr(model, "output_names", None) or ["output"])

@@ -15,10 +15,7 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=_level_of_user())
 
 
-@cache
-def warn_once(message: str) -> None:
-    """Issue a warning as `warn` does, unless this process has issued it before."""
-    warn(message)
+warn_once = cache(warn)  # once in this process
 
 
 def _level_of_user() -> int:

@@ -33,7 +33,8 @@ from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._warn import warn
 
 # Returns the model with the checkpoint's state, and its differences from the saved one.
-Rebuild = Callable[[Path, Manifest, TrainingState], tuple[keras.Model, list[str]]]
+Rebuilt = tuple[keras.Model, list[str]]
+Rebuild = Callable[[Path, Manifest, TrainingState], Rebuilt]
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,7 @@ def resume(
             `load_model`.
     """
 
-    def rebuild(
-        directory: Path, manifest: Manifest, _: TrainingState
-    ) -> tuple[keras.Model, list[str]]:
+    def rebuild(directory: Path, manifest: Manifest, _: TrainingState) -> Rebuilt:
         return model_loader.load_full(directory, manifest, custom_objects), []
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
@@ -141,9 +140,7 @@ def restore(
         NotFoundError, SelectorError, TrackingError, VerificationError: As in `resume`.
     """
 
-    def rebuild(
-        directory: Path, manifest: Manifest, state: TrainingState
-    ) -> tuple[keras.Model, list[str]]:
+    def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:
         # Before the optimizer's variables are replaced, which include compile settings.
         changes = changed_settings(model, state)
         fill.fill_all(model, directory, manifest, custom_objects)
@@ -180,7 +177,8 @@ def _resume(
             removal.remove(store, name)
     if changes:
         warn(f"{ADVICE}{'; '.join(changes)}.")
-    origin = _origin(checkpoint, store)
+    digest = str(checkpoint.manifest.weights_digest)
+    origin = Origin(checkpoint.run_id, checkpoint.name, digest, store.tracking_uri)
     for callback in callbacks:
         if isinstance(callback, MlflowCheckpoint):
             callback.resume_from(origin, in_place=in_place, batch=state.batch)
@@ -211,11 +209,6 @@ def _end_finished_epoch(state: TrainingState) -> list[str]:
         f"the checkpoint was saved after the last batch of epoch {state.epoch}: its "
         "validation, and what callbacks do at the end of an epoch, are skipped"
     ]
-
-
-def _origin(checkpoint: Checkpoint, store: RunStore) -> Origin:
-    digest = str(checkpoint.manifest.weights_digest)
-    return Origin(checkpoint.run_id, checkpoint.name, digest, store.tracking_uri)
 
 
 def _with_checkpoints(

@@ -154,9 +154,7 @@ def check_retention(
 def arguments_of(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Restore arguments of `MlflowCheckpoint` from `CallbackArguments.recorded`.
 
-    Returns:
-        The arguments, and a phrase for each that is left out, because only a newer mlflow_ckpt
-        knows it.
+    Also returns a phrase for each that is left out, as only a newer mlflow_ckpt knows it.
     """
     known = {field.name for field in fields(CallbackArguments)}
     arguments = {name: value for name, value in settings.items() if name in known}

@@ -16,7 +16,7 @@ from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import MODES
 from mlflow_ckpt._format.ranking import best_of
-from mlflow_ckpt._format.reference import Selector
+from mlflow_ckpt._format.reference import Selector, uri_of
 from mlflow_ckpt._format.text import abridged
 from mlflow_ckpt._format.verification import VerificationResult, read_manifest, verify_directory
 from mlflow_ckpt._tracking import index
@@ -183,7 +183,7 @@ class Catalog:
         ):
             raise IntegrityError(
                 f"{layout.FINGERPRINT} of {checkpoint.name} is missing or was altered. See what "
-                f"else is: mlflow-ckpt verify {checkpoint.reference}"
+                f"else is: mlflow-ckpt verify {uri_of(checkpoint.run_id, checkpoint.name)}"
             )
         return Fingerprint.from_json(text)
 

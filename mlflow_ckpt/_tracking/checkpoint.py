@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import Monitor
-from mlflow_ckpt._format.reference import uri_of
 from mlflow_ckpt.errors import CheckpointNotFoundError
 
 
@@ -48,11 +47,6 @@ class Checkpoint:
     def uri(self) -> str:
         """The URI that `mlflow.keras.load_model` and MLflow's commands accept."""
         return f"runs:/{self.run_id}/{self.artifact_path}"
-
-    @property
-    def reference(self) -> str:
-        """Its `ckpt:` URI, which this package's functions and commands take as a run."""
-        return uri_of(self.run_id, self.name)
 
 
 def no_checkpoints(run_id: str) -> CheckpointNotFoundError:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # A wider table is hard to read; --json has every metric.
 _MOST_METRICS = 6
+# Of the manifest, what `show --json` has.
+_HIDDEN = ("schema_version", "files", "versions")
 
 
 @click.command("list")
@@ -72,11 +74,7 @@ class Listing:
             "best": self.best,
             "checkpoints": [
                 {
-                    **{
-                        key: value
-                        for key, value in checkpoint.manifest.to_dict().items()
-                        if key not in ("schema_version", "files", "versions")
-                    },
+                    **{k: v for k, v in checkpoint.manifest.to_dict().items() if k not in _HIDDEN},
                     "size": checkpoint.manifest.size,
                     "uri": checkpoint.uri,
                 }
@@ -84,12 +82,8 @@ class Listing:
             ],
             "damaged": dict(self.damaged),
             "waiting": spool_listing.to_dict(self.waiting),
-            "resumed_from": [
-                {"run_id": run_id, "checkpoint": name} for run_id, name in self.ancestors
-            ],
-            "resumed_by": [
-                {"run_id": run_id, "checkpoint": name} for run_id, name in self.children.items()
-            ],
+            "resumed_from": [{"run_id": r, "checkpoint": name} for r, name in self.ancestors],
+            "resumed_by": [{"run_id": r, "checkpoint": n} for r, n in self.children.items()],
             "others": [other.to_dict() for other in self.others],
         }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlflow_ckpt._cli import options
-from mlflow_ckpt._format.reference import Query, Reference, Selector
+from mlflow_ckpt._format.reference import Query, Reference, Selector, uri_of
 from mlflow_ckpt.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def command(
     where = "in the same run" if in_place else "in a new run"
     project_run = _project_run(store, project, environment)
     if project_run is None:
-        lines = _python(reference, checkpoint, query.tracking_uri, epochs, in_place=in_place)
+        name = "" if reference.selector == _LATEST else checkpoint.name
+        lines = _python(store.run_id, name, query.tracking_uri, epochs, in_place=in_place)
         click.echo(
             f"The run was not started by an MLflow Project. To resume {what} {where}:{lines}"
         )
@@ -123,29 +124,22 @@ def _arguments(
     from mlflow_ckpt._tracking.project import RESUME_FROM
 
     run_id = reference.run_id
-    source = run_id if reference.selector == _LATEST else checkpoint.reference
+    source = run_id if reference.selector == _LATEST else uri_of(run_id, checkpoint.name)
     return project_run.arguments(
         {RESUME_FROM: source, "epochs": str(epochs)}, run_id=run_id if in_place else None
     )
 
 
-def _python(
-    reference: Reference,
-    checkpoint: Checkpoint,
-    tracking_uri: str | None,
-    epochs: int,
-    *,
-    in_place: bool,
-) -> str:
+def _python(run_id: str, name: str, uri: str | None, epochs: int, *, in_place: bool) -> str:
     """Return the lines of Python that resume the training, each on a new line."""
     lines = ["import mlflow_ckpt"]
-    if tracking_uri not in (None, os.environ.get("MLFLOW_TRACKING_URI")):
+    if uri not in (None, os.environ.get("MLFLOW_TRACKING_URI")):
         # Rather than the argument of `resume`, as the training is to continue there too.
-        lines = ["import mlflow, mlflow_ckpt", f"mlflow.set_tracking_uri({tracking_uri!r})"]
-    name = "" if reference.selector == _LATEST else f"{checkpoint.name!r}, "
-    where = ", in_place=True" if in_place else ""
+        lines = ["import mlflow, mlflow_ckpt", f"mlflow.set_tracking_uri({uri!r})"]
+    arguments = [repr(run_id), *([repr(name)] if name else []), "callbacks=[...]"]
+    arguments += ["in_place=True"] if in_place else []
     lines += [
-        f"point = mlflow_ckpt.resume({reference.run_id!r}, {name}callbacks=[...]{where})",
+        f"point = mlflow_ckpt.resume({', '.join(arguments)})",
         f"point.model.fit(..., initial_epoch=point.initial_epoch, epochs={epochs},",
         "                callbacks=point.callbacks)",
     ]

@@ -145,7 +145,8 @@ def fill_all(
             path = Path(temporary) / layout.WEIGHTS
             loaded.save_weights(path)
             guarded(lambda: model.load_weights(path))
-    model_loader.assign(seeds)
+    for variable, value in seeds:
+        variable.assign(value)
     check_fingerprint(model, directory, roles=compared, fresh_optimizer=manifest.step == 0)
 
 

@@ -27,8 +27,6 @@ from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
 
 CustomObjects = Mapping[str, Any] | None
-# Variables and their saved values.
-Seeds = list[tuple[keras.Variable, np.ndarray[Any, Any]]]
 
 
 def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects) -> keras.Model:
@@ -47,7 +45,8 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
         )
     with _saved_policy(directory):
         model = _load_compiled(directory, manifest, custom_objects)
-    assign(saved_seeds(model, directory))
+    for variable, value in saved_seeds(model, directory):
+        variable.assign(value)
     check_fingerprint(
         model, directory, roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE), fresh_optimizer=manifest.step == 0
     )
@@ -161,8 +160,8 @@ def _extract_weights(archive: Path, target: Path) -> None:
                 source.copy(name, file)
 
 
-def saved_seeds(model: keras.Model, directory: Path) -> Seeds:
-    """Return the states of a model's seed generators, which are not in Keras's files.
+def saved_seeds(model: keras.Model, directory: Path) -> list[tuple[keras.Variable, Any]]:
+    """Return a model's seed generators and their saved states, which Keras's files lack.
 
     Raises:
         ModelLoadError: If the model's seed generators differ from the saved ones, or the file
@@ -185,9 +184,3 @@ def saved_seeds(model: keras.Model, directory: Path) -> Seeds:
             "build; load with form='split' if only inference matters."
         )
     return [(variable, saved[name]) for name, variable in variables.items()]
-
-
-def assign(seeds: Seeds) -> None:
-    """Set the states that `saved_seeds` returned."""
-    for variable, value in seeds:
-        variable.assign(value)

@@ -15,6 +15,9 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=_level_of_user())
 
 
+warn_once = cache(warn)  # once in this process
+
+
 def _level_of_user() -> int:
     """Return the stack level of the innermost frame outside this package and Keras."""
     level, frame = 1, sys._getframe(1)

@@ -157,6 +157,12 @@ class NewerSchemaError(ManifestError):
         self.found = found
         self.supported = supported
 
+    @classmethod
+    def of(cls, what: str, found: int, supported: int) -> NewerSchemaError:
+        """Return the error for what a file holds, such as `The manifest`."""
+        message = f"{what} has schema version {found}; this mlflow_ckpt reads up to {supported}."
+        return cls(f"{message} Install a newer mlflow-ckpt.", found=found, supported=supported)
+
 
 class VerificationError(IntegrityError):
     """Files of a checkpoint are missing, extra or altered.

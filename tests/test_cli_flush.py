@@ -16,13 +16,12 @@ from rich.filesize import decimal
 
 import mlflow_ckpt
 from devtools.stores import Store, free_port
-from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._saving.compose import Composer, Job
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
-from tests.support.checkpoints import flip_byte, tiny_model
+from tests.support.checkpoints import flip_byte, put_checkpoint, tiny_model
 from tests.support.cli import run
 from tests.support.processes import COMMAND, Process
 from tests.support.training import names, new_run
@@ -33,17 +32,6 @@ from tests.support.waiting import PATIENCE_SECONDS
 def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(tmp_path / "spool"))
     return tmp_path / "spool"
-
-
-def put_checkpoint(run_id: str, uri: str, epoch: int = 1) -> Entry:
-    """Put a checkpoint into the spool, as a training does that cannot send it."""
-    composer = Composer(run_id, forms=("split",), full_format="keras", metadata={})
-    taken = composer.take(tiny_model(), Buffers())
-    name, metrics = f"epoch_{epoch:04d}", {"val_loss": 1.0 / epoch}
-    job = Job(taken, name, epoch, metrics, Monitor("val_loss", "min"), best=True, interrupted=None)
-    with Spool.default().draft(run_id) as draft:
-        composer.compose(job, draft.files)
-        return draft.commit(kind=entries.CHECKPOINT, run_id=run_id, tracking_uri=uri, name=name)
 
 
 def put_all_kinds(run_id: str, uri: str) -> Entry:

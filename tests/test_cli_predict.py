@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -109,6 +111,57 @@ def test_several_inputs_and_outputs_meet_by_name(local_store: Store, tmp_path: P
     assert refused.exit_code == 2
     assert "2 outputs (kind, size), and an .npy file holds one array. Use .npz." in refused.output
     assert not (tmp_path / "y.npy").exists()
+
+
+@keras.saving.register_keras_serializable(package="test_cli_predict")
+class Twins(keras.Model):
+    """A model of two outputs that Keras has no names for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.first, self.second = keras.layers.Dense(1), keras.layers.Dense(1)
+
+    def call(self, inputs: Any) -> Any:
+        return self.first(inputs), self.second(inputs)
+
+
+def twins() -> keras.Model:
+    model = Twins()
+    model(np.ones((1, 4)))
+    model.compile("sgd", "mse")
+    return model
+
+
+def embedding() -> keras.Model:
+    return keras.Sequential([keras.Input((2,)), keras.layers.Embedding(10, 3)])
+
+
+def test_outputs_without_names_are_numbered(local_store: Store, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((2, 4)))
+    result = run("predict", save_run(twins()), tmp_path / "x.npy")
+    assert result.output.splitlines()[0] == "index,output_0_value,output_1_value"
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(embedding, "indices[0,0] = 50 is not in [0, 10)"), (twins, "received input with shape")],
+)
+def test_what_a_model_does_not_take_is_told_without_terminal_codes(
+    make: Callable[[], keras.Model], reason: str, local_store: Store, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", np.full((2, 2), 50))
+    result = run("predict", save_run(make()), tmp_path / "x.npy", color=True)
+    assert "cannot take the input: " in result.output
+    assert reason in result.output
+    assert "\x1b" not in result.output
+
+
+def test_json_has_no_nan(local_store: Store, tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Activation("linear")])
+    run_id = save_run(model)
+    np.save(tmp_path / "x.npy", np.array([[np.nan, 1.0], [2.0, -np.inf]]))
+    lines = run("predict", run_id, tmp_path / "x.npy", "--json").output.splitlines()
+    assert lines == ['{"index": 0, "values": [null, 1.0]}', '{"index": 1, "values": [2.0, null]}']
 
 
 def test_a_regression_gives_values(local_store: Store, tmp_path: Path) -> None:

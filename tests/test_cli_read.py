@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import h5py
+import pytest
 
 from devtools.stores import Store
 from tests.conftest import CLASS_NAMES, TrainedRun
@@ -71,6 +74,20 @@ def test_show_prints_manifest_files_and_fingerprint(trained_run: TrainedRun) -> 
     ):
         assert expected in text
     assert "…" not in text, "nothing is cut off where output goes to a pipe"
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, flip_byte])
+def test_show_names_a_fingerprint_that_is_not_the_saved_one(
+    spoil: Callable[[Path], None], local_store: Store
+) -> None:
+    run_id = save_run()
+    spoil(local_store.checkpoint_directory(run_id, "epoch_0001") / "fingerprint.json")
+    result = run("show", run_id)
+    assert result.exit_code == 4
+    assert result.output == (
+        "Error: fingerprint.json of epoch_0001 is missing or was altered. See what else is: "
+        f"mlflow-ckpt verify ckpt:/{run_id}/epoch_0001\n"
+    )
 
 
 def test_show_as_json_gives_digests_that_hashlib_confirms(trained_run: TrainedRun) -> None:

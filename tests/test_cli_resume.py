@@ -10,6 +10,9 @@ import mlflow
 import pytest
 
 import mlflow_ckpt
+from devtools.stores import Store
+from mlflow_ckpt._tracking.store import RunStore
+from tests.support.checkpoints import flip_byte, put_checkpoint, save_run
 from tests.support.cli import run, run_process
 from tests.support.training import fit, new_run, trained
 
@@ -104,9 +107,39 @@ def test_a_run_that_no_project_made_gets_the_lines_that_resume_it() -> None:
     assert shown.exit_code == 0
     lines = [line.strip() for line in shown.output.splitlines()]
     assert (
-        f"point = mlflow_ckpt.resume('{run_id}', 'best', callbacks=[...], in_place=True)" in lines
+        f"point = mlflow_ckpt.resume('{run_id}', 'epoch_0002', callbacks=[...], in_place=True)"
+        in lines
     )
     assert "epochs=3," in shown.output
+    assert "set_tracking_uri" not in shown.output
+
+
+def test_those_lines_load_the_checkpoint_and_name_the_server_that_were_asked_for(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = save_run(losses=(0.5, 0.4))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    best = ("--checkpoint", "best", "--monitor", "val_loss", "--mode", "max")
+    shown = run("resume", run_id, "--epochs", "3", *best, "--tracking-uri", local_store.uri)
+    assert (
+        "  import mlflow, mlflow_ckpt\n"
+        f"  mlflow.set_tracking_uri('{local_store.uri}')\n"
+        f"  point = mlflow_ckpt.resume('{run_id}', 'epoch_0001', callbacks=[...])\n"
+    ) in shown.output
+
+
+def test_what_waits_in_the_spool_is_sent_first() -> None:
+    run_id = new_run()
+    put_checkpoint(run_id, RunStore(run_id).tracking_uri)
+    shown = run("resume", run_id, "--epochs", "3")
+    assert f"To resume epoch_0001 of run {run_id} in a new run" in shown.output
+
+
+def test_a_damaged_checkpoint_of_the_last_epoch_is_no_reason_to_refuse(local_store: Store) -> None:
+    run_id = save_run(losses=(0.5, 0.4))
+    flip_byte(local_store.checkpoint_directory(run_id, "epoch_0002") / "data" / "model.keras")
+    shown = run("resume", run_id, "--epochs", "2")
+    assert f"To resume epoch_0001 of run {run_id} in a new run" in shown.output
 
 
 def test_nothing_left_to_train() -> None:

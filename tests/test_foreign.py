@@ -112,7 +112,7 @@ def written(written_to: Written) -> Iterator[Written]:
 def listed(run_id: str) -> dict[str, Any]:
     result = cli.run("list", run_id, "--json")
     assert result.exit_code == 0, result.output
-    listing: dict[str, Any] = json.loads(result.stdout)
+    listing: dict[str, Any] = json.loads(result.stdout, parse_constant=pytest.fail)
     return listing
 
 
@@ -339,7 +339,8 @@ def test_files_that_anyone_left_in_a_run(local_store: Store, tmp_path: Path) -> 
         mlflow.log_text("no HDF5", "checkpoints/epoch_0/checkpoint.h5")
         mlflow.log_text("nothing", "checkpoints/epoch_7/other.txt")
         mlflow.log_text(
-            '{"epoch": 1e400, "loss": "x"}', "checkpoints/latest_checkpoint_metrics.json"
+            '{"epoch": 1e400, "loss": "x", "mae": NaN}',
+            "checkpoints/latest_checkpoint_metrics.json",
         )
         mlflow.log_text("", "checkpoints/latest_checkpoint.h5")
     run_id = run.info.run_id
@@ -350,6 +351,7 @@ def test_files_that_anyone_left_in_a_run(local_store: Store, tmp_path: Path) -> 
         "latest_checkpoint.h5": None,
         "epoch_0": None,
     }
+    assert {"mae": None} in [row["metrics"] for row in rows], "JSON has no NaN"
     with pytest.raises(ModelLoadError):
         mlflow_ckpt.load_model(f"runs:/{run_id}/checkpoints/epoch_0", allow_unverified=True)
     refused = cli.run("list", "models:/m-0123456789abcdef0123456789abcdef")

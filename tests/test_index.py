@@ -18,6 +18,7 @@ import mlflow_ckpt
 from devtools.runs import READERS, Run, manifest_of, run_of
 from devtools.stores import Store
 from mlflow_ckpt._format.digest import Digest
+from mlflow_ckpt._format.manifest import hash_files
 from mlflow_ckpt._tracking import index
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.store import RunStore
@@ -242,6 +243,20 @@ def test_verifying_reads_the_manifest_itself(other: str, run: Run) -> None:
     catalog = Catalog(run.store)
     second = catalog.scan()[0][1]
     assert "manifest.json" in str(catalog.verify(second).error)
+
+
+def test_a_fingerprint_is_compared_with_the_manifest_itself(http_store: Store) -> None:
+    run_id = save_run(losses=(0.5, 0.4))
+    directory = http_store.checkpoint_directory(run_id, "epoch_0001")
+    catalog = Catalog(RunStore(run_id))
+    first = catalog.scan()[0][0]
+    file = directory / "fingerprint.json"
+    file.write_text(file.read_text("utf-8") + "\n", encoding="utf-8")
+    files = hash_files(directory, [entry.path for entry in first.manifest.files])
+    manifest = replace(first.manifest, files=files)
+    (directory / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    assert catalog.scan()[0][0].manifest == first.manifest, "from the index"
+    assert catalog.fingerprint(first).weights_digest == manifest.weights_digest
 
 
 # Healing and writers that meet

@@ -497,6 +497,18 @@ def test_a_constructor_that_fails_is_told(run_id: str, save: Save) -> None:
         mlflow_ckpt.load_model(run_id, form="split", custom_objects={"Shift": Picky})
 
 
+@one_store
+@pytest.mark.parametrize("form", ["full", "split"])
+def test_a_call_that_fails_is_told(form: str, run_id: str, save: Save) -> None:
+    class Picky(Shift):
+        def call(self, x: Any) -> Any:
+            raise RuntimeError("not today")
+
+    save(1, shifted(), forms=("full", "split"))
+    with pytest.raises(ModelLoadError, match=r"rebuild the model: RuntimeError: not today\.$"):
+        mlflow_ckpt.load_model(run_id, form=form, custom_objects={"Shift": Picky})
+
+
 # Weights into a model of one's own
 
 
@@ -524,6 +536,14 @@ def test_weights_are_copied_into_a_twin(settings: dict[str, Any], run_id: str, s
     assert digest(twin) == digest(model)
     assert mlflow_ckpt.fingerprint(twin).optimizer_digest == optimizer
     fit(twin, epochs=1)
+
+
+@one_store
+def test_many_weights_that_do_not_fit_are_counted(run_id: str, save: Save) -> None:
+    save(1)
+    deeper = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(5) for _ in range(4))])
+    with pytest.raises(WeightsMismatchError, match=r"; and 3 more\. Nothing was loaded"):
+        mlflow_ckpt.load_weights(deeper, run_id)
 
 
 @one_store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -17,6 +18,7 @@ from mlflow_ckpt._report import gathering
 from mlflow_ckpt._report import page as page_module
 from mlflow_ckpt._tracking.store import RunStore
 from tests.conftest import TrainedRun
+from tests.support.checkpoints import flip_byte, save_run
 from tests.support.cli import run
 from tests.support.training import fit, small_model, trained
 
@@ -165,6 +167,18 @@ def test_what_is_left_out_is_said(
     assert "Curves are of the first 1 of 4 metrics." in page
     monkeypatch.setattr(page_module, "MOST_BYTES_OF_CHARTS", 50_000)
     assert "Charts of weights are of the 1 largest of 4 tensors." in page_of(tmp_path, run_id)
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, flip_byte])
+def test_a_fingerprint_that_is_not_the_saved_one_is_named(
+    spoil: Callable[[Path], None], local_store: Store, tmp_path: Path
+) -> None:
+    run_id = save_run(losses=(0.5, 0.4))
+    spoil(local_store.checkpoint_directory(run_id, "epoch_0001") / "fingerprint.json")
+    assert (
+        ">Weights of a checkpoint are left out: fingerprint.json of epoch_0001 is missing or was "
+        f"altered. See what else is: mlflow-ckpt verify ckpt:/{run_id}/epoch_0001<"
+    ) in page_of(tmp_path, run_id)
 
 
 def test_by_itself_it_is_drawn_after_long_trainings(

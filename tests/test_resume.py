@@ -17,6 +17,7 @@ import mlflow_ckpt
 from devtools.stores import Store
 from mlflow_ckpt import EpochDataset, MlflowCheckpoint
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.spool.entries import METRICS
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
@@ -25,8 +26,10 @@ from mlflow_ckpt.errors import (
     CheckpointExistsError,
     CheckpointNotFoundError,
     InvalidArgumentError,
+    ModelLoadError,
     WeightsMismatchError,
 )
+from tests.support.checkpoints import flip_byte
 from tests.support.training import BATCHES, X, Y, fit, names, small_model, trained
 
 on_disk = pytest.mark.usefixtures("local_store")
@@ -148,18 +151,45 @@ def directory_of(store: Store, run_id: str, name: str) -> Path:
     return store.checkpoint_directory(run_id, name)
 
 
+def damage(store: Store, run_id: str, name: str) -> Path:
+    """Change one byte of a checkpoint's data, and return its directory."""
+    directory = directory_of(store, run_id, name)
+    file = directory / "data" / "model.keras"
+    flip_byte(file, file.stat().st_size // 2)
+    return directory
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_in_place_written_again(store: Store) -> None:
     run_id = unshuffled()
-    file = directory_of(store, run_id, "epoch_0002") / "data" / "model.keras"
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    damage(store, run_id, "epoch_0002")
     with pytest.warns(UserWarning, match="epoch_0001, the newest valid.*epoch_0002: "):
         point = mlflow_ckpt.resume(run_id, in_place=True)
     assert point.initial_epoch == 1
     go_on(point, 2)
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
     assert mlflow_ckpt.verify(run_id, "epoch:2").ok
+
+
+def test_in_the_active_run_a_damaged_checkpoint_is_written_again(local_store: Store) -> None:
+    run_id = unshuffled()
+    damage(local_store, run_id, "epoch_0002")
+    with mlflow.start_run(run_id=run_id):
+        with pytest.warns(UserWarning, match="epoch_0001, the newest valid"):
+            point = mlflow_ckpt.resume(run_id)
+        assert go_on(point, 2) == run_id
+    assert mlflow_ckpt.verify(run_id, "epoch:2").ok
+
+
+def test_the_active_run_of_another_server_is_another_run(local_store: Store, server: Store) -> None:
+    run_id = unshuffled()
+    directory = damage(local_store, run_id, "epoch_0002")
+    with mlflow.start_run(run_id=run_id), pytest.warns(UserWarning, match="the newest valid"):
+        mlflow.set_tracking_uri(server.uri)
+        try:
+            mlflow_ckpt.resume(run_id, tracking_uri=local_store.uri)
+        finally:
+            mlflow.set_tracking_uri(local_store.uri)
+    assert directory.exists()
 
 
 def test_a_damaged_manifest_is_passed_over_and_kept_for_a_new_run(store: Store) -> None:
@@ -283,6 +313,29 @@ def test_what_waits_in_the_spool_is_sent_first() -> None:
     assert spool.entries(run_id) == []
 
 
+def test_what_waits_for_another_server_is_named_once(
+    http_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(tmp_path))
+    run_id, elsewhere = unshuffled(), "http://127.0.0.1:9"
+    for step in (3, 4):
+        Spool.default().put(
+            run_id,
+            kind=METRICS,
+            tracking_uri=elsewhere,
+            metrics={"loss": 1.0},
+            step=step,
+            timestamp=2**42,
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        go_on(mlflow_ckpt.resume(run_id, in_place=True), 3)
+    (warned,) = [str(w.message) for w in caught if elsewhere in str(w.message)]
+    assert f"Entries of the run {run_id} wait" in warned
+    assert f"mlflow-ckpt flush {run_id} --tracking-uri {http_store.uri}" in warned
+    assert len(Spool.default().entries(run_id)) == 2
+
+
 @on_disk
 def test_states_that_nobody_keeps_are_named_in_one_warning() -> None:
     with mlflow.start_run() as run:
@@ -317,6 +370,28 @@ def test_our_own_settings_and_best_value_go_on() -> None:
     assert saved.manifest.forms == ("full", "split")
     assert saved.manifest.monitor is not None
     assert saved.manifest.monitor.name == "loss"
+
+
+@on_disk
+@pytest.mark.parametrize(
+    ("recorded", "named"),
+    [
+        ({"compression": "zstd"}, "compression='zstd'"),
+        ({"retention": {"Oldest": {"n": 2}}}, "retention={'Oldest': {'n': 2}}"),
+        ({"retention": {"LatestN": {"n": 2, "per": "day"}}}, "'per': 'day'"),
+    ],
+)
+def test_settings_that_a_newer_version_recorded_are_named(
+    recorded: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = CallbackArguments.recorded
+    monkeypatch.setattr(CallbackArguments, "recorded", lambda self: write(self) | recorded)
+    run_id = unshuffled(monitor="loss")
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="does not know") as caught:
+        point = mlflow_ckpt.resume(run_id)
+    assert named in str(caught[0].message)
+    assert point.callbacks[-1].monitor == "loss"
 
 
 @on_disk
@@ -501,6 +576,20 @@ def test_a_model_that_does_not_fit_is_left_alone(change: dict[str, Any]) -> None
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
+        mlflow_ckpt.restore(mine, run_id)
+    assert mlflow_ckpt.fingerprint(mine).weights_digest == before
+
+
+@on_disk
+@pytest.mark.parametrize("full_format", ["keras", "h5"])
+def test_a_model_with_other_seed_generators_is_left_alone(full_format: str) -> None:
+    run_id = trained(full_format=full_format)
+    mine = keras.Sequential([*small_model().layers, keras.layers.Dropout(0.5)])
+    mine.build((None, 4))
+    mine.compile(keras.optimizers.SGD(0.05, momentum=0.5), "mse")
+    mine.set_weights([weight + 1 for weight in mine.get_weights()])
+    before = mlflow_ckpt.fingerprint(mine).weights_digest
+    with pytest.raises(ModelLoadError, match="other seed generators"):
         mlflow_ckpt.restore(mine, run_id)
     assert mlflow_ckpt.fingerprint(mine).weights_digest == before
 

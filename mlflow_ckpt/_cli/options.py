@@ -56,10 +56,16 @@ def _all(*decorators: Decorator) -> Decorator:
     return apply
 
 
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return plain values as JSON, with null for NaN and infinities, which JSON does not have."""
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    return json.dumps(finite, indent=indent, allow_nan=False)
+
+
 def _printer(_: click.Context, __: click.Parameter, as_json: bool) -> Show:
     def show(result: Printable) -> None:
         if as_json:
-            click.echo(json.dumps(result.to_dict(), indent=2))
+            click.echo(to_json(result.to_dict(), indent=2))
         else:
             click.echo(result.to_text(), nl=False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import sys
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from mlflow_ckpt._cli.options import to_json
 from mlflow_ckpt.errors import InvalidArgumentError, OutputError
 
 Array = np.ndarray[Any, Any]
@@ -152,7 +152,7 @@ def _write_csv(predictions: Predictions, file: TextIO) -> None:
 
 def _write_json_lines(predictions: Predictions, file: TextIO) -> None:
     for row in predictions.rows():
-        file.write(json.dumps(row) + "\n")
+        file.write(to_json(row) + "\n")
 
 
 def _write_text(

@@ -261,12 +261,7 @@ class Fingerprint:
             content = json.loads(text)
             version = int(content["schema_version"])
             if version > SCHEMA_VERSION:
-                raise NewerSchemaError(
-                    f"The fingerprint has schema version {version}; this mlflow_ckpt reads up to "
-                    f"{SCHEMA_VERSION}. Install a newer mlflow-ckpt.",
-                    found=version,
-                    supported=SCHEMA_VERSION,
-                )
+                raise NewerSchemaError.of("The fingerprint", version, SCHEMA_VERSION)
             architecture, since = content["architecture_digest"], content.get("updated_since")
             fingerprint = cls(
                 tensors=tuple(TensorFingerprint.from_dict(entry) for entry in content["tensors"]),

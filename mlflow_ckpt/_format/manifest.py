@@ -146,12 +146,7 @@ class Manifest:
             content = json.loads(text)
             version = content["schema_version"]
             if _count(version) > SCHEMA_VERSION:
-                raise NewerSchemaError(
-                    f"The manifest has schema version {version}; this mlflow_ckpt reads up to "
-                    f"{SCHEMA_VERSION}. Install a newer mlflow-ckpt.",
-                    found=version,
-                    supported=SCHEMA_VERSION,
-                )
+                raise NewerSchemaError.of("The manifest", version, SCHEMA_VERSION)
             sealed = content.pop("manifest_digest")
             if sealed != str(_seal(content)):
                 raise ManifestError(

@@ -18,6 +18,11 @@ _EXPECTED = "Expected 'latest', 'best', an epoch such as '3' or 'epoch:3', or a 
 _NUMBERED = re.compile(r"(?:(?P<unit>epoch|step)[:\-_])?(?P<number>\d{1,18})", re.ASCII)
 
 
+def uri_of(run_id: str, checkpoint: object) -> str:
+    """Return the `ckpt:` URI of a checkpoint, given its name or a selector."""
+    return f"{SCHEME}/{run_id}/{checkpoint}"
+
+
 @dataclass(frozen=True)
 class Selector:
     """Selects a checkpoint of a run.
@@ -98,7 +103,7 @@ class Reference:
 
     def __str__(self) -> str:
         """Return the reference as a `ckpt:` URI."""
-        return f"{SCHEME}/{self.run_id}/{self.selector}"
+        return uri_of(self.run_id, self.selector)
 
     @classmethod
     def parse(cls, run: str, checkpoint: str | int = "latest") -> Reference:

@@ -171,7 +171,7 @@ def policy_of(description: Mapping[str, Any]) -> RetentionPolicy:
     """Return the policy of a description made by `describe_policy`.
 
     Raises:
-        KeyError: If this version has no such policy.
+        LookupError, TypeError, ValueError: If this version has no such policy.
     """
     ((name, arguments),) = description.items()
     if name == "AnyOf":

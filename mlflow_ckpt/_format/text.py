@@ -19,7 +19,8 @@ def listed(names: Collection[str], most: int = 5, separator: str = ", ") -> str:
     """Return the first `most` names and the number of the rest: `a, b and 3 more`."""
     shown = list(names)[:most]
     more = len(names) - len(shown)
-    return separator.join(shown) + (f" and {more} more" if more else "")
+    joint = " " if separator == ", " else separator
+    return separator.join(shown) + (f"{joint}and {more} more" if more else "")
 
 
 def abridged(names: Sequence[str], most: int = 8) -> str:

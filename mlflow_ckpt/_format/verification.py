@@ -94,18 +94,12 @@ class VerificationResult:
             "extra": list(self.extra),
             "mismatched": [
                 {
-                    "path": mismatch.expected.path,
-                    "expected": {
-                        "size": mismatch.expected.size,
-                        "digest": str(mismatch.expected.digest),
-                    },
-                    "received": {
-                        "size": mismatch.size,
-                        "digest": None if mismatch.digest is None else str(mismatch.digest),
-                    },
-                    "tensors": list(mismatch.tensors),
+                    "path": m.expected.path,
+                    "expected": {"size": m.expected.size, "digest": str(m.expected.digest)},
+                    "received": {"size": m.size, "digest": m.digest and str(m.digest)},
+                    "tensors": list(m.tensors),
                 }
-                for mismatch in self.mismatched
+                for m in self.mismatched
             ],
             "error": self.error,
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import mlflow
 
 from mlflow_ckpt._callback import MlflowCheckpoint
 from mlflow_ckpt._format.changes import changed_code, changed_versions
@@ -32,7 +33,8 @@ from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._warn import warn
 
 # Returns the model with the checkpoint's state, and its differences from the saved one.
-Rebuild = Callable[[Path, Manifest, TrainingState], tuple[keras.Model, list[str]]]
+Rebuilt = tuple[keras.Model, list[str]]
+Rebuild = Callable[[Path, Manifest, TrainingState], Rebuilt]
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,7 @@ def resume(
             `load_model`.
     """
 
-    def rebuild(
-        directory: Path, manifest: Manifest, _: TrainingState
-    ) -> tuple[keras.Model, list[str]]:
+    def rebuild(directory: Path, manifest: Manifest, _: TrainingState) -> Rebuilt:
         return model_loader.load_full(directory, manifest, custom_objects), []
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
@@ -136,12 +136,11 @@ def restore(
 
     Raises:
         WeightsMismatchError: If a weight or an optimizer variable does not fit.
+        ModelLoadError: If the seed generators differ.
         NotFoundError, SelectorError, TrackingError, VerificationError: As in `resume`.
     """
 
-    def rebuild(
-        directory: Path, manifest: Manifest, state: TrainingState
-    ) -> tuple[keras.Model, list[str]]:
+    def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:
         # Before the optimizer's variables are replaced, which include compile settings.
         changes = changed_settings(model, state)
         fill.fill_all(model, directory, manifest, custom_objects)
@@ -162,22 +161,24 @@ def _resume(
     """Open the checkpoint, rebuild the model, and prepare the callbacks."""
     reference = resolve(query.run, query.checkpoint, query.tracking_uri)
     store = RunStore(reference.run_id, query.tracking_uri)
+    in_place = in_place or _is_active(store)
     # The run's newest checkpoint may still be in this machine's spool.
     send_waiting(store)
     with open_for_resume(store, reference.selector, query, progress) as opened:
         checkpoint, directory, damaged = opened
         state = training_state.read(directory)
         model, changes = rebuild(directory, checkpoint.manifest, state)
+    changes += _end_finished_epoch(state)
+    callbacks, unknown = _with_checkpoints(list(keras.tree.flatten(list(callbacks))), state)
+    changes += [*unknown, *_changes(model, checkpoint, state, callbacks)]
     if in_place:
         # A training in the same run will write these checkpoints again.
         for name in damaged:
             removal.remove(store, name)
-    changes += _end_finished_epoch(state)
-    callbacks = _with_checkpoints(list(keras.tree.flatten(list(callbacks))), state)
-    changes += _changes(model, checkpoint, state, callbacks)
     if changes:
         warn(f"{ADVICE}{'; '.join(changes)}.")
-    origin = _origin(checkpoint, store)
+    digest = str(checkpoint.manifest.weights_digest)
+    origin = Origin(checkpoint.run_id, checkpoint.name, digest, store.tracking_uri)
     for callback in callbacks:
         if isinstance(callback, MlflowCheckpoint):
             callback.resume_from(origin, in_place=in_place, batch=state.batch)
@@ -192,6 +193,13 @@ def _resume(
     )
 
 
+def _is_active(store: RunStore) -> bool:
+    """Whether a run is MLflow's active one, which is on MLflow's current server."""
+    active = mlflow.active_run()
+    same = active is not None and active.info.run_id == store.run_id
+    return same and RunStore(store.run_id).tracking_uri == store.tracking_uri
+
+
 def _end_finished_epoch(state: TrainingState) -> list[str]:
     """Move a state saved after an epoch's last batch to the next epoch; return what is skipped."""
     if state.batch == 0 or state.batch != state.steps:
@@ -203,19 +211,14 @@ def _end_finished_epoch(state: TrainingState) -> list[str]:
     ]
 
 
-def _origin(checkpoint: Checkpoint, store: RunStore) -> Origin:
-    digest = str(checkpoint.manifest.weights_digest)
-    return Origin(checkpoint.run_id, checkpoint.name, digest, store.tracking_uri)
-
-
 def _with_checkpoints(
     callbacks: list[keras.callbacks.Callback], state: TrainingState
-) -> list[keras.callbacks.Callback]:
-    """Add an `MlflowCheckpoint` with the recorded arguments unless there is one."""
+) -> tuple[list[keras.callbacks.Callback], list[str]]:
+    """Add an `MlflowCheckpoint` unless there is one; name recorded settings it lacks."""
     if any(isinstance(callback, MlflowCheckpoint) for callback in callbacks):
-        return callbacks
-    arguments = {} if state.settings is None else arguments_of(state.settings)
-    return [*callbacks, MlflowCheckpoint(**arguments)]
+        return callbacks, []
+    arguments, unknown = arguments_of(state.settings or {})
+    return [*callbacks, MlflowCheckpoint(**arguments)], unknown
 
 
 def _changes(

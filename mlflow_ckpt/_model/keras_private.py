@@ -19,8 +19,8 @@
 - Attributes of callbacks (`CALLBACK_STATE`) are their states. Fallback: a missing one is None.
 - `_seed` and `_rng` of TensorFlow's `context`, and `global_generator` of `stateful_random_ops`, are
   its random state. Fallback: it is reported as not restored.
-- Texts of Keras's errors identify an unknown class, safe mode, and the errors of constructors and
-  calls. Fallback: the first line of the error.
+- Texts of Keras's and TensorFlow's errors, and the terminal codes in them, identify an unknown
+  class, safe mode, and the errors of constructors and calls. Fallback: the error's first line.
 - Texts of Keras's warnings and log records suppress them. Fallback: they are shown.
 - `IteratorGetNext` in TensorFlow's errors shows that the step changed nothing. Fallback: the model
   counts as partly updated, and is not saved.
@@ -417,6 +417,8 @@ _UNKNOWN_OBJECT = (
     re.compile(r"Could not locate (?:class|function) '(?P<name>[^']+)'"),
     re.compile(r"Unknown \w+(?: \w+)?: '(?P<name>[^']+)'"),
 )
+_TERMINAL_CODE = re.compile(r"\x1b\[[\d;]*m")
+_HEADING = re.compile(r"Exception encountered|.*Error encountered:$")
 _UNSAFE = ("safe_mode", "unsafe deserialization", "arbitrary code")
 _SKIPPED_OPTIMIZER = "Skipping variable loading for optimizer"
 _SKIPPED_WEIGHTS = (".*objects could not be loaded", "Skipping loading weights")
@@ -436,13 +438,17 @@ def is_unsafe(error: Exception) -> bool:
 def constructor_message(error: Exception) -> str | None:
     """Return the message of a constructor's error, which Keras appends to the configuration."""
     _, wrapped, message = str(error).rpartition("Exception encountered: ")
-    return message if wrapped else None
+    return call_message(message) if wrapped else None
 
 
-def call_message(error: Exception) -> str:
-    """Return the first line of an error that a model's call raised, without Keras's heading."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if not line.startswith("Exception encountered")), "")
+def call_message(error: Exception | str) -> str:
+    """Return the first line of an error that a model's call raised, without heading and bold."""
+    text = _TERMINAL_CODE.sub("", str(error))
+    if text.startswith("Graph execution error"):
+        # TensorFlow puts the reason between the stack and the node.
+        text = text.partition("[[{{node")[0].rstrip().rpartition("\n")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if not _HEADING.match(line)), "")
 
 
 @contextmanager

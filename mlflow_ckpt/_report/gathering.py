@@ -195,7 +195,7 @@ def _read_weights(store: RunStore, checkpoint: Checkpoint) -> CheckpointWeights 
     try:
         tensors = Catalog(store).fingerprint(checkpoint).of_role(WEIGHTS_ROLE)
     except MlflowCkptError as error:
-        return f"The fingerprint of {checkpoint.name} cannot be read: {error}"
+        return f"Weights of a checkpoint are left out: {error}"
     return CheckpointWeights(checkpoint, {tensor.name: tensor for tensor in tensors})
 
 

@@ -151,10 +151,23 @@ def check_retention(
     return retention
 
 
-def arguments_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Restore arguments of `MlflowCheckpoint` from `CallbackArguments.recorded`."""
-    description = settings.get("retention")
-    return {**settings, "retention": None if description is None else policy_of(description)}
+def arguments_of(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Restore arguments of `MlflowCheckpoint` from `CallbackArguments.recorded`.
+
+    Also returns a phrase for each that is left out, as only a newer mlflow_ckpt knows it.
+    """
+    known = {field.name for field in fields(CallbackArguments)}
+    arguments = {name: value for name, value in settings.items() if name in known}
+    if arguments.get("retention") is not None:
+        try:
+            arguments["retention"] = policy_of(arguments["retention"])
+        except (LookupError, TypeError, ValueError):
+            del arguments["retention"]
+    return arguments, [
+        f"this mlflow_ckpt does not know the recorded setting {name}={value!r}"
+        for name, value in settings.items()
+        if name not in arguments
+    ]
 
 
 def _unrecognized(name: str, expected: str, value: object) -> InvalidArgumentError:

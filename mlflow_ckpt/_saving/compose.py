@@ -132,11 +132,8 @@ class Composer:
                 schema=job.snapshot.schema,
                 metadata={**self._metadata, "epoch": job.epoch, "step": job.snapshot.step},
             )
-        files = [
-            path.relative_to(directory).as_posix()
-            for path in directory.rglob("*")
-            if path.is_file()
-        ]
+        paths = (path for path in directory.rglob("*") if path.is_file())
+        files = [path.relative_to(directory).as_posix() for path in paths]
         manifest = Manifest(
             run_id=self._run_id,
             name=job.name,

@@ -43,7 +43,7 @@ class ManagedRun:
         if active is not None and in_place and origin and active.info.run_id != origin.run_id:
             raise InvalidArgumentError(
                 f"The training continues in the run {origin.run_id}, but the run "
-                f"{active.info.run_id} is active. End it first, or resume without in_place=True."
+                f"{active.info.run_id} is active. End it first, or resume into a new run."
             )
         if active is None:
             active = mlflow.start_run(**_start_arguments(origin, in_place=in_place))

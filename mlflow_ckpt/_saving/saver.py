@@ -33,6 +33,7 @@ from mlflow_ckpt._tracking import prune_plan, removal
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.outcome import Outcome
+from mlflow_ckpt._tracking.spool.sending import entries_for
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.spool.uploader import Uploader
 from mlflow_ckpt._tracking.store import RunStore
@@ -112,9 +113,7 @@ class CheckpointSaver:
         """Queue and return the entries that earlier processes left in the spool for this run."""
         self.spool.sweep(self.run_id)
         adopted = []
-        for entry in self.spool.entries(self.run_id):
-            if entry.tracking_uri != self._store.tracking_uri:
-                continue
+        for entry in entries_for(self.spool, self._store):
             if entry.kind == entries.STATUS:
                 self._discard_status(entry)
             else:

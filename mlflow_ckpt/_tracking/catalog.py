@@ -16,7 +16,7 @@ from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import MODES
 from mlflow_ckpt._format.ranking import best_of
-from mlflow_ckpt._format.reference import Selector
+from mlflow_ckpt._format.reference import Selector, uri_of
 from mlflow_ckpt._format.text import abridged
 from mlflow_ckpt._format.verification import VerificationResult, read_manifest, verify_directory
 from mlflow_ckpt._tracking import index
@@ -177,11 +177,13 @@ class Catalog:
             IntegrityError: If it is missing, or not the one that was saved.
         """
         text = self.store.read(f"{checkpoint.artifact_path}/{layout.FINGERPRINT}")
-        expected = {file.path: file.digest for file in checkpoint.manifest.files}
-        if text is None or Digest.of_bytes(text) != expected.get(layout.FINGERPRINT):
+        # The manifest at hand may come from the index, which may be stale.
+        if text is None or not (
+            _lists(checkpoint, text) or _lists(self._read(checkpoint.name), text)
+        ):
             raise IntegrityError(
                 f"{layout.FINGERPRINT} of {checkpoint.name} is missing or was altered. See what "
-                f"else is: mlflow-ckpt verify ckpt:/{checkpoint.run_id}/{checkpoint.name}"
+                f"else is: mlflow-ckpt verify {uri_of(checkpoint.run_id, checkpoint.name)}"
             )
         return Fingerprint.from_json(text)
 
@@ -275,6 +277,13 @@ class Catalog:
                 available=available,
             )
         return result
+
+
+def _lists(result: _Result, fingerprint: bytes) -> bool:
+    """Whether a checkpoint's manifest lists a fingerprint."""
+    files = result.manifest.files if isinstance(result, Checkpoint) else ()
+    digests = {file.path: file.digest for file in files}
+    return digests.get(layout.FINGERPRINT) == Digest.of_bytes(fingerprint)
 
 
 def _restated(error: ManifestError, message: str) -> ManifestError:

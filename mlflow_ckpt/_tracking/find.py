@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, overload
 
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._format.reference import SCHEME, Query, Reference, Selector
+from mlflow_ckpt._format.reference import Query, Reference, Selector, uri_of
 from mlflow_ckpt._format.verification import VerificationResult
 from mlflow_ckpt._tracking import foreign
 from mlflow_ckpt._tracking.catalog import Catalog
@@ -164,7 +164,6 @@ def find_own(store: RunStore, selector: Selector, query: Query) -> OwnCheckpoint
 
 def _own(store: RunStore, selector: Selector, query: Query) -> OwnCheckpoint:
     catalog = Catalog(store)
-    checkpoint = catalog.find(selector, monitor=query.monitor, mode=query.mode)
-    name = checkpoint.name
-    uri = f"{SCHEME}/{store.run_id}/{name}"
-    return OwnCheckpoint(store.run_id, name, checkpoint.manifest.epoch, uri, catalog, checkpoint)
+    own = catalog.find(selector, monitor=query.monitor, mode=query.mode)
+    uri = uri_of(store.run_id, own.name)
+    return OwnCheckpoint(store.run_id, own.name, own.manifest.epoch, uri, catalog, own)

@@ -83,17 +83,8 @@ class ForeignCheckpoint:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-serializable values."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "uri": self.uri,
-            "epoch": self.epoch,
-            "step": self.step,
-            "metrics": dict(self.metrics),
-            "size": self.size,
-            "created": self.created,
-            "verified": False,
-        }
+        names = ("name", "kind", "uri", "epoch", "step", "metrics", "size", "created")
+        return {**{name: getattr(self, name) for name in names}, "verified": False}
 
 
 class _ModelStore(RunStore):
@@ -248,11 +239,8 @@ def _saved_by_callback(
         if file is not None and not file.is_dir:
             text = store.read(f"{layout.CHECKPOINTS_DIR}/{_LATEST}{_METRICS_NAME}")
             yield _from_callback(store.run_id, file, file.name, text)
-    directories = [
-        item
-        for name, item in names.items()
-        if item.is_dir and name not in own and _is_callback_name(name)
-    ]
+    others = (item for name, item in names.items() if item.is_dir and name not in own)
+    directories = [item for item in others if _is_callback_name(item.name)]
     for checkpoint in in_parallel(partial(_read_directory, store), directories, _PARALLEL):
         if checkpoint is not None:
             yield checkpoint

@@ -12,9 +12,12 @@ from mlflow_ckpt._cli import main
 from tests.support import processes
 
 
-def run(*arguments: str | Path) -> Result:
-    """Run a command in this process; raise exceptions other than this package's errors."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+def run(*arguments: str | Path, color: bool = False) -> Result:
+    """Run a command in this process; raise exceptions other than this package's errors.
+
+    With `color`, its output is as in a terminal: click removes terminal codes elsewhere.
+    """
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], color=color)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

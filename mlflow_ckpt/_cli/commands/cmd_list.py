@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_ckpt._cli import humanize, options, tables
+from mlflow_ckpt._format.reference import uri_of
 from mlflow_ckpt.errors import InvalidArgumentError, TrackingError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # A wider table is hard to read; --json has every metric.
 _MOST_METRICS = 6
+# Of the manifest, what `show --json` has.
+_HIDDEN = ("schema_version", "files", "versions")
 
 
 @click.command("list")
@@ -71,11 +74,7 @@ class Listing:
             "best": self.best,
             "checkpoints": [
                 {
-                    **{
-                        key: value
-                        for key, value in checkpoint.manifest.to_dict().items()
-                        if key not in ("schema_version", "files", "versions")
-                    },
+                    **{k: v for k, v in checkpoint.manifest.to_dict().items() if k not in _HIDDEN},
                     "size": checkpoint.manifest.size,
                     "uri": checkpoint.uri,
                 }
@@ -83,12 +82,8 @@ class Listing:
             ],
             "damaged": dict(self.damaged),
             "waiting": spool_listing.to_dict(self.waiting),
-            "resumed_from": [
-                {"run_id": run_id, "checkpoint": name} for run_id, name in self.ancestors
-            ],
-            "resumed_by": [
-                {"run_id": run_id, "checkpoint": name} for run_id, name in self.children.items()
-            ],
+            "resumed_from": [{"run_id": r, "checkpoint": name} for r, name in self.ancestors],
+            "resumed_by": [{"run_id": r, "checkpoint": n} for r, n in self.children.items()],
             "others": [other.to_dict() for other in self.others],
         }
 
@@ -163,7 +158,7 @@ class Listing:
         """Return lines that name the runs before and after this one."""
         lines = [f"Resumed by {run_id}, from {name}\n" for run_id, name in self.children.items()]
         if self.ancestors:
-            chain = " <- ".join(f"ckpt:/{run_id}/{name}" for run_id, name in self.ancestors)
+            chain = " <- ".join(uri_of(run_id, name) for run_id, name in self.ancestors)
             lines.insert(0, f"Resumed from {chain}\n")
         return "".join(lines)
 

@@ -99,13 +99,12 @@ def _predict(model: keras.Model, inputs: Any, batch_size: int) -> Mapping[str, A
         # embedding's vocabulary or an unsupported shape.
         raise InputMismatchError(
             f"The model {model.name!r} cannot take the input: "
-            # Keras prints some words of its messages in bold.
-            f"{type(error).__name__}: {click.unstyle(keras_private.call_message(error))}"
+            f"{type(error).__name__}: {keras_private.call_message(error)}"
         ) from error
     if not isinstance(outputs, dict):
-        names = list(getattr(model, "output_names", None) or ["output"])
-        if isinstance(outputs, (list, tuple)):
-            outputs = dict(zip(names, outputs, strict=True))
-        else:
-            outputs = {names[0]: outputs}
+        arrays = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        names = getattr(model, "output_names", None) or ["output"]
+        if len(names) != len(arrays):  # only a functional model has names
+            names = [f"output_{index}" for index in range(len(arrays))]
+        outputs = dict(zip(names, arrays, strict=True))
     return {str(name): np.asarray(array) for name, array in outputs.items()}

@@ -90,12 +90,8 @@ class _Printed:
             "removed": list(pruned.removed),
             "freed": pruned.freed,
             "checkpoints": [
-                {
-                    "name": checkpoint.name,
-                    "size": checkpoint.size,
-                    "kept_because": list(checkpoint.reasons),
-                }
-                for checkpoint in plan.checkpoints
+                {"name": c.name, "size": c.size, "kept_because": list(c.reasons)}
+                for c in plan.checkpoints
             ],
             "damaged": list(plan.damaged),
             "leftovers": list(plan.leftovers),

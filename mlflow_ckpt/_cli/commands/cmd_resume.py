@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlflow_ckpt._cli import options
-from mlflow_ckpt._format.reference import Query, Reference, Selector
+from mlflow_ckpt._format.reference import Query, Reference, Selector, uri_of
 from mlflow_ckpt.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -52,11 +52,13 @@ def command(
     For a run without a project, print Python code that resumes it.
     """
     from mlflow_ckpt._tracking.references import resolve
+    from mlflow_ckpt._tracking.spool.sending import send_waiting
     from mlflow_ckpt._tracking.store import RunStore
 
     reference = resolve(query.run, query.checkpoint, query.tracking_uri)
     store = RunStore(reference.run_id, query.tracking_uri)
-    checkpoint = _find(store, reference.selector, query)
+    send_waiting(store)
+    checkpoint = _find(store, reference.selector, query, epochs)
     if epochs <= checkpoint.manifest.epoch:
         raise InvalidArgumentError(
             f"The checkpoint {checkpoint.name} is of epoch {checkpoint.manifest.epoch}. Expected "
@@ -66,9 +68,10 @@ def command(
     where = "in the same run" if in_place else "in a new run"
     project_run = _project_run(store, project, environment)
     if project_run is None:
+        name = "" if reference.selector == _LATEST else checkpoint.name
+        lines = _python(store.run_id, name, query.tracking_uri, epochs, in_place=in_place)
         click.echo(
-            "The run was not started by an MLflow Project. "
-            f"To resume {what} {where}:\n{_python(reference, epochs, in_place=in_place)}"
+            f"The run was not started by an MLflow Project. To resume {what} {where}:{lines}"
         )
         return
     arguments = _arguments(project_run, reference, checkpoint, epochs, in_place=in_place)
@@ -80,16 +83,18 @@ def command(
     _become(arguments, store.tracking_uri, added_environment)
 
 
-def _find(store: RunStore, selector: Selector, query: Query) -> Checkpoint:
+def _find(store: RunStore, selector: Selector, query: Query, epochs: int) -> Checkpoint:
     """Find the checkpoint to resume from; `latest` is the newest undamaged one."""
     from mlflow_ckpt._tracking.catalog import Catalog
     from mlflow_ckpt._tracking.find import find_own
 
     if selector == _LATEST:
-        # `mlflow_ckpt.resume` passes over damaged ones too, and warns.
-        complete, *_ = Catalog(store).survey()
-        if complete:
-            return complete[-1]
+        # `mlflow_ckpt.resume` passes over damaged ones too, and warns. To verify one may take a
+        # download, so it is done only where nothing would be left to train.
+        catalog = Catalog(store)
+        for checkpoint in reversed(catalog.survey()[0]):
+            if checkpoint.manifest.epoch < epochs or catalog.verify(checkpoint).ok:
+                return checkpoint
     return find_own(store, selector, query).checkpoint
 
 
@@ -119,26 +124,26 @@ def _arguments(
     from mlflow_ckpt._tracking.project import RESUME_FROM
 
     run_id = reference.run_id
-    source = run_id if reference.selector == _LATEST else f"ckpt:/{run_id}/{checkpoint.name}"
+    source = run_id if reference.selector == _LATEST else uri_of(run_id, checkpoint.name)
     return project_run.arguments(
         {RESUME_FROM: source, "epochs": str(epochs)}, run_id=run_id if in_place else None
     )
 
 
-def _python(reference: Reference, epochs: int, *, in_place: bool) -> str:
-    """Return the lines of Python that resume the training."""
-    arguments = [repr(reference.run_id)]
-    if reference.selector != _LATEST:
-        arguments.append(repr(str(reference.selector)))
-    arguments.append("callbacks=[...]")
-    if in_place:
-        arguments.append("in_place=True")
-    return (
-        "  import mlflow_ckpt\n"
-        f"  point = mlflow_ckpt.resume({', '.join(arguments)})\n"
-        f"  point.model.fit(..., initial_epoch=point.initial_epoch, epochs={epochs},\n"
-        "                  callbacks=point.callbacks)"
-    )
+def _python(run_id: str, name: str, uri: str | None, epochs: int, *, in_place: bool) -> str:
+    """Return the lines of Python that resume the training, each on a new line."""
+    lines = ["import mlflow_ckpt"]
+    if uri not in (None, os.environ.get("MLFLOW_TRACKING_URI")):
+        # Rather than the argument of `resume`, as the training is to continue there too.
+        lines = ["import mlflow, mlflow_ckpt", f"mlflow.set_tracking_uri({uri!r})"]
+    arguments = [repr(run_id), *([repr(name)] if name else []), "callbacks=[...]"]
+    arguments += ["in_place=True"] if in_place else []
+    lines += [
+        f"point = mlflow_ckpt.resume({', '.join(arguments)})",
+        f"point.model.fit(..., initial_epoch=point.initial_epoch, epochs={epochs},",
+        "                callbacks=point.callbacks)",
+    ]
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def _become(arguments: list[str], tracking_uri: str, added_environment: Collection[str]) -> None:

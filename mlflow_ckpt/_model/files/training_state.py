@@ -97,12 +97,7 @@ def read(directory: Path) -> TrainingState:
     try:
         content = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8"))
         if content["schema_version"] > VERSION:
-            raise NewerSchemaError(
-                f"The training state has schema version {content['schema_version']}; this "
-                f"mlflow_ckpt reads up to {VERSION}. Install a newer mlflow-ckpt.",
-                found=content["schema_version"],
-                supported=VERSION,
-            )
+            raise NewerSchemaError.of("The training state", content["schema_version"], VERSION)
         arrays = _read_arrays(directory)
         return _from_content(content, arrays)
     except (

@@ -122,7 +122,7 @@ def fill_all(
     Raises:
         FormNotFoundError: If the checkpoint has no full form.
         WeightsMismatchError: If a tensor does not fit; the model is unchanged.
-        ModelLoadError: If the model's seed generators differ from the saved ones.
+        ModelLoadError: If its seed generators differ from the saved ones; it is unchanged.
     """
     roles = (WEIGHTS_ROLE, OPTIMIZER_ROLE)
     optimizer = getattr(model, "optimizer", None)
@@ -136,6 +136,7 @@ def fill_all(
     expected = {t.name: t for t in saved.tensors if t.role in compared}
     if problems := list(_problems(own, expected)):
         raise _mismatch(manifest, problems, "")
+    seeds = model_loader.saved_seeds(model, directory)
     if manifest.full_format == "keras":
         guarded(lambda: model.load_weights(directory / layout.FULL_KERAS))
     else:
@@ -144,7 +145,8 @@ def fill_all(
             path = Path(temporary) / layout.WEIGHTS
             loaded.save_weights(path)
             guarded(lambda: model.load_weights(path))
-    model_loader.restore_seeds(model, directory)
+    for variable, value in seeds:
+        variable.assign(value)
     check_fingerprint(model, directory, roles=compared, fresh_optimizer=manifest.step == 0)
 
 

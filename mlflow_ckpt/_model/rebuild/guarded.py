@@ -77,7 +77,7 @@ def _load_error(error: Exception) -> ModelLoadError:
         )
     message = keras_private.constructor_message(error)
     if message is None:
-        message = f"{type(error).__name__}: {first_line(error)}"
+        message = f"{type(error).__name__}: {keras_private.call_message(error)}"
     return ModelLoadError(f"Keras cannot rebuild the model: {first_line(message)}")
 
 

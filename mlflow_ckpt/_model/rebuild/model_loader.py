@@ -45,7 +45,8 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
         )
     with _saved_policy(directory):
         model = _load_compiled(directory, manifest, custom_objects)
-    restore_seeds(model, directory)
+    for variable, value in saved_seeds(model, directory):
+        variable.assign(value)
     check_fingerprint(
         model, directory, roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE), fresh_optimizer=manifest.step == 0
     )
@@ -159,8 +160,8 @@ def _extract_weights(archive: Path, target: Path) -> None:
                 source.copy(name, file)
 
 
-def restore_seeds(model: keras.Model, directory: Path) -> None:
-    """Restore the states of seed generators, which are not in Keras's files.
+def saved_seeds(model: keras.Model, directory: Path) -> list[tuple[keras.Variable, Any]]:
+    """Return a model's seed generators and their saved states, which Keras's files lack.
 
     Raises:
         ModelLoadError: If the model's seed generators differ from the saved ones, or the file
@@ -168,7 +169,7 @@ def restore_seeds(model: keras.Model, directory: Path) -> None:
     """
     path = directory / layout.TRAINING_ARRAYS
     if not path.is_file():
-        return
+        return []
     variables = introspection.seed_variables(model)
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -182,5 +183,4 @@ def restore_seeds(model: keras.Model, directory: Path) -> None:
             f"Received: {len(variables)}. A custom layer creates them outside of __init__ and "
             "build; load with form='split' if only inference matters."
         )
-    for name, variable in variables.items():
-        variable.assign(saved[name])
+    return [(variable, saved[name]) for name, variable in variables.items()]

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._format.reference import Query, uri_of
 from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._format.verification import VerificationResult
 from mlflow_ckpt._tracking import mlflow_private, tags
@@ -156,7 +156,7 @@ def _require_files(store: RunStore, checkpoint: Checkpoint) -> None:
         raise VerificationError(
             f"The checkpoint {checkpoint.name} of run {checkpoint.run_id} is damaged ({first}), so "
             "it was not registered. See what else is: "
-            f"mlflow-ckpt verify ckpt:/{checkpoint.run_id}/{checkpoint.name}",
+            f"mlflow-ckpt verify {uri_of(checkpoint.run_id, checkpoint.name)}",
             result=VerificationResult(checkpoint.name, missing=missing),
         )
 

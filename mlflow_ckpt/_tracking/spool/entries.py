@@ -92,19 +92,9 @@ class Entry:
 
     def to_json(self) -> str:
         """Return the text of `entry.json`."""
-        content = {
-            "schema_version": _SCHEMA_VERSION,
-            "kind": self.kind,
-            "run_id": self.run_id,
-            "tracking_uri": self.tracking_uri,
-            "name": self.name,
-            "metrics": dict(self.metrics),
-            "step": self.step,
-            "timestamp": self.timestamp,
-            "tags": dict(self.tags),
-            "status": self.status,
-        }
-        return json.dumps(content, indent=2) + "\n"
+        values = {name: value for name, value in vars(self).items() if name != "path"}
+        content = {"schema_version": _SCHEMA_VERSION, **values}
+        return json.dumps(content, indent=2, default=dict) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Entry | None:

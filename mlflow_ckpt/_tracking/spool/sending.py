@@ -13,7 +13,7 @@ from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import logged_models
-from mlflow_ckpt._warn import warn
+from mlflow_ckpt._warn import warn, warn_once
 from mlflow_ckpt.errors import (
     CheckpointBusyError,
     MlflowCkptError,
@@ -67,12 +67,22 @@ def send(
         return manifest
 
 
+def entries_for(spool: Spool, store: RunStore) -> list[Entry]:
+    """Return a run's entries; warn, once, of those that wait for it at another server's address."""
+    waiting = spool.entries(store.run_id)
+    for uri in sorted({entry.tracking_uri for entry in waiting} - {store.tracking_uri}):
+        warn_once(
+            f"Entries of the run {store.run_id} wait in this machine's spool for the server {uri}, "
+            f"and are not sent to {store.tracking_uri}. If these are two addresses of one server: "
+            f"mlflow-ckpt flush {store.run_id} --tracking-uri {store.tracking_uri}"
+        )
+    return [entry for entry in waiting if entry.tracking_uri == store.tracking_uri]
+
+
 def send_waiting(store: RunStore) -> None:
     """Send a run's entries in this machine's spool; warn of those that cannot be sent."""
     spool = Spool.default()
-    for entry in spool.entries(store.run_id):
-        if entry.tracking_uri != store.tracking_uri:
-            continue
+    for entry in entries_for(spool, store):
         try:
             store.require_answer()
             send(spool, entry, store, lambda _: None, verified=True)

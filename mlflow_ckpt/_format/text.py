@@ -23,9 +23,9 @@ def listed(names: Collection[str], most: int = 5, separator: str = ", ") -> str:
     return separator.join(shown) + (f"{joint}and {more} more" if more else "")
 
 
-def abridged(names: Sequence[str], most: int = 8) -> str:
-    """Return the names, or the first and last three of more than `most`: `a, b, c … x, y, z`."""
-    if len(names) <= most:
+def abridged(names: Sequence[str]) -> str:
+    """Return the names, or the first and last three of more than eight: `a, b, c … x, y, z`."""
+    if len(names) <= 8:
         return ", ".join(names)
     return f"{', '.join(names[:3])} … {', '.join(names[-3:])}"
 

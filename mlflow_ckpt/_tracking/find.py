@@ -157,7 +157,7 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
 
 
 def find_own(store: RunStore, selector: Selector, query: Query) -> OwnCheckpoint:
-    """Find a checkpoint of a run whose reference is already resolved."""
+    """Find a checkpoint of a run whose reference is resolved; `query` tells what `best` means."""
     with foreign.hinting(store):
         return _own(store, selector, query)
 

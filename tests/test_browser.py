@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 import mlflow_ckpt
 from devtools.stores import Store, current
 from mlflow_ckpt import MlflowCheckpoint
-from tests.support.training import Metrics, fit, small_model
+from tests.support.training import BATCHES, Metrics, fit, small_model
 
 support = pytest.importorskip("devtools.browser")
 pytestmark = pytest.mark.skipif(
@@ -56,8 +56,8 @@ def test_the_run_s_page_describes_its_checkpoints(
     text = window.wait_for("Show less")
     assert "mlflow_ckpt begins" not in text
     assert "3 checkpoints\n" in text
-    assert "best val_loss epoch_0002 2 8" in text
-    assert "latest epoch_0003 3 12" in text
+    assert f"best val_loss epoch_0002 2 {2 * BATCHES}" in text
+    assert f"latest epoch_0003 3 {3 * BATCHES}" in text
     assert f"mlflow-ckpt resume {run_id} --epochs 4" in text
     listed = text[text.index("Logged models (3)") :]
     for epoch in (1, 2, 3):
@@ -101,7 +101,7 @@ def test_the_table_shows_all_checkpoints(window: support.Browser, page: str, run
     address = f"{page}/runs/{run_id}/artifacts/checkpoints/index.json"
     text = window.open(address, "View as table", "best", "latest")
     rows = text[text.index("val_loss") :]
-    assert [f"epoch_000{epoch}\n{epoch}\n{4 * epoch}\n" in rows for epoch in (1, 2, 3)] == [
+    assert [f"epoch_000{epoch}\n{epoch}\n{BATCHES * epoch}\n" in rows for epoch in (1, 2, 3)] == [
         True
     ] * 3
     assert f"runs:/{run_id}/checkpoints/epoch_0002" in rows
@@ -117,7 +117,7 @@ def test_the_report_is_drawn_on_the_artifact_s_page(
     curves = text[text.index("Training curves") : text.index("Weights over the epochs")]
     assert "val_loss" in curves
     assert "mae" in curves
-    assert "update since the last one" in text
+    assert "relative update since the last checkpoint" in text
     assert "histogram, latest checkpoint" in text
     assert "Environment and lineage" in text
     assert len(window.driver.find_elements("tag name", "svg")) > 5

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -13,7 +15,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
-from devtools.stores import Store
+from devtools.stores import Store, current
 from mlflow_ckpt import MlflowCheckpoint
 from mlflow_ckpt.errors import (
     CheckpointExistsError,
@@ -27,6 +29,15 @@ from tests.support.zoo import Regressor, compiled, string_lookup, words
 # What touches the server runs on both kinds of store, what is decided before it on the quicker one.
 both_stores = pytest.mark.usefixtures("store")
 one_store = pytest.mark.usefixtures("local_store")
+
+# For a training whose batches and validation no test looks at.
+SHORT: dict[str, Any] = {"batch_size": len(X), "validation_data": None}
+METADATA: dict[str, Any] = {
+    "class_names": ["猫", "b"],
+    "scale": 0.5,
+    "names": {10: "ten", 9: "nine"},
+    "pair": (1, 2),
+}
 
 
 def tags(run_id: str) -> dict[str, str]:
@@ -42,33 +53,73 @@ def history(run_id: str, metric: str) -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in MlflowClient().get_metric_history(run_id, metric)]
 
 
-@both_stores
-def test_every_epoch_is_a_checkpoint_and_a_point_of_each_curve() -> None:
+@dataclass(frozen=True)
+class Trained:
+    """A training of two epochs by defaults, without an active run. Read its run, never change it.
+
+    Attributes:
+        store: Where the run is.
+        new: The ids of all runs that the training started.
+        active: The active run after the training.
+        history: What Keras reported, each metric epoch by epoch.
+    """
+
+    store: Store
+    new: list[str]
+    active: Any
+    history: dict[str, list[float]]
+
+    @property
+    def run_id(self) -> str:
+        (run_id,) = self.new
+        return run_id
+
+
+def all_runs() -> set[str]:
+    return {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+
+
+@pytest.fixture(scope="module", params=["sqlite_store", "server"])
+def trained_on(request: pytest.FixtureRequest) -> Trained:
+    """The training on each kind of store in turn."""
+    store = request.getfixturevalue(request.param)
     model = small_model()
-    with mlflow.start_run() as run:
-        fit(model, MlflowCheckpoint(), epochs=3)
-    run_id = run.info.run_id
-    assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    with current(store):
+        before = all_runs()
+        fit(model, MlflowCheckpoint(metadata=METADATA))
+        active = mlflow.active_run()
+        return Trained(store, sorted(all_runs() - before), active, model.history.history)
+
+
+@pytest.fixture
+def once(trained_on: Trained) -> Iterator[Trained]:
+    """The training, with its store as MLflow's current one."""
+    with current(trained_on.store):
+        yield trained_on
+
+
+def test_every_epoch_is_a_checkpoint_and_a_point_of_each_curve(once: Trained) -> None:
+    run_id = once.run_id
+    assert names(run_id) == ["epoch_0001", "epoch_0002"]
+    checkpoints = mlflow_ckpt.list_checkpoints(run_id)
     for metric in ("loss", "mae", "val_loss", "val_mae"):
-        expected = [(i + 1, value) for i, value in enumerate(model.history.history[metric])]
+        expected = [(i + 1, value) for i, value in enumerate(once.history[metric])]
         assert history(run_id, metric) == expected
-        for checkpoint, (_, value) in zip(
-            mlflow_ckpt.list_checkpoints(run_id), expected, strict=True
-        ):
+        for checkpoint, (_, value) in zip(checkpoints, expected, strict=True):
             assert checkpoint.manifest.metrics[metric] == value
-    assert tags(run_id) == {"latest": "epoch_0003", "best": "epoch_0003"}
-    steps = [c.manifest.step for c in mlflow_ckpt.list_checkpoints(run_id)]
-    assert steps == [BATCHES, 2 * BATCHES, 3 * BATCHES]
+    assert tags(run_id) == {"latest": "epoch_0002", "best": "epoch_0002"}
+    assert [c.manifest.step for c in checkpoints] == [BATCHES, 2 * BATCHES]
     assert MlflowClient().get_run(run_id).info.status == "FINISHED"
 
 
-@both_stores
-def test_a_manifest_says_where_a_checkpoint_comes_from(store: Store) -> None:
-    run_id = trained(epochs=1, metadata={"class_names": ["猫", "b"], "scale": 0.5})
-    manifest = mlflow_ckpt.get_checkpoint(run_id).manifest
+def test_a_manifest_says_where_a_checkpoint_comes_from(once: Trained) -> None:
+    run_id = once.run_id
+    manifest = mlflow_ckpt.get_checkpoint(run_id, 1).manifest
     assert (manifest.run_id, manifest.epoch, manifest.name) == (run_id, 1, "epoch_0001")
     assert (manifest.forms, manifest.full_format) == (("full",), "keras")
-    assert manifest.metadata == {"class_names": ["猫", "b"], "scale": 0.5}
+    assert manifest.metadata.keys() == METADATA.keys()
+    assert manifest.metadata["class_names"] == ["猫", "b"]
+    assert manifest.metadata["scale"] == 0.5
     assert manifest.monitor is not None
     assert (manifest.monitor.name, manifest.monitor.mode) == ("val_loss", "min")
     assert manifest.versions["keras"] == keras.__version__
@@ -84,11 +135,10 @@ def test_metadata_that_cannot_be_written_is_refused_at_once(value: Any) -> None:
         MlflowCheckpoint(metadata={"value": value})
 
 
-@one_store
-def test_metadata_with_number_keys_survives() -> None:
-    run_id = trained(epochs=1, metadata={"names": {10: "ten", 9: "nine"}, "pair": (1, 2)})
-    metadata = mlflow_ckpt.get_checkpoint(run_id).manifest.metadata
-    assert metadata == {"names": {"10": "ten", "9": "nine"}, "pair": [1, 2]}
+def test_metadata_with_number_keys_survives(once: Trained) -> None:
+    metadata = mlflow_ckpt.get_checkpoint(once.run_id).manifest.metadata
+    assert metadata["names"] == {"10": "ten", "9": "nine"}
+    assert metadata["pair"] == [1, 2]
 
 
 @both_stores
@@ -96,13 +146,14 @@ def test_save_best_only_saves_what_improved() -> None:
     with mlflow.start_run() as run:
         fit(
             small_model(),
-            Metrics("score", [1.0, 3.0, 2.0, 3.0, 4.0]),
+            Metrics("score", [3.0, 2.0, 3.0, 4.0]),
             MlflowCheckpoint("score", mode="max", save_best_only=True),
-            epochs=5,
+            epochs=4,
+            **SHORT,
         )
-    assert names(run.info.run_id) == ["epoch_0001", "epoch_0002", "epoch_0005"]
-    assert tags(run.info.run_id) == {"latest": "epoch_0005", "best": "epoch_0005"}
-    assert len(history(run.info.run_id, "loss")) == 5
+    assert names(run.info.run_id) == ["epoch_0001", "epoch_0004"]
+    assert tags(run.info.run_id) == {"latest": "epoch_0004", "best": "epoch_0004"}
+    assert len(history(run.info.run_id, "loss")) == 4
 
 
 @one_store
@@ -111,7 +162,7 @@ def test_save_best_only_saves_what_improved() -> None:
     [
         ("min", [2.0, 1.0, 3.0], "epoch_0002"),
         ("max", [2.0, 1.0, 3.0], "epoch_0003"),
-        ("max", [3.0, 3.0, 3.0], "epoch_0001"),
+        ("max", [3.0, 3.0], "epoch_0001"),
     ],
 )
 def test_the_best_tag_follows_the_mode(mode: str, values: list[float], best: str) -> None:
@@ -120,9 +171,10 @@ def test_the_best_tag_follows_the_mode(mode: str, values: list[float], best: str
             small_model(),
             Metrics("score", values),
             MlflowCheckpoint("score", mode=mode),
-            epochs=3,
+            epochs=len(values),
+            **SHORT,
         )
-    assert tags(run.info.run_id) == {"latest": "epoch_0003", "best": best}
+    assert tags(run.info.run_id) == {"latest": f"epoch_{len(values):04d}", "best": best}
     assert mlflow_ckpt.get_checkpoint(run.info.run_id, "best").name == best
 
 
@@ -134,6 +186,7 @@ def test_a_metric_that_is_nan_is_warned_of_once_and_never_the_best() -> None:
             Metrics("score", [math.nan, 5.0, math.nan]),
             MlflowCheckpoint("score", mode="min"),
             epochs=3,
+            **SHORT,
         )
     (message,) = [str(w.message) for w in caught if w.category is UserWarning]
     assert message == "score is NaN: the model diverged. It is never the best."
@@ -148,6 +201,7 @@ def test_a_metric_of_infinite_value_is_kept() -> None:
             small_model(),
             Metrics("score", [math.inf, -math.inf]),
             MlflowCheckpoint("score", mode="max"),
+            **SHORT,
         )
     scores = [c.manifest.metrics["score"] for c in mlflow_ckpt.list_checkpoints(run.info.run_id)]
     assert scores == [math.inf, -math.inf]
@@ -162,6 +216,7 @@ def test_the_initial_threshold_must_be_beaten() -> None:
             Metrics("val_loss", [0.6, 0.5, 0.4]),
             MlflowCheckpoint(save_best_only=True, initial_value_threshold=0.5),
             epochs=3,
+            **SHORT,
         )
     assert names(run.info.run_id) == ["epoch_0003"]
 
@@ -170,7 +225,7 @@ def test_the_initial_threshold_must_be_beaten() -> None:
 def test_a_metric_object_tells_its_own_direction() -> None:
     model = small_model(metrics=[keras.metrics.R2Score(name="fit")])
     with mlflow.start_run() as run:
-        fit(model, MlflowCheckpoint("val_fit"), epochs=1)
+        fit(model, MlflowCheckpoint("val_fit"), epochs=1, batch_size=len(X))
     monitor = mlflow_ckpt.get_checkpoint(run.info.run_id).manifest.monitor
     assert monitor is not None
     assert (monitor.name, monitor.mode) == ("val_fit", "max")
@@ -182,7 +237,7 @@ def test_a_metric_of_unknown_direction_marks_nothing_as_best() -> None:
         mlflow.start_run() as run,
         pytest.warns(UserWarning, match="Whether a high or a low 'score' is better") as caught,
     ):
-        fit(small_model(), Metrics("score", [1.0, 2.0]), MlflowCheckpoint("score"))
+        fit(small_model(), Metrics("score", [1.0, 2.0]), MlflowCheckpoint("score"), **SHORT)
     assert len([w for w in caught if w.category is UserWarning]) == 1
     assert tags(run.info.run_id) == {"latest": "epoch_0002"}
 
@@ -197,13 +252,14 @@ def test_save_best_only_needs_a_direction() -> None:
             small_model(),
             Metrics("score", [1.0, 2.0]),
             MlflowCheckpoint("score", save_best_only=True),
+            **SHORT,
         )
 
 
 @one_store
 def test_a_missing_monitor_is_warned_of_once() -> None:
     with mlflow.start_run() as run, pytest.warns(UserWarning, match="'val_loss' was not") as caught:
-        fit(small_model(), MlflowCheckpoint(), validation_data=None)
+        fit(small_model(), MlflowCheckpoint(), **SHORT)
     (message,) = [str(w.message) for w in caught if w.category is UserWarning]
     assert message == (
         "The monitored metric 'val_loss' was not reported (reported: loss, mae), so every "
@@ -213,30 +269,33 @@ def test_a_missing_monitor_is_warned_of_once() -> None:
     assert tags(run.info.run_id) == {"latest": "epoch_0002"}
 
 
-@both_stores
+# Four batches an epoch, so that a save after three of them is inside it.
+FOUR_BATCHES: dict[str, Any] = {"batch_size": len(X) // 4, "validation_data": None}
+
+
 @pytest.mark.parametrize(
-    ("save_freq", "per_execution", "steps"),
+    ("store", "save_freq", "per_execution", "steps"),
     [
-        (1, 1, [1, 2, 3, 4, 5, 6, 7, 8]),
-        (3, 1, [3, 6]),
-        (5, 1, [5]),
-        (2, 2, [2, 4, 6, 8]),
-        (3, 2, [4, 8]),
-        (100, 1, []),
+        ("sqlite", 1, 1, [1, 2, 3, 4, 5, 6, 7, 8]),
+        ("sqlite", 3, 1, [3, 6]),
+        ("http", 3, 1, [3, 6]),
+        ("sqlite", 5, 1, [5]),
+        ("sqlite", 2, 2, [2, 4, 6, 8]),
+        ("sqlite", 3, 2, [4, 8]),
+        ("sqlite", 100, 1, []),
     ],
+    indirect=["store"],
 )
 def test_a_number_of_batches_between_saves(
-    save_freq: int, per_execution: int, steps: list[int], store: Store
+    store: Store, save_freq: int, per_execution: int, steps: list[int]
 ) -> None:
-    if store.uri.startswith("http") and save_freq != 3:
-        pytest.skip("the counting is the same on every store")
     model = small_model(steps_per_execution=per_execution, run_eagerly=per_execution == 1)
     with mlflow.start_run() as run:
-        fit(model, MlflowCheckpoint("loss", save_freq=save_freq))
+        fit(model, MlflowCheckpoint("loss", save_freq=save_freq), **FOUR_BATCHES)
     checkpoints = mlflow_ckpt.list_checkpoints(run.info.run_id)
     assert [c.manifest.step for c in checkpoints] == steps
     assert [c.name for c in checkpoints] == [f"step_{step:08d}" for step in steps]
-    assert [c.manifest.epoch for c in checkpoints] == [step // BATCHES for step in steps]
+    assert [c.manifest.epoch for c in checkpoints] == [step // 4 for step in steps]
     assert len(history(run.info.run_id, "loss")) == 2
 
 
@@ -250,7 +309,7 @@ def test_a_save_inside_an_epoch_holds_that_moment() -> None:
             seen[int(self.model.optimizer.iterations.numpy())] = weights.numpy().copy()
 
     with mlflow.start_run() as run:
-        fit(small_model(), Watch(), MlflowCheckpoint("loss", save_freq=3))
+        fit(small_model(), Watch(), MlflowCheckpoint("loss", save_freq=3), **FOUR_BATCHES)
     for step in (3, 6):
         loaded = mlflow_ckpt.load_model(run.info.run_id, f"step:{step}")
         assert np.array_equal(loaded.get_layer("head").kernel.numpy(), seen[step])
@@ -261,30 +320,24 @@ def test_a_given_run_is_used() -> None:
     client = MlflowClient()
     experiment = mlflow.get_experiment(mlflow.tracking.fluent._get_experiment_id())
     run_id = client.create_run(experiment.experiment_id).info.run_id
-    fit(small_model(), MlflowCheckpoint(run_id=run_id), epochs=1)
+    fit(small_model(), MlflowCheckpoint("loss", run_id=run_id), epochs=1, **SHORT)
     assert names(run_id) == ["epoch_0001"]
     assert mlflow.active_run() is None
     # Whoever created the run ends it.
     assert client.get_run(run_id).info.status == "RUNNING"
 
 
-@both_stores
-def test_without_a_run_one_is_started_and_ended() -> None:
-    callback = MlflowCheckpoint()
-    before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
-    fit(small_model(), callback, epochs=1)
-    assert mlflow.active_run() is None
-    (new,) = [
-        run for run in mlflow.search_runs(output_format="list") if run.info.run_id not in before
-    ]
-    assert new.info.status == "FINISHED"
-    assert names(new.info.run_id) == ["epoch_0001"]
+def test_without_a_run_one_is_started_and_ended(once: Trained) -> None:
+    assert once.active is None
+    (new,) = once.new
+    assert MlflowClient().get_run(new).info.status == "FINISHED"
+    assert names(new) == ["epoch_0001", "epoch_0002"]
 
 
 @one_store
 def test_the_active_run_goes_on_after_training() -> None:
     with mlflow.start_run() as run:
-        fit(small_model(), MlflowCheckpoint(), epochs=1)
+        fit(small_model(), MlflowCheckpoint("loss"), epochs=1, **SHORT)
         active = mlflow.active_run()
         assert active is not None
         assert active.info.run_id == run.info.run_id
@@ -307,9 +360,8 @@ def test_metrics_can_be_left_to_others() -> None:
 
 # A training that is refused does not wait for what its run has still to send.
 @pytest.mark.filterwarnings("ignore:NOT EVERYTHING OF RUN")
-@both_stores
-def test_training_the_same_run_again_is_refused_before_any_training() -> None:
-    run_id = trained()
+def test_training_the_same_run_again_is_refused_before_any_training(once: Trained) -> None:
+    run_id = once.run_id
     digests = [c.manifest.weights_digest for c in mlflow_ckpt.list_checkpoints(run_id)]
     model = small_model()
     with pytest.raises(CheckpointExistsError) as caught:
@@ -326,19 +378,19 @@ def test_training_the_same_run_again_is_refused_before_any_training() -> None:
 
 @both_stores
 def test_training_goes_on_in_the_same_run() -> None:
-    run_id = trained()
+    run_id = trained(epochs=1)
     model = mlflow_ckpt.load_model(run_id)
-    fit(model, MlflowCheckpoint(run_id=run_id), initial_epoch=2, epochs=4)
-    assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003", "epoch_0004"]
-    assert [step for step, _ in history(run_id, "loss")] == [1, 2, 3, 4]
+    fit(model, MlflowCheckpoint(run_id=run_id), initial_epoch=1, epochs=3)
+    assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    assert [step for step, _ in history(run_id, "loss")] == [1, 2, 3]
     steps = [c.manifest.step for c in mlflow_ckpt.list_checkpoints(run_id)]
-    assert steps == [BATCHES * i for i in (1, 2, 3, 4)]
+    assert steps == [BATCHES * i for i in (1, 2, 3)]
 
 
 @one_store
 def test_the_best_of_an_earlier_training_is_remembered() -> None:
     with mlflow.start_run() as run:
-        fit(small_model(), Metrics("val_loss", [0.2, 0.3]), MlflowCheckpoint())
+        fit(small_model(), Metrics("val_loss", [0.2, 0.3]), MlflowCheckpoint(), **SHORT)
     run_id = run.info.run_id
     fit(
         mlflow_ckpt.load_model(run_id),
@@ -346,18 +398,21 @@ def test_the_best_of_an_earlier_training_is_remembered() -> None:
         MlflowCheckpoint(run_id=run_id),
         initial_epoch=2,
         epochs=3,
+        **SHORT,
     )
     assert tags(run_id) == {"latest": "epoch_0003", "best": "epoch_0001"}
 
 
 @one_store
 def test_an_optimizer_that_starts_anew_does_not_confuse_latest() -> None:
-    run_id = trained(epochs=2)
+    run_id = trained(epochs=1)
     model = mlflow_ckpt.load_model(run_id, form="split")
     model.compile("sgd", "mse", run_eagerly=True)
-    fit(model, MlflowCheckpoint(run_id=run_id), initial_epoch=2, epochs=3)
-    assert names(run_id) == ["epoch_0001", "epoch_0002", "epoch_0003"]
-    assert mlflow_ckpt.get_checkpoint(run_id, "latest").name == "epoch_0003"
+    fit(model, MlflowCheckpoint("loss", run_id=run_id), initial_epoch=1, epochs=2, **SHORT)
+    assert names(run_id) == ["epoch_0001", "epoch_0002"]
+    steps = [c.manifest.step for c in mlflow_ckpt.list_checkpoints(run_id)]
+    assert steps == [BATCHES, 1], "the later checkpoint has the lower step"
+    assert mlflow_ckpt.get_checkpoint(run_id, "latest").name == "epoch_0002"
 
 
 @both_stores
@@ -368,7 +423,7 @@ def test_weights_that_went_nan_are_said_loudly() -> None:
             kernel.assign(np.full(kernel.shape, np.nan, "float32"))
 
     with mlflow.start_run() as run, pytest.warns(UserWarning) as caught:
-        fit(small_model(), Poison(), MlflowCheckpoint(), epochs=1)
+        fit(small_model(), Poison(), MlflowCheckpoint(), epochs=1, batch_size=len(X))
     messages = [str(w.message) for w in caught if w.category is UserWarning]
     assert messages[0] == "val_loss is NaN: the model diverged. It is never the best."
     (message,) = messages[1:]
@@ -420,7 +475,7 @@ class NoConfig(keras.Model):
 def refused(model: keras.Model, **arguments: Any) -> str:
     """Train a model that cannot be saved; return the error, raised before any training."""
     with mlflow.start_run() as run, pytest.raises(UnsupportedModelError) as caught:
-        fit(model, MlflowCheckpoint("loss", **arguments))
+        fit(model, MlflowCheckpoint("loss", **arguments), epochs=1, **SHORT)
     assert int(model.optimizer.iterations.numpy()) == 0, "it was trained"
     assert names(run.info.run_id) == []
     return str(caught.value)
@@ -510,12 +565,13 @@ def test_saving_as_hdf5_elsewhere_does_not_cost_the_optimizer(tmp_path: Any) -> 
             self.model.save(tmp_path / "theirs.h5")
 
     with mlflow.start_run() as run:
-        fit(small_model(optimizer=keras.optimizers.Adam(0.01)), SaveLegacy(), MlflowCheckpoint())
+        model = small_model(optimizer=keras.optimizers.Adam(0.01))
+        fit(model, SaveLegacy(), MlflowCheckpoint("loss"), **SHORT)
     loaded = mlflow_ckpt.load_model(run.info.run_id)
     assert isinstance(loaded.optimizer, keras.optimizers.Adam)
     assert loaded.optimizer.learning_rate.numpy() == np.float32(0.01)
     before = loaded.evaluate(X, Y, verbose=0)[0]
-    fit(loaded, epochs=3)
+    fit(loaded, epochs=3, **SHORT)
     assert loaded.evaluate(X, Y, verbose=0)[0] < before
 
 
@@ -527,6 +583,7 @@ def test_save_best_only_goes_on_after_an_epoch_of_nan() -> None:
             Metrics("score", [1.0, math.nan, 2.0]),
             MlflowCheckpoint("score", mode="max", save_best_only=True),
             epochs=3,
+            **SHORT,
         )
     (message,) = [str(w.message) for w in caught if w.category is UserWarning]
     assert message == "score is NaN: the model diverged. Such an epoch is not saved."

@@ -22,7 +22,7 @@ from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import snapshot, write_snapshot
 from mlflow_ckpt.errors import UnsupportedModelError
-from tests.support.training import fit, small_model
+from tests.support.training import X, Y, fit, small_model
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.zoo import ZOO
 
@@ -37,7 +37,7 @@ for kind in json.loads(sys.argv[1]):
     keras.utils.set_random_seed(5)
     model = ZOO[kind].build()
     x, y = ZOO[kind].data()
-    model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+    model.train_on_batch(x, y)
     fingerprints[kind] = mlflow_ckpt.fingerprint(model).to_json()
 print(json.dumps(fingerprints))
 """
@@ -75,7 +75,7 @@ def test_a_fingerprint_is_the_same_in_every_process() -> None:
 def test_a_fingerprint_survives_a_reload_with_keras_alone(kind: str, tmp_path: Path) -> None:
     model = ZOO[kind].build()
     x, y = ZOO[kind].data()
-    model.fit(x, y, batch_size=16, verbose=0)
+    model.train_on_batch(x, y)
     before = mlflow_ckpt.fingerprint(model)
     model.save(tmp_path / "model.keras")
     after = mlflow_ckpt.fingerprint(keras.models.load_model(tmp_path / "model.keras"))
@@ -87,7 +87,7 @@ def test_a_fingerprint_survives_a_reload_with_keras_alone(kind: str, tmp_path: P
 
 def test_a_tensor_is_found_by_its_name_in_the_weights_file(tmp_path: Path) -> None:
     model = small_model()
-    fit(model, epochs=1)
+    model.train_on_batch(X, Y)
     model.save_weights(tmp_path / "model.weights.h5")
     fingerprint = mlflow_ckpt.fingerprint(model)
     with h5py.File(tmp_path / "model.weights.h5") as file:
@@ -99,7 +99,7 @@ def test_a_tensor_is_found_by_its_name_in_the_weights_file(tmp_path: Path) -> No
 
 def test_tensors_carry_names_for_people() -> None:
     model = small_model()
-    fit(model, epochs=1)
+    model.train_on_batch(X, Y)
     labels = [tensor.label for tensor in mlflow_ckpt.fingerprint(model).of_role(WEIGHTS_ROLE)]
     assert labels == ["hidden/kernel", "hidden/bias", "head/kernel", "head/bias"]
     variables = [t.variable for t in mlflow_ckpt.fingerprint(model).of_role(OPTIMIZER_ROLE)]
@@ -133,10 +133,10 @@ def test_a_model_without_weights_is_refused() -> None:
 
 def test_a_snapshot_is_untouched_by_later_training(tmp_path: Path) -> None:
     model = small_model()
-    fit(model, epochs=1)
+    model.train_on_batch(X, Y)
     expected = mlflow_ckpt.fingerprint(model)
     with closing(snapshot.take(model)) as taken:
-        fit(model, epochs=2)
+        fit(model, epochs=1)
         assert expected.differing(mlflow_ckpt.fingerprint(model), (WEIGHTS_ROLE,)) != []
         write_snapshot.write(taken, tmp_path, epoch=1, forms=("full", "split"), full_format="keras")
         assert taken.fingerprint() == expected
@@ -157,7 +157,7 @@ def test_without_keras_private_code_the_public_road_gives_the_same(
 ) -> None:
     model = ZOO[kind].build()
     x, y = ZOO[kind].data()
-    model.fit(x, y, batch_size=16, verbose=0)
+    model.train_on_batch(x, y)
     before = mlflow_ckpt.fingerprint(model)
     # Keras itself goes on; only this package no longer finds what it leans on.
     remaining = {name: value for name, value in vars(saving_lib).items() if name != gone}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ from devtools.stores import Store
 from mlflow_ckpt._format.file_names import read_names
 from mlflow_ckpt.errors import InvalidArgumentError, RunNotFoundError
 from tests.support import cli
-from tests.support.training import X, fit, names, new_run, small_model
+from tests.support.training import BATCHES, X, fit, names, new_run, small_model
 
 TEMPLATES = {
     "keras": "model.{epoch:02d}-{val_loss:.4f}.keras",
@@ -27,24 +29,77 @@ TEMPLATES = {
 pytestmark = pytest.mark.filterwarnings("ignore:.*HDF5 file via")
 
 
-def save(directory: Path, template: str, epochs: int = 2, **settings: object) -> keras.Model:
-    """Train with Keras's own callback, and return the model as it is after the last epoch."""
-    model = small_model(**settings)
-    callback = keras.callbacks.ModelCheckpoint(
-        directory / template, save_weights_only=template.endswith(".weights.h5")
+@dataclass(frozen=True)
+class Saved:
+    """What Keras's own callback saved in a training of two epochs. Copy it, never change it.
+
+    Attributes:
+        files: The files of each kind, epoch by epoch.
+        values: The validation loss, epoch by epoch.
+        weights: The weights after the last epoch.
+        predicted: Predictions after one more epoch.
+    """
+
+    files: dict[str, list[Path]]
+    values: list[float]
+    weights: list[np.ndarray[Any, Any]]
+    predicted: np.ndarray[Any, Any]
+
+    def copy(self, directory: Path, template: str, epochs: int = 2) -> None:
+        """Copy the files of the first epochs under the names that a template makes."""
+        (kind,) = (
+            kind for kind in ("weights.h5", "keras", "h5") if template.endswith(f"}}.{kind}")
+        )
+        for epoch, (file, value) in enumerate(zip(self.files[kind], self.values, strict=True), 1):
+            if epoch <= epochs:
+                shutil.copy(file, directory / template.format(epoch=epoch, val_loss=value))
+
+
+def train(directory: Path, *kinds: str) -> Saved:
+    model = small_model()
+    fit(
+        model,
+        *(
+            keras.callbacks.ModelCheckpoint(
+                directory / f"{{epoch}}.{kind}", save_weights_only=kind == "weights.h5"
+            )
+            for kind in kinds
+        ),
     )
-    fit(model, callback, epochs=epochs)
-    return model
+    values, weights = model.history.history["val_loss"], model.get_weights()
+    go_on(model)
+    files = {kind: [directory / f"{epoch}.{kind}" for epoch in (1, 2)] for kind in kinds}
+    return Saved(files, values, weights, model.predict(X, verbose=0))
 
 
-def require_same_weights(a: keras.Model, b: keras.Model) -> None:
-    for one, other in zip(a.get_weights(), b.get_weights(), strict=True):
+def go_on(model: keras.Model) -> None:
+    """Train the third epoch."""
+    fit(model, epochs=3, initial_epoch=2, shuffle=False, validation_data=None)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """Whole models in Keras's format, and weights."""
+    return train(tmp_path_factory.mktemp("keras"), "keras", "weights.h5")
+
+
+@pytest.fixture(scope="module")
+def saved_h5(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """Whole models as HDF5, which takes the optimizer out of what Keras saves later."""
+    return train(tmp_path_factory.mktemp("h5"), "h5")
+
+
+def require_weights(model: keras.Model, weights: list[np.ndarray[Any, Any]]) -> None:
+    for one, other in zip(model.get_weights(), weights, strict=True):
         assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("kind", ["keras", "h5"])
-def test_whole_models(kind: str, store: Store, tmp_path: Path) -> None:
-    model = save(tmp_path, TEMPLATES[kind])
+def test_whole_models(
+    kind: str, store: Store, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    saved: Saved = request.getfixturevalue("saved_h5" if kind == "h5" else "saved")
+    saved.copy(tmp_path, TEMPLATES[kind])
     run_id = new_run()
     done = mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id, pattern=TEMPLATES[kind])
     assert [(result.checkpoint, result.outcome, result.remark) for result in done] == [
@@ -56,18 +111,20 @@ def test_whole_models(kind: str, store: Store, tmp_path: Path) -> None:
     manifest = mlflow_ckpt.get_checkpoint(run_id, "best").manifest
     assert manifest.metrics == {"val_loss": pytest.approx(manifest.metrics["val_loss"])}
     assert manifest.metadata == {"imported_from": done[-1].file}
-    assert manifest.step == 8
+    assert manifest.step == 2 * BATCHES
     # With the optimizer: it trains on as the live one does.
     loaded = mlflow_ckpt.load_model(run_id, 2)
-    require_same_weights(loaded, model)
-    fit(model, epochs=3, initial_epoch=2, shuffle=False)
-    fit(loaded, epochs=3, initial_epoch=2, shuffle=False)
-    assert np.allclose(loaded.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-6)
+    require_weights(loaded, saved.weights)
+    go_on(loaded)
+    assert np.allclose(loaded.predict(X, verbose=0), saved.predicted, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [".json", ".yaml", ".keras"])
-def test_weights_with_an_architecture(kind: str, local_store: Store, tmp_path: Path) -> None:
-    model = save(tmp_path, TEMPLATES["weights"])
+def test_weights_with_an_architecture(
+    kind: str, saved: Saved, local_store: Store, tmp_path: Path
+) -> None:
+    saved.copy(tmp_path, TEMPLATES["weights"])
+    model = small_model()
     file = tmp_path.parent / f"{tmp_path.name}{kind}"
     if kind == ".json":
         file.write_text(model.to_json())
@@ -85,13 +142,13 @@ def test_weights_with_an_architecture(kind: str, local_store: Store, tmp_path: P
     )
     assert [result.outcome for result in done] == ["imported", "imported"], done
     loaded = mlflow_ckpt.load_model(run_id, 2)
-    require_same_weights(loaded, model)
+    require_weights(loaded, saved.weights)
 
 
 def test_metrics_are_points_of_the_run_and_of_the_models_table(
-    store: Store, tmp_path: Path
+    store: Store, saved: Saved, tmp_path: Path
 ) -> None:
-    save(tmp_path, "m-epoch{epoch:02d}-val_loss{val_loss:.4f}.keras")
+    saved.copy(tmp_path, "m-epoch{epoch:02d}-val_loss{val_loss:.4f}.keras")
     run_id = new_run()
     mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
     points = MlflowClient().get_metric_history(run_id, "val_loss")
@@ -103,8 +160,10 @@ def test_metrics_are_points_of_the_run_and_of_the_models_table(
     assert sorted(m.value for row in rows for m in row.metrics) == sorted(p.value for p in points)
 
 
-def test_a_second_import_skips_what_is_there(local_store: Store, tmp_path: Path) -> None:
-    save(tmp_path, "model.{epoch:02d}.keras")
+def test_a_second_import_skips_what_is_there(
+    local_store: Store, saved: Saved, tmp_path: Path
+) -> None:
+    saved.copy(tmp_path, "model.{epoch:02d}.keras")
     run_id = new_run()
     mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
     before = [c.manifest for c in mlflow_ckpt.list_checkpoints(run_id)]
@@ -114,9 +173,9 @@ def test_a_second_import_skips_what_is_there(local_store: Store, tmp_path: Path)
 
 
 def test_another_checkpoint_of_that_name_is_never_overwritten(
-    local_store: Store, tmp_path: Path
+    local_store: Store, saved: Saved, tmp_path: Path
 ) -> None:
-    save(tmp_path, "model.{epoch:02d}.keras", epochs=1)
+    saved.copy(tmp_path, "model.{epoch:02d}.keras", epochs=1)
     run_id = new_run()
     mlflow_ckpt.import_checkpoints(tmp_path, run_id=run_id)
     before = mlflow_ckpt.get_checkpoint(run_id).manifest
@@ -146,8 +205,8 @@ def outcomes(output: str) -> list[str]:
     return [line.partition("): ")[2].partition(":")[0] for line in output.splitlines()]
 
 
-def test_the_command(local_store: Store, tmp_path: Path) -> None:
-    save(tmp_path, TEMPLATES["keras"])
+def test_the_command(local_store: Store, saved: Saved, tmp_path: Path) -> None:
+    saved.copy(tmp_path, TEMPLATES["keras"])
     (tmp_path / "notes.txt").write_text("not a model")
     (tmp_path / "model.09-0.1000.keras").write_bytes(b"broken")
     run_id = new_run()
@@ -192,10 +251,10 @@ def test_names_that_do_not_tell(
     assert said in str(caught.value)
 
 
-def test_other_things_that_are_not_there(local_store: Store, tmp_path: Path) -> None:
+def test_other_things_that_are_not_there(local_store: Store, saved: Saved, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="Expected a folder"):
         mlflow_ckpt.import_checkpoints(tmp_path / "nowhere", run_id=new_run())
-    save(tmp_path, "model.{epoch:02d}.weights.h5", epochs=1)
+    saved.copy(tmp_path, "model.{epoch:02d}.weights.h5", epochs=1)
     with pytest.raises(RunNotFoundError):
         mlflow_ckpt.import_checkpoints(tmp_path, run_id="nosuchrun")
     (failed,) = mlflow_ckpt.import_checkpoints(tmp_path, run_id=new_run())
@@ -227,11 +286,11 @@ def test_names_with_words_tell_by_themselves(
 
 
 def test_an_h5_file_whose_optimizer_does_not_fit_is_imported_without_it(
-    local_store: Store, tmp_path: Path
+    local_store: Store, saved_h5: Saved, tmp_path: Path
 ) -> None:
     import h5py
 
-    save(tmp_path, "model.{epoch:02d}.h5", epochs=1)
+    saved_h5.copy(tmp_path, "model.{epoch:02d}.h5", epochs=1)
     with h5py.File(tmp_path / "model.01.h5", "a") as file:
         del file["optimizer_weights"]
     run_id = new_run()

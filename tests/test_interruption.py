@@ -80,6 +80,11 @@ def boom() -> None:
     raise BoomError
 
 
+def fit_only(model: keras.Model, *callbacks: keras.callbacks.Callback, **settings: Any) -> None:
+    """Train without validation, which takes longer than the few steps."""
+    fit(model, *callbacks, **{"validation_data": None, **settings})
+
+
 def send_to_self(number: int) -> None:
     os.kill(os.getpid(), number)
 
@@ -125,8 +130,8 @@ def test_an_exception_in_a_callback(event: str, step: int, epoch: int, order: st
 @pytest.mark.parametrize("event", ["on_train_batch_begin", "on_train_batch_end"])
 def test_an_exception_in_a_callback_of_a_compiled_training(event: str) -> None:
     recorder = Recorder()
-    with mlflow.start_run() as run, pytest.raises(BoomError), MlflowCheckpoint() as ours:
-        fit(small_model(run_eagerly=False), recorder, At(event, boom), ours)
+    with mlflow.start_run() as run, pytest.raises(BoomError), MlflowCheckpoint("loss") as ours:
+        fit_only(small_model(run_eagerly=False), recorder, At(event, boom), ours)
     step = max(recorder.states)
     require_saved(run.info.run_id, step, "BoomError", recorder.states[step], epoch=1)
 
@@ -134,17 +139,17 @@ def test_an_exception_in_a_callback_of_a_compiled_training(event: str) -> None:
 @on_disk
 def test_an_epoch_that_another_callback_ends_is_saved_as_its_last_step() -> None:
     recorder = Recorder()
-    with mlflow.start_run() as run, pytest.raises(BoomError), MlflowCheckpoint() as ours:
-        fit(small_model(), recorder, At("on_epoch_end", boom), ours)
+    with mlflow.start_run() as run, pytest.raises(BoomError), MlflowCheckpoint("loss") as ours:
+        fit_only(small_model(), recorder, At("on_epoch_end", boom), ours)
     step = 2 * BATCHES
     require_saved(run.info.run_id, step, "BoomError", recorder.states[step], epoch=1)
 
 
 @on_disk
 def test_what_was_just_saved_is_not_saved_again() -> None:
-    with mlflow.start_run() as run, pytest.raises(BoomError), MlflowCheckpoint() as ours:
+    with mlflow.start_run() as run, pytest.raises(BoomError), MlflowCheckpoint("loss") as ours:
         stop = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: epoch and boom())
-        fit(small_model(), ours, stop)
+        fit_only(small_model(), ours, stop)
     assert names(run.info.run_id) == ["epoch_0001"]
     assert mlflow_ckpt.get_checkpoint(run.info.run_id).manifest.interrupted is None
     assert tag(run.info.run_id) == f"BoomError at step {BATCHES}"
@@ -152,8 +157,8 @@ def test_what_was_just_saved_is_not_saved_again() -> None:
 
 @on_disk
 def test_nothing_is_saved_before_the_first_step() -> None:
-    with mlflow.start_run() as run, pytest.raises(BoomError), MlflowCheckpoint() as ours:
-        fit(small_model(), ours, At("on_train_batch_begin", boom, epoch=0), batch_size=len(X))
+    with mlflow.start_run() as run, pytest.raises(BoomError), MlflowCheckpoint("loss") as ours:
+        fit_only(small_model(), ours, At("on_train_batch_begin", boom, epoch=0), batch_size=len(X))
     assert names(run.info.run_id) == []
     assert tag(run.info.run_id) == "BoomError at step 0"
 
@@ -161,8 +166,8 @@ def test_nothing_is_saved_before_the_first_step() -> None:
 @on_disk
 def test_sys_exit_in_a_callback() -> None:
     recorder = Recorder()
-    with mlflow.start_run() as run, pytest.raises(SystemExit), MlflowCheckpoint() as ours:
-        fit(small_model(), recorder, ours, At("on_train_batch_end", lambda: sys.exit(3)))
+    with mlflow.start_run() as run, pytest.raises(SystemExit), MlflowCheckpoint("loss") as ours:
+        fit_only(small_model(), recorder, ours, At("on_train_batch_end", lambda: sys.exit(3)))
     step = BATCHES + 2
     require_saved(run.info.run_id, step, "SystemExit", recorder.states[step], epoch=1)
 
@@ -185,9 +190,9 @@ def test_a_step_that_fails_midway_is_not_saved_and_that_is_said() -> None:
         mlflow.start_run() as run,
         pytest.warns(UserWarning) as caught,
         pytest.raises(BoomError),
-        MlflowCheckpoint() as ours,
+        MlflowCheckpoint("loss") as ours,
     ):
-        fit(model, ours)
+        fit_only(model, ours)
     (message,) = [str(w.message) for w in caught if w.category is UserWarning]
     assert message == (
         "Training was interrupted inside a step (BoomError), which may have left the model half "
@@ -261,15 +266,16 @@ def test_a_validation_that_fails_after_data_of_unknown_length() -> None:
 def test_a_signal_ends_training_between_two_batches(
     number: signal.Signals, event: str, as_context: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recorder, ours = Recorder(), MlflowCheckpoint()
+    recorder, ours = Recorder(), MlflowCheckpoint("loss")
+    train = fit if "test" in event else fit_only
     sender = At(event, lambda: send_to_self(number), epoch=0 if "test" in event else 1)
     ending: type[BaseException] = KeyboardInterrupt if number == signal.SIGINT else SystemExit
     with mlflow.start_run() as run, pytest.raises(ending) as caught:
         if as_context:
             with ours:
-                fit(small_model(), recorder, sender, ours)
+                train(small_model(), recorder, sender, ours)
         else:
-            fit(small_model(), recorder, sender, ours)
+            train(small_model(), recorder, sender, ours)
     if number == signal.SIGTERM:
         assert caught.value.code == 143
     step = BATCHES if "test" in event else BATCHES + 2
@@ -284,13 +290,13 @@ def test_a_signal_ends_training_between_two_batches(
 
 @on_disk
 def test_training_goes_on_from_where_it_broke_off() -> None:
-    with mlflow.start_run() as run, pytest.raises(BoomError), MlflowCheckpoint() as ours:
-        fit(small_model(), ours, At("on_train_batch_end", boom), epochs=3)
+    with mlflow.start_run() as run, pytest.raises(BoomError), MlflowCheckpoint("loss") as ours:
+        fit_only(small_model(), ours, At("on_train_batch_end", boom), epochs=3)
     run_id = run.info.run_id
     model = mlflow_ckpt.load_model(run_id)
     epoch = mlflow_ckpt.get_checkpoint(run_id).manifest.epoch
-    with MlflowCheckpoint(run_id=run_id) as ours:
-        fit(model, ours, initial_epoch=epoch, epochs=3)
+    with MlflowCheckpoint("loss", run_id=run_id) as ours:
+        fit_only(model, ours, initial_epoch=epoch, epochs=3)
     assert names(run_id) == ["epoch_0001", f"step_{BATCHES + 2:08d}", "epoch_0002", "epoch_0003"]
     assert mlflow_ckpt.get_checkpoint(run_id).manifest.step == BATCHES + 2 + 2 * BATCHES
 
@@ -305,15 +311,15 @@ def test_the_users_own_handlers_are_put_back() -> None:
     before = {number: signal.signal(number, theirs) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with mlflow.start_run():
-            fit(small_model(), MlflowCheckpoint(), epochs=1)
+            fit_only(small_model(), MlflowCheckpoint("loss"), epochs=1)
         for number in before:
             assert signal.getsignal(number) is theirs
             send_to_self(number)
         assert received == list(before)
         with mlflow.start_run(), pytest.raises(KeyboardInterrupt):
-            fit(
+            fit_only(
                 small_model(),
-                MlflowCheckpoint(),
+                MlflowCheckpoint("loss"),
                 At("on_train_batch_end", lambda: send_to_self(signal.SIGINT)),
             )
         assert signal.getsignal(signal.SIGINT) is theirs
@@ -324,10 +330,10 @@ def test_the_users_own_handlers_are_put_back() -> None:
 
 @on_disk
 def test_a_signal_after_a_training_that_broke_off_acts_as_usual() -> None:
-    ours = MlflowCheckpoint()
+    ours = MlflowCheckpoint("loss")
     with mlflow.start_run():
         with pytest.raises(BoomError):
-            fit(small_model(), ours, At("on_train_batch_begin", boom))
+            fit_only(small_model(), ours, At("on_train_batch_begin", boom))
         with pytest.raises(KeyboardInterrupt):
             send_to_self(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is not signals._handle
@@ -338,9 +344,9 @@ def test_a_signal_after_a_training_that_broke_off_acts_as_usual() -> None:
 @on_disk
 def test_a_signal_at_the_very_end_of_training_is_not_lost() -> None:
     with mlflow.start_run() as run, pytest.raises(SystemExit) as caught:
-        fit(
+        fit_only(
             small_model(),
-            MlflowCheckpoint(),
+            MlflowCheckpoint("loss"),
             At("on_epoch_end", lambda: send_to_self(signal.SIGTERM)),
         )
     assert caught.value.code == 143
@@ -363,10 +369,11 @@ def test_a_signal_while_the_rest_is_sent_limits_the_wait(monkeypatch: pytest.Mon
     with mlflow.start_run() as run, pytest.raises(SystemExit) as caught:
         giving_up.start()
         with pytest.warns(UserWarning, match=f"mlflow-ckpt flush {run.info.run_id}"):
-            fit(
+            fit_only(
                 small_model(),
-                At("on_train_end", signalling.start, epoch=1),
-                MlflowCheckpoint(drain_timeout=1.0),
+                At("on_train_end", signalling.start, epoch=0),
+                MlflowCheckpoint("loss", drain_timeout=1.0),
+                epochs=1,
             )
     assert not over.is_set(), "it waited until the sending ended"
     assert caught.value.code == 143
@@ -381,7 +388,7 @@ def test_training_in_another_thread() -> None:
 
     def train() -> None:
         try:
-            fit(small_model(), MlflowCheckpoint(run_id=run_id))
+            fit_only(small_model(), MlflowCheckpoint("loss", run_id=run_id))
         except BaseException as error:  # noqa: BLE001 - asserted on below
             failures.append(error)
 
@@ -397,13 +404,13 @@ def test_training_in_another_thread() -> None:
 
 @on_disk
 def test_a_new_training_with_the_same_callback_after_one_that_broke_off() -> None:
-    ours = MlflowCheckpoint()
+    ours = MlflowCheckpoint("loss")
     runs = []
     for action in (boom, lambda: None):
         with mlflow.start_run() as run:
             runs.append(run.info.run_id)
             try:
-                fit(small_model(), ours, At("on_train_batch_end", action))
+                fit_only(small_model(), ours, At("on_train_batch_end", action))
             except BoomError:
                 continue
     # Nothing marked the first training as over: its model stayed as it broke off.
@@ -414,13 +421,13 @@ def test_a_new_training_with_the_same_callback_after_one_that_broke_off() -> Non
 
 @on_disk
 def test_two_trainings_in_one_context() -> None:
-    with mlflow.start_run() as run, MlflowCheckpoint() as ours:
+    with mlflow.start_run() as run, MlflowCheckpoint("loss") as ours:
         model = small_model()
-        fit(model, ours, epochs=1)
+        fit_only(model, ours, epochs=1)
         assert names(run.info.run_id) == ["epoch_0001"]
         with pytest.raises(BoomError):
-            fit(model, ours, At("on_train_batch_end", boom), initial_epoch=1)
-        fit(model, ours, initial_epoch=1)
+            fit_only(model, ours, At("on_train_batch_end", boom), initial_epoch=1)
+        fit_only(model, ours, initial_epoch=1)
     assert names(run.info.run_id) == ["epoch_0001", "epoch_0002"]
 
 
@@ -431,8 +438,8 @@ def test_two_trainings_in_one_context() -> None:
 def test_an_own_run_ends_as_what_happened_to_it(action: Callable[[], Any], status: str) -> None:
     client = MlflowClient()
     before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
-    with pytest.raises((BoomError, SystemExit)), MlflowCheckpoint() as ours:
-        fit(small_model(), ours, At("on_train_batch_end", action))
+    with pytest.raises((BoomError, SystemExit)), MlflowCheckpoint("loss") as ours:
+        fit_only(small_model(), ours, At("on_train_batch_end", action, epoch=0))
     assert mlflow.active_run() is None
     (new,) = {run.info.run_id for run in mlflow.search_runs(output_format="list")} - before
     assert client.get_run(new).info.status == status
@@ -444,8 +451,8 @@ SCRIPT = """
 import multiprocessing, os, signal, sys, time
 import mlflow, mlflow_ckpt
 from tests.support.waiting import PATIENCE_SECONDS
-from tests.support.training import BATCHES, Y, X, fit, small_model
-from tests.test_interruption import At, BoomError, boom
+from tests.support.training import small_model
+from tests.test_interruption import At, BoomError, boom, fit_only
 
 def forked():
     time.sleep(600)
@@ -458,7 +465,9 @@ def fork_and_terminate():
     print("child ended by", -child.exitcode)
 
 drain_timeout = float(sys.argv[3])
-ours = mlflow_ckpt.MlflowCheckpoint(drain_timeout=drain_timeout, run_id=sys.argv[2] or None)
+ours = mlflow_ckpt.MlflowCheckpoint(
+    "loss", drain_timeout=drain_timeout, run_id=sys.argv[2] or None
+)
 kill = lambda number: os.kill(os.getpid(), number)
 
 def twice():
@@ -475,8 +484,16 @@ actions = {
 }
 action = actions[sys.argv[1]]
 model = small_model(run_eagerly=False)
-fit(model, ours, At("on_train_batch_end", action), shuffle=False)
+fit_only(model, ours, At("on_train_batch_end", action), shuffle=False)
 """
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[int, State]:
+    """The state after every step of the same training without an interruption."""
+    recorder = Recorder()
+    fit_only(small_model(run_eagerly=False), recorder, shuffle=False)
+    return recorder.states
 
 
 def run_script(
@@ -499,18 +516,19 @@ def run_script(
     ],
 )
 def test_a_process_that_ends_saves_its_training_without_a_context_manager(
-    action: str, codes: set[int], reason: str, last_line: str | None
+    action: str,
+    codes: set[int],
+    reason: str,
+    last_line: str | None,
+    uninterrupted: dict[int, State],
 ) -> None:
     run_id = new_run()
     done = run_script(action, run_id)
     assert done.returncode in codes, done.stderr
     if last_line is not None:
         assert done.stderr.rstrip().splitlines()[-1] == last_line
-    # What it would have been after so many steps without an interruption.
-    recorder = Recorder()
-    fit(small_model(run_eagerly=False), recorder, shuffle=False)
     step = BATCHES + 2
-    require_saved(run_id, step, reason, recorder.states[step], epoch=1)
+    require_saved(run_id, step, reason, uninterrupted[step], epoch=1)
 
 
 @over_http
@@ -536,7 +554,7 @@ def test_a_forked_child_of_a_training_can_be_terminated() -> None:
 
 
 def test_preempted_while_the_server_is_away_it_leaves_the_rest_to_flush(
-    template_database: Path, tmp_path: Path
+    template_database: Path, tmp_path: Path, uninterrupted: dict[int, State]
 ) -> None:
     server = Server(template_database, tmp_path)
     server.start()
@@ -552,10 +570,8 @@ def test_preempted_while_the_server_is_away_it_leaves_the_rest_to_flush(
                 *("metrics of step 1", "epoch_0001", f"step_{step:08d}", "tags"),
             ]
             assert f"mlflow-ckpt flush {run_id}" in done.stderr
-            recorder = Recorder()
-            fit(small_model(run_eagerly=False), recorder, shuffle=False)
             server.start()
             assert run_command("flush", run_id).exit_code == 0
-            require_saved(run_id, step, "SIGTERM", recorder.states[step], epoch=1)
+            require_saved(run_id, step, "SIGTERM", uninterrupted[step], epoch=1)
     finally:
         server.stop()

@@ -17,10 +17,12 @@ class Proxy:
     Attributes:
         mode: `"pass"`; `"refuse artifacts"`, which answers 500 to uploads; `"fail"`, which answers
             500 to everything; `"hang"`, which answers nothing; `"old"`, which has no LoggedModels.
+        failed: Set once a request was answered 500.
     """
 
     def __init__(self, target: str) -> None:
         self.mode = "pass"
+        self.failed = threading.Event()
         self._released = threading.Event()
         proxy = self
 
@@ -35,6 +37,7 @@ class Proxy:
                     proxy._released.wait(PATIENCE_SECONDS)
                 if proxy.mode == "fail" or (proxy.mode == "refuse artifacts" and upload):
                     self.answer(500, b"the disk of the server is full")
+                    proxy.failed.set()
                     return
                 if proxy.mode == "old" and ("logged-models" in self.path or "outputs" in self.path):
                     self.answer(404, b"Not Found")

@@ -207,7 +207,6 @@ def recurrent() -> keras.Model:
         ),
         loss="binary_crossentropy",
         metrics=[keras.metrics.AUC(num_thresholds=20)],
-        jit_compile=False,
     )
 
 

@@ -19,27 +19,25 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 import mlflow_ckpt
 from devtools.stores import Store, current
 from mlflow_ckpt import MlflowCheckpoint
-from tests.support.checkpoints import flip_byte
+from tests.support.checkpoints import flip_byte, save_run
 from tests.support.processes import run_python
 from tests.support.training import Metrics, X, fit, small_model
 from tests.support.waiting import PATIENCE_SECONDS
 
 BEST = "epoch_0002"
+STORES = ["sqlite_store", "server"]
 
 
-def train() -> str:
-    """Train three epochs, the second of which is the best; return the run's id."""
-    with mlflow.start_run() as run:
-        fit(small_model(), Metrics("val_loss", [0.5, 0.25, 0.75]), MlflowCheckpoint(), epochs=3)
-    return str(run.info.run_id)
-
-
-@pytest.fixture(scope="module", params=["sqlite_store", "server"])
+@pytest.fixture(scope="module", params=STORES)
 def trained_in(request: pytest.FixtureRequest) -> tuple[Store, str]:
-    """Each kind of store in turn, and a run in it that nothing changes."""
+    """Each kind of store in turn, and a run in it that nothing changes.
+
+    The second of its three epochs is the best.
+    """
     store: Store = request.getfixturevalue(request.param)
-    with current(store):
-        return store, train()
+    with current(store), mlflow.start_run() as run:
+        fit(small_model(), Metrics("val_loss", [0.5, 0.25, 0.75]), MlflowCheckpoint(), epochs=3)
+    return store, str(run.info.run_id)
 
 
 @pytest.fixture
@@ -48,6 +46,16 @@ def run_id(trained_in: tuple[Store, str]) -> Iterator[str]:
     store, run_id = trained_in
     with current(store):
         yield run_id
+
+
+@pytest.fixture(scope="module", params=STORES)
+def altered_in(request: pytest.FixtureRequest) -> tuple[Store, str]:
+    """Each kind of store in turn, and a run in it with an altered checkpoint. Only read it."""
+    store: Store = request.getfixturevalue(request.param)
+    with current(store):
+        run_id = save_run()
+    flip_byte(store.checkpoint_directory(run_id, "epoch_0001") / "data" / "model.keras")
+    return store, run_id
 
 
 def files_below(directory: Path) -> set[str]:
@@ -110,10 +118,14 @@ def test_listing(run_id: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["best", "best/data", "best/fingerprint.json"])
-def test_what_was_altered_is_not_delivered(store: Store, path: str, tmp_path: Path) -> None:
-    run_id = train()
-    flip_byte(store.checkpoint_directory(run_id, BEST) / "data" / "model.keras")
-    with pytest.raises(MlflowException, match=r"data/model\.keras has sha256:") as caught:
+def test_what_was_altered_is_not_delivered(
+    altered_in: tuple[Store, str], path: str, tmp_path: Path
+) -> None:
+    store, run_id = altered_in
+    with (
+        current(store),
+        pytest.raises(MlflowException, match=r"data/model\.keras has sha256:") as caught,
+    ):
         download_artifacts(f"ckpt:/{run_id}/{path}", dst_path=str(tmp_path))
     assert caught.value.error_code == "DATA_LOSS"
     assert list(tmp_path.iterdir()) == []
@@ -156,8 +168,8 @@ def mlflow_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[st
     return run_python("from mlflow.cli import cli; cli()", *arguments, cwd=cwd)
 
 
-def test_mlflow_s_commands_take_the_scheme(local_store: Store, tmp_path: Path) -> None:
-    run_id = train()
+@pytest.mark.parametrize("trained_in", STORES[:1], indirect=True)
+def test_mlflow_s_commands_take_the_scheme(run_id: str, tmp_path: Path) -> None:
     uri = f"ckpt:/{run_id}/latest"
     done = mlflow_command("artifacts", "download", "-u", uri, "-d", "there", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
-from devtools.stores import Store
+from devtools.stores import Store, current
 from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import Monitor
@@ -37,7 +38,7 @@ from mlflow_ckpt.errors import (
     VerificationError,
     WeightsMismatchError,
 )
-from tests.support.training import Metrics, X, fit, names, new_run, small_model
+from tests.support.training import BATCHES, Metrics, X, fit, names, new_run, small_model
 from tests.support.zoo import Shift
 
 # What touches the server runs on both kinds of store, what comes after it on the quicker one.
@@ -56,26 +57,84 @@ def run_id() -> Iterator[str]:
 Save = Callable[..., keras.Model]
 
 
+def save_to(
+    run_id: str,
+    epoch: int = 1,
+    model: keras.Model | None = None,
+    *,
+    metrics: dict[str, float] | None = None,
+    monitor: Monitor | None = None,
+    name: str | None = None,
+    **settings: Any,
+) -> keras.Model:
+    """Save a model, by default a new one, as an epoch of a run; return the model."""
+    model = model or small_model()
+    name = name or f"epoch_{epoch:04d}"
+    with CheckpointSaver(RunStore(run_id), **settings) as saver:
+        saver.save(model, name, epoch=epoch, metrics=metrics or {}, monitor=monitor)
+    return model
+
+
 @pytest.fixture
 def save(run_id: str) -> Save:
-    """Saves a model, by default a new one, as an epoch of the run; returns the model."""
+    """Saves a model to the test's own run, as `save_to` does."""
+    return lambda *arguments, **settings: save_to(run_id, *arguments, **settings)
 
-    def saved(
-        epoch: int = 1,
-        model: keras.Model | None = None,
-        *,
-        metrics: dict[str, float] | None = None,
-        monitor: Monitor | None = None,
-        name: str | None = None,
-        **settings: Any,
-    ) -> keras.Model:
-        model = model or small_model()
-        name = name or f"epoch_{epoch:04d}"
-        with CheckpointSaver(RunStore(run_id), **settings) as saver:
-            saver.save(model, name, epoch=epoch, metrics=metrics or {}, monitor=monitor)
-        return model
+
+SavedOnce = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def saved_once() -> SavedOnce:
+    """Returns a run of the current store with one checkpoint, of `small_model()`.
+
+    It is saved once for each store and settings. Read it, never change it.
+    """
+    made: dict[tuple[str, str], str] = {}
+
+    def saved(**settings: Any) -> str:
+        key = (mlflow.get_tracking_uri(), repr(sorted(settings.items())))
+        if key not in made:
+            made[key] = new_run()
+            save_to(made[key], **settings)
+        return made[key]
 
     return saved
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of three epochs, the second of which is the best, and a checkpoint `step_00000099`.
+
+    Attributes:
+        store: Where the run is.
+        run_id: The run.
+        model: The model after the third epoch.
+    """
+
+    store: Store
+    run_id: str
+    model: keras.Model
+
+
+@pytest.fixture(scope="module", params=["sqlite_store", "server"])
+def trained_in(request: pytest.FixtureRequest) -> Trained:
+    """Each kind of store in turn, and a run in it. Read it, never change it."""
+    store: Store = request.getfixturevalue(request.param)
+    model = small_model()
+    with current(store):
+        with mlflow.start_run() as run:
+            values = Metrics("val_loss", [0.3, 0.1, 0.2])
+            fit(model, values, mlflow_ckpt.MlflowCheckpoint(), epochs=3)
+        save_to(run.info.run_id, 3, name="step_00000099")
+    return Trained(store, run.info.run_id, model)
+
+
+@pytest.fixture
+def trained(trained_in: Trained) -> Iterator[Trained]:
+    """The run, with its store as MLflow's current one."""
+    with current(trained_in.store):
+        yield trained_in
 
 
 def digest(model: keras.Model) -> Any:
@@ -92,16 +151,8 @@ def models_of_different_weights(count: int) -> list[keras.Model]:
 # Selectors
 
 
-@both_stores
-def test_selectors_and_uris_find_their_checkpoints(run_id: str, save: Save) -> None:
-    with mlflow.start_run(run_id=run_id):
-        fit(
-            small_model(),
-            Metrics("val_loss", [0.3, 0.1, 0.2]),
-            mlflow_ckpt.MlflowCheckpoint(),
-            epochs=3,
-        )
-    save(3, name="step_00000099")
+def test_selectors_and_uris_find_their_checkpoints(trained: Trained) -> None:
+    run_id = trained.run_id
     expected = {
         "epoch_0001": [1, "1", "epoch:1", "epoch-1", "epoch_0001"],
         "epoch_0002": ["best", 2],
@@ -210,16 +261,15 @@ def test_a_run_without_checkpoints(run_id: str) -> None:
     assert str(caught.value) == f"The run {run_id} has no checkpoint epoch_0001. It has: none."
 
 
-@both_stores
-def test_an_unknown_epoch(run_id: str, save: Save) -> None:
-    for epoch in (1, 2):
-        save(epoch)
+def test_an_unknown_epoch(trained: Trained) -> None:
     with pytest.raises(CheckpointNotFoundError) as caught:
-        mlflow_ckpt.load_model(run_id, 7)
+        mlflow_ckpt.load_model(trained.run_id, 7)
     assert str(caught.value) == (
-        f"The run {run_id} has no checkpoint epoch_0007. It has: epoch_0001, epoch_0002."
+        f"The run {trained.run_id} has no checkpoint epoch_0007. "
+        "It has: epoch_0001, epoch_0002, step_00000099, epoch_0003."
     )
-    assert caught.value.available == ("epoch_0001", "epoch_0002")
+    available = ("epoch_0001", "epoch_0002", "step_00000099", "epoch_0003")
+    assert caught.value.available == available
 
 
 def test_what_does_not_parse_never_reaches_the_server() -> None:
@@ -236,8 +286,8 @@ def test_what_does_not_parse_never_reaches_the_server() -> None:
 
 
 @both_stores
-def test_the_split_form_alone_serves_inference_only(run_id: str, save: Save) -> None:
-    model = save(forms=("split",))
+def test_the_split_form_alone_serves_inference_only(saved_once: SavedOnce) -> None:
+    run_id, model = saved_once(forms=("split",)), small_model()
     manifest = mlflow_ckpt.get_checkpoint(run_id).manifest
     assert (manifest.forms, manifest.full_format) == (("split",), None)
     assert {entry.path for entry in manifest.files} >= {"architecture.json", "model.weights.h5"}
@@ -262,13 +312,9 @@ def test_the_architecture_alone_has_fresh_weights(run_id: str, save: Save) -> No
     assert mine.architecture_digest == theirs.architecture_digest
 
 
-@both_stores
-def test_mlflow_itself_loads_a_checkpoint(run_id: str, save: Save) -> None:
-    model = small_model()
-    fit(model, epochs=1)
-    save(1, model)
-    expected = model.predict(X, verbose=0)
-    uri = mlflow_ckpt.get_checkpoint(run_id).uri
+def test_mlflow_itself_loads_a_checkpoint(trained: Trained) -> None:
+    expected = trained.model.predict(X, verbose=0)
+    uri = mlflow_ckpt.get_checkpoint(trained.run_id, 3).uri
     stock = mlflow.keras.load_model(uri)
     stock.run_eagerly = True
     assert np.array_equal(stock.predict(X, verbose=0), expected)
@@ -277,12 +323,12 @@ def test_mlflow_itself_loads_a_checkpoint(run_id: str, save: Save) -> None:
     signature = served.metadata.signature
     assert signature.inputs.inputs[0].shape == (-1, 4)
     assert signature.outputs.inputs[0].type == np.dtype("float32")
-    assert served.metadata.metadata == {"epoch": 1, "step": 4}
+    assert served.metadata.metadata == {"epoch": 3, "step": 3 * BATCHES}
 
 
 @one_store
-def test_mlflow_itself_loads_a_checkpoint_in_hdf5(run_id: str, save: Save) -> None:
-    model = save(full_format="h5")
+def test_mlflow_itself_loads_a_checkpoint_in_hdf5(saved_once: SavedOnce) -> None:
+    run_id, model = saved_once(full_format="h5"), small_model()
     expected = model.predict(X, verbose=0)
     uri = mlflow_ckpt.get_checkpoint(run_id).uri
     stock = mlflow.tensorflow.load_model(uri, keras_model_kwargs={"compile": False})
@@ -296,28 +342,41 @@ def directory_of(store: Store, run_id: str, name: str = "epoch_0001") -> Path:
     return store.checkpoint_directory(run_id, name)
 
 
-@both_stores
-@pytest.mark.parametrize("form", ["full", "split"])
-def test_an_altered_tensor_is_named_before_anything_is_loaded(
-    form: str, run_id: str, save: Save, store: Store
-) -> None:
-    model = save(forms=("full", "split"))
+@pytest.fixture(scope="module", params=["sqlite_store", "server"])
+def altered_in(request: pytest.FixtureRequest) -> tuple[Store, str]:
+    """Each kind of store in turn, and a run in it with a tensor altered in both forms.
+
+    Read it, never change it.
+    """
+    store: Store = request.getfixturevalue(request.param)
+    with current(store):
+        run_id = new_run()
+        model = save_to(run_id, forms=("full", "split"))
     kernel = model.get_layer("hidden").kernel.numpy().tobytes()
     for path in ("data/model.keras", "model.weights.h5"):
         file = directory_of(store, run_id) / path
         content = file.read_bytes()
         assert content.count(kernel) == 1
         file.write_bytes(content.replace(kernel, bytes(len(kernel))))
-    with pytest.raises(VerificationError) as caught:
-        mlflow_ckpt.load_model(run_id, form=form)
-    result = caught.value.result
+    return store, run_id
+
+
+@pytest.mark.parametrize("form", ["full", "split"])
+def test_an_altered_tensor_is_named_before_anything_is_loaded(
+    form: str, altered_in: tuple[Store, str]
+) -> None:
+    store, run_id = altered_in
+    with current(store):
+        with pytest.raises(VerificationError) as caught:
+            mlflow_ckpt.load_model(run_id, form=form)
+        result = caught.value.result
+        assert mlflow_ckpt.verify(run_id) == result
     assert [(m.expected.path, m.tensors) for m in result.mismatched] == [
         ("data/model.keras", ("layers/dense/vars/0",)),
         ("model.weights.h5", ("layers/dense/vars/0",)),
     ]
     assert "data/model.keras has sha256:" in str(caught.value)
     assert "(tensors: layers/dense/vars/0)" in str(caught.value)
-    assert mlflow_ckpt.verify(run_id) == result
 
 
 @both_stores
@@ -522,10 +581,10 @@ def test_a_call_that_fails_is_told(form: str, run_id: str, save: Save) -> None:
         {"full_format": "h5"},
     ],
 )
-def test_weights_are_copied_into_a_twin(settings: dict[str, Any], run_id: str, save: Save) -> None:
-    model = save(1, models_of_different_weights(2)[1], **settings)
-    twin = small_model()
+def test_weights_are_copied_into_a_twin(settings: dict[str, Any], saved_once: SavedOnce) -> None:
+    run_id, model, twin = saved_once(**settings), small_model(), small_model()
     fit(twin, epochs=1)
+    assert digest(twin) != digest(model)
     optimizer = mlflow_ckpt.fingerprint(twin).optimizer_digest
     report = mlflow_ckpt.load_weights(twin, run_id)
     assert report.complete
@@ -547,8 +606,8 @@ def test_many_weights_that_do_not_fit_are_counted(run_id: str, save: Save) -> No
 
 
 @one_store
-def test_weights_that_do_not_fit_touch_nothing(run_id: str, save: Save) -> None:
-    save(1)
+def test_weights_that_do_not_fit_touch_nothing(saved_once: SavedOnce) -> None:
+    run_id = saved_once()
     other = small_model(outputs=2)
     before = digest(other)
     with pytest.raises(WeightsMismatchError) as caught:
@@ -566,9 +625,9 @@ def test_weights_that_do_not_fit_touch_nothing(run_id: str, save: Save) -> None:
 @one_store
 @pytest.mark.parametrize("full_format", ["keras", "h5"])
 def test_transfer_learning_loads_what_fits_and_reports_the_rest(
-    full_format: str, run_id: str, save: Save
+    full_format: str, saved_once: SavedOnce
 ) -> None:
-    model = save(1, full_format=full_format)
+    run_id, model = saved_once(full_format=full_format), small_model()
     other = small_model(outputs=2)
     other.get_layer("hidden").kernel.assign(np.zeros((4, 3)))
     head = other.get_layer("head").kernel.numpy().copy()
@@ -586,8 +645,8 @@ def test_transfer_learning_loads_what_fits_and_reports_the_rest(
 
 
 @one_store
-def test_weights_of_another_type_are_converted_on_request(run_id: str, save: Save) -> None:
-    model = save(1)
+def test_weights_of_another_type_are_converted_on_request(saved_once: SavedOnce) -> None:
+    run_id, model = saved_once(), small_model()
     half = keras.Sequential(
         [
             keras.Input((4,)),
@@ -606,8 +665,8 @@ def test_weights_of_another_type_are_converted_on_request(run_id: str, save: Sav
 
 
 @one_store
-def test_a_deeper_model_reports_what_the_checkpoint_lacks(run_id: str, save: Save) -> None:
-    save(1)
+def test_a_deeper_model_reports_what_the_checkpoint_lacks(saved_once: SavedOnce) -> None:
+    run_id = saved_once()
     deeper = keras.Sequential(
         [
             keras.Input((4,)),
@@ -627,8 +686,8 @@ def test_a_deeper_model_reports_what_the_checkpoint_lacks(run_id: str, save: Sav
 
 
 @one_store
-def test_a_shallower_model_reports_what_it_has_no_place_for(run_id: str, save: Save) -> None:
-    save(1)
+def test_a_shallower_model_reports_what_it_has_no_place_for(saved_once: SavedOnce) -> None:
+    run_id = saved_once()
     trunk = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     with pytest.raises(WeightsMismatchError, match="the model has no layers/dense_1/vars/0"):
         mlflow_ckpt.load_weights(trunk, run_id)
@@ -638,8 +697,8 @@ def test_a_shallower_model_reports_what_it_has_no_place_for(run_id: str, save: S
 
 
 @both_stores
-def test_progress_is_told_in_bytes(run_id: str, save: Save, store: Store) -> None:
-    save(1)
+def test_progress_is_told_in_bytes(saved_once: SavedOnce, store: Store) -> None:
+    run_id = saved_once()
     progress: list[tuple[int, int]] = []
     mlflow_ckpt.load_model(run_id, progress=lambda done, total: progress.append((done, total)))
     if not store.uri.startswith("http"):
@@ -651,8 +710,8 @@ def test_progress_is_told_in_bytes(run_id: str, save: Save, store: Store) -> Non
 
 
 @both_stores
-def test_another_server_can_be_named(run_id: str, save: Save, store_uri: str) -> None:
-    save(1)
+def test_another_server_can_be_named(saved_once: SavedOnce, store_uri: str) -> None:
+    run_id = saved_once()
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri("http://127.0.0.1:9")
     try:
@@ -664,8 +723,8 @@ def test_another_server_can_be_named(run_id: str, save: Save, store_uri: str) ->
 
 
 @both_stores
-def test_loading_leaves_the_store_as_it_was(run_id: str, save: Save, store: Store) -> None:
-    save(1, forms=("full", "split"))
+def test_loading_leaves_the_store_as_it_was(saved_once: SavedOnce, store: Store) -> None:
+    run_id = saved_once(forms=("full", "split"))
     directory = directory_of(store, run_id)
 
     def state() -> Any:

@@ -78,15 +78,13 @@ class Server:
     Args:
         template: An empty database.
         directory: Directory of its data.
-        options: Further options of `mlflow server`.
     """
 
-    def __init__(self, template: Path, directory: Path, *options: str) -> None:
+    def __init__(self, template: Path, directory: Path) -> None:
         shutil.copy(template, directory / "mlflow.db")
         self.artifacts = directory / "artifacts"
         self.artifacts.mkdir()
         self._directory = directory
-        self._options = options
         self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,7 +96,6 @@ class Server:
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
             *("--port", str(self._port), "--workers", "1", "--backend-store-uri", database),
             *("--artifacts-destination", str(self.artifacts)),
-            *self._options,
         ]
         # Disable MLflow's background jobs, whose eight processes are not needed here.
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

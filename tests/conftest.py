@@ -151,10 +151,7 @@ def server(
     def start() -> dict[str, Any]:
         directory = session_directory / "server"
         directory.mkdir()
-        # Two thirds of the CPU time per request of the default server, which tests that stop theirs
-        # run. It keeps idle connections, so that none closes just as a client uses it again.
-        options = ("--gunicorn-opts", "--threads 8 --timeout 0 --keep-alive 3600")
-        server = Server(template_database, directory, *options)
+        server = Server(template_database, directory)
         group = server.start()
         server.leave()
         return {"group": group, "uri": server.uri, "artifacts": str(server.artifacts)}

@@ -15,7 +15,7 @@ from devtools.stores import Store
 from tests.conftest import TrainedRun
 from tests.support.checkpoints import flip_byte, save_run
 from tests.support.cli import run, run_process
-from tests.support.training import small_model, trained
+from tests.support.training import BATCHES, small_model, trained
 
 
 def saved(build: Callable[[], keras.Model], **arguments: Any) -> str:
@@ -42,8 +42,8 @@ def test_two_runs_of_the_same_training_are_identical(store: Store) -> None:
     assert result.exit_code == 0, result.output
     assert result.output.splitlines() == [
         "identical: 4 tensors of weights, 6 tensors of the optimizer, and the architecture",
-        f"A  ckpt:/{one}/epoch:2  epoch 2, step 8",
-        f"B  ckpt:/{other}/epoch:2  epoch 2, step 8",
+        f"A  ckpt:/{one}/epoch:2  epoch 2, step {2 * BATCHES}",
+        f"B  ckpt:/{other}/epoch:2  epoch 2, step {2 * BATCHES}",
     ]
     difference = mlflow_ckpt.diff(f"ckpt:/{one}/2", other)
     assert isinstance(difference, mlflow_ckpt.Difference)

@@ -9,6 +9,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+from mlflow.entities import Metric
 
 import mlflow_ckpt
 from devtools.stores import Store
@@ -194,7 +195,7 @@ def test_by_itself_it_is_drawn_after_long_trainings(
 
 
 @pytest.mark.long
-def test_hundreds_of_tensors_and_checkpoints_fit_into_two_megabytes(
+def test_300_tensors_100_checkpoints_and_400_points_fit_into_two_megabytes(
     local_store: Store, tmp_path: Path
 ) -> None:
     layers = [keras.layers.Dense(2) for _ in range(150)]
@@ -208,6 +209,8 @@ def test_hundreds_of_tensors_and_checkpoints_fit_into_two_megabytes(
     published = RunStore(run_id).read("checkpoints/report.html")
     assert published is not None
     assert len(published) < 2_000_000
+    points = [Metric("accuracy", 1 - 1 / (step + 1), 0, step) for step in range(400)]
+    mlflow.MlflowClient().log_batch(run_id, metrics=points)
     assert len(page_of(tmp_path, run_id, run_id).encode()) < 2_000_000
 
 

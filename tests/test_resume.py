@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import mlflow_ckpt
-from devtools.stores import Store
+from devtools.stores import Store, current
 from mlflow_ckpt import EpochDataset, MlflowCheckpoint
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._saving.arguments import CallbackArguments
@@ -65,6 +65,19 @@ def unshuffled(**arguments: Any) -> str:
     with mlflow.start_run() as run:
         fit(small_model(), MlflowCheckpoint(**arguments), shuffle=False)
     return str(run.info.run_id)
+
+
+@pytest.fixture(scope="module")
+def finished_on_disk(sqlite_store: Store) -> str:
+    """The run of such a training. Read it, or resume it into new runs; never change it."""
+    with current(sqlite_store):
+        return unshuffled()
+
+
+@pytest.fixture
+def finished(finished_on_disk: str, local_store: Store) -> str:
+    """The run, with its store as MLflow's current one."""
+    return finished_on_disk
 
 
 @on_both
@@ -409,6 +422,14 @@ def test_what_is_worse_than_before_is_no_best_of_the_new_run() -> None:
     assert names(run.info.run_id) == []
 
 
+@pytest.fixture(scope="module")
+def finished_with_dataset(sqlite_store: Store) -> str:
+    """The run of a training on an EpochDataset. Resume it into new runs; never change it."""
+    with current(sqlite_store), mlflow.start_run() as run:
+        fit_dataset(small_model(), MlflowCheckpoint())
+    return str(run.info.run_id)
+
+
 @on_disk
 @pytest.mark.parametrize(
     ("change", "named"),
@@ -420,10 +441,10 @@ def test_what_is_worse_than_before_is_no_best_of_the_new_run() -> None:
         ({"x": lambda: X, "y": Y}, "unknown (shuffled arrays)"),
     ],
 )
-def test_other_data_are_named(change: dict[str, Any], named: str) -> None:
-    with mlflow.start_run() as run:
-        fit_dataset(small_model(), MlflowCheckpoint())
-    point = mlflow_ckpt.resume(run.info.run_id)
+def test_other_data_are_named(
+    finished_with_dataset: str, change: dict[str, Any], named: str
+) -> None:
+    point = mlflow_ckpt.resume(finished_with_dataset)
     settings = {**change, "x": change["x"]()}
     with pytest.warns(UserWarning) as caught:
         point.model.fit(**settings, initial_epoch=2, epochs=3, verbose=0, callbacks=point.callbacks)
@@ -435,13 +456,12 @@ def test_other_data_are_named(change: dict[str, Any], named: str) -> None:
 
 
 @on_disk
-def test_another_optimizer_is_named_by_value() -> None:
-    run_id = unshuffled()
+def test_another_optimizer_is_named_by_value(finished: str) -> None:
     model = small_model(optimizer=keras.optimizers.SGD(0.25, momentum=0.5))
     with pytest.warns(
         UserWarning, match=r"compile\.optimizer\.learning_rate was 0\.05\d* and is now 0\.25"
     ):
-        point = mlflow_ckpt.restore(model, run_id)
+        point = mlflow_ckpt.restore(model, finished)
     assert point.model is model
     # What was saved counts.
     assert float(model.optimizer.learning_rate.numpy()) == pytest.approx(0.05)
@@ -495,12 +515,11 @@ def test_a_training_that_a_callback_stopped_goes_on_and_says_so() -> None:
 
 
 @on_disk
-def test_the_wrong_place_is_refused_before_anything_is_trained() -> None:
-    run_id = unshuffled()
-    point = mlflow_ckpt.resume(run_id)
+def test_the_wrong_place_is_refused_before_anything_is_trained(finished: str) -> None:
+    point = mlflow_ckpt.resume(finished)
     with pytest.raises(InvalidArgumentError, match=r"Expected fit\(initial_epoch=2\)"):
         fit(point.model, *point.callbacks, epochs=3)
-    point = mlflow_ckpt.resume(run_id)
+    point = mlflow_ckpt.resume(finished)
     with pytest.raises(InvalidArgumentError, match="Call fit on the restored model"):
         fit(small_model(), *point.callbacks, initial_epoch=2, epochs=3)
 
@@ -542,12 +561,10 @@ def test_an_interruption_after_the_last_batch_is_named() -> None:
 
 @on_disk
 def test_an_older_checkpoint_says_what_it_does_not_hold() -> None:
-    run_id = trained()
     with mlflow.start_run() as run, CheckpointSaver(RunStore(run.info.run_id)) as saver:
         saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
     with pytest.warns(UserWarning, match="holds no states of callbacks and random generators"):
         mlflow_ckpt.resume(run.info.run_id)
-    assert names(run_id)
 
 
 @on_disk
@@ -567,8 +584,7 @@ def test_a_model_of_ones_own_is_filled_whole(full_format: str) -> None:
 
 @on_disk
 @pytest.mark.parametrize("change", [{"units": 5}, {"optimizer": "adam"}])
-def test_a_model_that_does_not_fit_is_left_alone(change: dict[str, Any]) -> None:
-    run_id = unshuffled()
+def test_a_model_that_does_not_fit_is_left_alone(finished: str, change: dict[str, Any]) -> None:
     mine = small_model(**change)
     before = mlflow_ckpt.fingerprint(mine).weights_digest
     with (
@@ -576,14 +592,14 @@ def test_a_model_that_does_not_fit_is_left_alone(change: dict[str, Any]) -> None
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        mlflow_ckpt.restore(mine, run_id)
+        mlflow_ckpt.restore(mine, finished)
     assert mlflow_ckpt.fingerprint(mine).weights_digest == before
 
 
 @on_disk
 @pytest.mark.parametrize("full_format", ["keras", "h5"])
 def test_a_model_with_other_seed_generators_is_left_alone(full_format: str) -> None:
-    run_id = trained(full_format=full_format)
+    run_id = trained(epochs=1, full_format=full_format)
     mine = keras.Sequential([*small_model().layers, keras.layers.Dropout(0.5)])
     mine.build((None, 4))
     mine.compile(keras.optimizers.SGD(0.05, momentum=0.5), "mse")
@@ -594,9 +610,8 @@ def test_a_model_with_other_seed_generators_is_left_alone(full_format: str) -> N
     assert mlflow_ckpt.fingerprint(mine).weights_digest == before
 
 
-def test_the_training_state_is_plain_json(local_store: Store) -> None:
-    run_id = unshuffled()
-    directory = directory_of(local_store, run_id, "epoch_0002")
+def test_the_training_state_is_plain_json(finished: str, local_store: Store) -> None:
+    directory = directory_of(local_store, finished, "epoch_0002")
     state = json.loads((directory / "training_state.json").read_text("utf-8"))
     assert {"python", "numpy", "tensorflow"} <= state["random"].keys()
     assert (state["epoch"], state["batch"], state["steps"]) == (2, 0, BATCHES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -28,6 +29,10 @@ def tiny_model() -> keras.Model:
     return model
 
 
+# To be saved, not trained: it takes longer to build than to save.
+_untrained = cache(tiny_model)
+
+
 def save_run(
     model: keras.Model | None = None,
     *,
@@ -44,7 +49,7 @@ def save_run(
         ) as saver:
             for index, loss in enumerate(losses):
                 saver.save(
-                    model or tiny_model(),
+                    model or _untrained(),
                     CheckpointName("epoch", index + 1),
                     epoch=index + 1,
                     metrics={"val_loss": loss},
@@ -59,7 +64,7 @@ def save_run(
 def put_checkpoint(run_id: str, uri: str, epoch: int = 1) -> Entry:
     """Put a checkpoint into the spool, as a training does that cannot send it."""
     composer = Composer(run_id, forms=("split",), full_format="keras", metadata={})
-    taken = composer.take(tiny_model(), Buffers())
+    taken = composer.take(_untrained(), Buffers())
     name, metrics = f"epoch_{epoch:04d}", {"val_loss": 1.0 / epoch}
     job = Job(taken, name, epoch, metrics, Monitor("val_loss", "min"), best=True, interrupted=None)
     with Spool.default().draft(run_id) as draft:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import keras
+import mlflow
 
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.lineage import Origin
@@ -187,8 +188,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._training:
             # The previous training ended in an exception that the caller caught.
             self._end_training("FAILED", quietly=True)
+        settle_run(self.run_id or _active_run_id(), continued_by=self.model)
+        self._batches.begin_epoch(0)
         self._fit = FitContext(self, self._arguments.recorded())
-        self._fit.move_last(self)
+        self._fit.surround(self, self._batches.end_batch)
         self._session.begin(self.model, self.run_id, self._origin, in_place=self._in_place)
         self._check_mlflow_callbacks(self._fit.callbacks)
         self._first_epoch_checked = self._due = False
@@ -196,6 +199,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._began = time.monotonic()
         self._history = getattr(self.model, "history", None)
         self._training = True
+        _running.append(self)
         self._signals.install()
         atexit.register(self._at_exit)
 
@@ -305,6 +309,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._end_training("KILLED" if interrupted else "FAILED", limit=limit, quietly=True)
 
     def _save_if_whole(self, exc: BaseException | None, reason: str) -> None:
+        if not self._first_epoch_checked:
+            return  # nothing has been trained, and Keras has not told at which epoch
+        if self._fit is not None:
+            self._fit.await_reports()
         if getattr(self.model, "history", None) is not self._history:
             when = f"({reason}), and the model has been trained further since"
         elif not is_whole(self.model, exc, in_step=self._batches.in_step):
@@ -315,6 +323,19 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._messages.warn(
             f"Training was interrupted {when}, so its state was not saved. Checkpoints are intact."
         )
+
+    @property
+    def _run_id(self) -> str:
+        return self._session.saver.run_id
+
+    def _settle(self, continued_by: keras.Model | None) -> None:
+        """End this training if an exception did, and wait for its uploads. See `settle_run`."""
+        if not self._signals.is_abandoned:
+            self._session.saver.flush(patience=self.drain_timeout)
+        elif self.model is continued_by:
+            self._end_training("FAILED", quietly=True)
+        else:
+            self._break_off(sys.exception() or getattr(sys, "last_value", None))
 
     def _at_exit(self) -> None:
         # A forked child inherits this handler, but neither the threads nor the training.
@@ -330,6 +351,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self, status: str, *, limit: float | None = None, quietly: bool = False
     ) -> None:
         self._training = False
+        _running[:] = [callback for callback in _running if callback is not self]
         seconds = time.monotonic() - self._began
         atexit.unregister(self._at_exit)
         self._session.end(
@@ -364,6 +386,29 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self._save(CheckpointName("step", step), _scalars(logs))
         self._session.notify(self.params)
+
+
+# The trainings in this process that have begun and not ended.
+_running: list[MlflowCheckpoint] = []
+
+
+def settle_run(run_id: str | None, *, continued_by: keras.Model | None = None) -> None:
+    """Make what this process has trained in a run available, before training goes on from it.
+
+    A training that an exception ended without a context manager is ended now instead of at exit:
+    its last consistent state is saved, and it never writes again. Waits for all uploads.
+
+    Args:
+        run_id: The run; None for no run.
+        continued_by: The model that is trained next, whose own state need not be saved.
+    """
+    for callback in [callback for callback in _running if callback._run_id == run_id]:
+        callback._settle(continued_by)
+
+
+def _active_run_id() -> str | None:
+    active = mlflow.active_run()
+    return None if active is None else str(active.info.run_id)
 
 
 def _scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:

@@ -236,8 +236,8 @@ def test_while_another_process_sends_the_same(http_store: Store) -> None:
         assert held
         assert outcome(run("flush", run_id)) == (
             7,
-            f"Left epoch_0001 of run {run_id} in {entry.path}: Another process is sending "
-            f"epoch_0001 of run {run_id}.\n",
+            f"Left epoch_0001 of run {run_id} in {entry.path}: epoch_0001 of run "
+            f"{run_id} is being sent already.\n",
             "Error: 1 of 1 entries are still in the spool. Nothing is lost: run the same command "
             "again once the cause is gone.\n",
         )

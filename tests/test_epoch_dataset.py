@@ -92,11 +92,39 @@ def test_the_callback_tells_the_epoch() -> None:
     assert seen.epochs == [0, 1, 2]
 
 
-def test_without_the_callback_one_warning_says_that_the_order_repeats() -> None:
+@pytest.mark.filterwarnings("error")
+def test_fit_gets_the_same_batches_without_the_callback() -> None:
     x = np.zeros((20, 4), "float32")
-    model = small_model()
-    with pytest.warns(UserWarning, match="it is not told which epoch begins"):
-        model.fit(EpochDataset(x, x[:, :1], batch_size=5), epochs=2, verbose=0, shuffle=False)
+    x[:, 0] = np.arange(20)
+    seen: list[list[float]] = []
+
+    class Recording(keras.Sequential):
+        def train_step(self, data: Any) -> Any:
+            seen[-1] += list(keras.ops.convert_to_numpy(data[0][:, 0]))
+            return super().train_step(data)
+
+    class Epochs(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            seen.append([])
+
+    model = Recording([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    data = EpochDataset(x, x[:, :1], batch_size=5, seed=4)
+    # What evaluates in between does not count as an epoch.
+    model.fit(
+        data, epochs=5, initial_epoch=3, validation_data=data, verbose=0, callbacks=[Epochs()]
+    )
+    expected = EpochDataset(x, batch_size=20, seed=4)
+    for epoch, rows in enumerate(seen, 3):
+        expected.begin(epoch)
+        assert rows == list(expected[0][0][:, 0])
+
+
+def test_a_loop_of_ones_own_is_warned_that_the_order_repeats() -> None:
+    data = EpochDataset(np.arange(20), batch_size=5)
+    order(data)
+    with pytest.warns(UserWarning, match=r"Call begin\(epoch\)"):
+        order(data)
 
 
 @pytest.mark.usefixtures("local_store")

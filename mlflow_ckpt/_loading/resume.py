@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import mlflow
 
-from mlflow_ckpt._callback import MlflowCheckpoint
+from mlflow_ckpt._callback import MlflowCheckpoint, settle_run
 from mlflow_ckpt._format.changes import changed_code, changed_versions
 from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.manifest import Manifest
@@ -161,6 +161,7 @@ def _resume(
     """Open the checkpoint, rebuild the model, and prepare the callbacks."""
     reference = resolve(query.run, query.checkpoint, query.tracking_uri)
     store = RunStore(reference.run_id, query.tracking_uri)
+    settle_run(store.run_id)
     in_place = in_place or _is_active(store)
     # The run's newest checkpoint may still be in this machine's spool.
     send_waiting(store)

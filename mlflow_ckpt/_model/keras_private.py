@@ -6,13 +6,16 @@
 - `legacy_h5_format.save_model_to_hdf5` saves legacy `.h5` to memory. Fallback: as above.
 - `saving_attr_skipset_*` and `saving_attr_skiplist_*` of `global_state` speed up the capture.
   Fallback: it is as slow as Keras's own.
-- `EpochIterator`, and the local variables `self` and `epoch_iterator` in the frames of `fit`, give
-  the other callbacks and the data. Fallback: both are unknown, which resuming reports.
+- `EpochIterator`, and the local variables `self`, `epoch_iterator` and `epoch` in the frames of
+  `fit`, give the other callbacks, the data and the epoch. Fallback: they are unknown, which
+  resuming reports, and an `EpochDataset` without `MlflowCheckpoint` repeats one order: it warns.
 - `EpochIterator.data_adapter`, its class name, `_shuffle` and `py_dataset` identify the data.
   Fallback: arrays count as shuffled; an `EpochDataset` is not recognized.
 - `EpochIterator._num_batches` and its adapter's `shuffle` serve `EpochDataset`, and
   `Model._symbolic_build` its metrics within an epoch. No fallback: `PrivateApiError` ends `fit`.
 - `Model._compile_config.config` is repaired after a legacy save. Fallback: no repair.
+- `CallbackList._futures` are the reports of steps that Keras makes on other threads. Fallback: one
+  that is late is not waited for.
 - `Metric._direction` is `"up"` or `"down"`. Fallback: inferred from the metric's name.
 - `global_seed_generator`, in `global_state` and `seed_generator`, has Keras's global random state.
   Fallback: it is not saved; a saved one is reported as not restored.
@@ -35,6 +38,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -245,6 +249,22 @@ def find_fit_frame() -> FitFrame:
                 return FitFrame(callbacks, iterator)
         frame = frame.f_back
     return FitFrame(callbacks, None)
+
+
+def await_reports(callbacks: keras.callbacks.CallbackList | None) -> None:
+    """Wait until callbacks have been told of all steps, which Keras may do on another thread."""
+    wait(list(getattr(callbacks, "_futures", ())))
+
+
+def running_epoch() -> tuple[int, Any] | None:
+    """Return the epoch of the `fit` on the stack, and its `EpochIterator`; None outside of one."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        iterator, epoch = frame.f_locals.get("epoch_iterator"), frame.f_locals.get("epoch")
+        if iterator is not None:
+            return (epoch, iterator) if isinstance(epoch, int) else None
+        frame = frame.f_back
+    return None
 
 
 def data_of(iterator: Any) -> tuple[str, Any]:

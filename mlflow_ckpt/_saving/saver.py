@@ -248,16 +248,26 @@ class CheckpointSaver:
                 to this machine's disk are always completed.
             unless: Polled while waiting; stop waiting once it returns True.
         """
-        started = time.monotonic()
-        self._writer.join()
-        if limit is not None:
-            limit = max(0.0, limit - (time.monotonic() - started))
-        self._uploader.drain(patience=patience, limit=limit, unless=unless)
+        self.flush(patience=patience, limit=limit, unless=unless)
         self._writer.close()
         self._uploader.close()
         self._updates.forget()
         self._release_memory()
         return self._uploader.pending()
+
+    def flush(
+        self,
+        *,
+        patience: float,
+        limit: float | None = None,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Wait until all is written and sent. Arguments as in `finish`; may be called any time."""
+        started = time.monotonic()
+        self._writer.join()
+        if limit is not None:
+            limit = max(0.0, limit - (time.monotonic() - started))
+        self._uploader.drain(patience=patience, limit=limit, unless=unless)
 
     def _release_memory(self) -> None:
         """Free the memory of the buffers that are not in use."""

@@ -83,6 +83,12 @@ class SignalHandler:
         if number is not None:
             raise SystemExit(128 + number)
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the training began in this process and is on no thread's stack any more."""
+        frames = sys._current_frames().values()
+        return os.getpid() == self._process and not any(map(self.is_training, frames))
+
     def is_training(self, frame: FrameType | None) -> bool:
         """Whether a stack is within the training that this handler was installed for."""
         while frame is not None:
@@ -140,7 +146,7 @@ def is_whole(model: keras.Model, error: BaseException | None, *, in_step: bool) 
     if not in_step or backend == "jax":
         return True  # a JAX step returns new state and does not modify the old
     if error is None:
-        return backend != "torch" and not getattr(model, "run_eagerly", False)
+        return False
     if _came_from_callback(error):
         return True  # callbacks run before or after the step
     # A TensorFlow step that failed to fetch its data has changed nothing if it is eager. A compiled

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mlflow_ckpt._model import keras_private
 from mlflow_ckpt.errors import InvalidArgumentError
 
 # Number of evenly spread rows that identify a data set.
@@ -22,8 +23,8 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
         data = mlflow_ckpt.EpochDataset(x, y, batch_size=64, seed=0)
         model.fit(data, epochs=5, callbacks=[mlflow_ckpt.MlflowCheckpoint()])
 
-    The order of an epoch is a function of seed and epoch. `MlflowCheckpoint` sets the epoch when it
-    begins, and the first batch if the training is resumed within an epoch.
+    The order of an epoch is a function of seed and epoch. If training is resumed within an epoch,
+    `MlflowCheckpoint` sets the first batch.
 
     Args:
         x: Samples along the first axis: an array, or a dictionary, list or tuple of arrays.
@@ -122,6 +123,16 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
             )
         self._epoch, self._skipped = epoch, batch
 
+    def on_epoch_begin(self) -> None:
+        """Begin the epoch of the `fit` that uses the data set, unless a callback has."""
+        running = keras_private.running_epoch()
+        if running is None or keras_private.data_of(running[1])[1] is not self:
+            return  # Keras inspects the data, or evaluates
+        epoch, iterator = running
+        if epoch != self._epoch:
+            self.begin(epoch)
+            keras_private.expect_batches(iterator, self.num_batches)
+
     def describe(self) -> dict[str, Any]:
         """Return plain values by name that identify the data set."""
         return {
@@ -159,7 +170,7 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
                 self._passed = False
                 warnings.warn(
                     "EpochDataset repeats the same order in every epoch, because it is not told "
-                    "which epoch begins. Add mlflow_ckpt.MlflowCheckpoint() to fit's callbacks.",
+                    "which epoch begins. Call begin(epoch) before each one.",
                     stacklevel=2,
                 )
             self._passed = self._passed or (index == self.num_batches - 1 and index > 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -17,6 +17,22 @@ from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.training import callback_state, random_state
 from mlflow_ckpt._model.training.epoch_dataset import EpochDataset
 from mlflow_ckpt.errors import InvalidArgumentError
+
+
+class StepObserver(keras.callbacks.Callback):  # type: ignore[misc]
+    """Calls a function with the index of each batch whose step has ended."""
+
+    def __init__(self, end_step: Callable[[int], None]) -> None:
+        super().__init__()
+        self._end_step = end_step
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Note the end of the previous step, which Keras may report late."""
+        self._end_step(batch - 1)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Note the end of the step."""
+        self._end_step(batch)
 
 
 class FitContext:
@@ -66,17 +82,23 @@ class FitContext:
     @property
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """All callbacks of the training; empty if they are unknown."""
-        return [] if self._list is None else list(self._list.callbacks)
+        callbacks = [] if self._list is None else self._list.callbacks
+        return [callback for callback in callbacks if not isinstance(callback, StepObserver)]
 
-    def move_last(self, callback: keras.callbacks.Callback) -> None:
-        """Move a callback to the end of the list, so that it is called after all others.
+    def surround(self, callback: keras.callbacks.Callback, end_step: Callable[[int], None]) -> None:
+        """Call a callback after all others, and a function before them when a step has ended.
 
-        At the end of an epoch, it then saves the state with which the next epoch begins.
+        At the end of an epoch, the callback then saves the state with which the next epoch begins;
+        and a step counts as done if another callback fails when it is told of it.
         """
         if self._list is not None:
             # A new list, as Keras is iterating over the old one.
             others = [other for other in self._list.callbacks if other is not callback]
-            self._list.callbacks = [*others, callback]
+            self._list.callbacks = [StepObserver(end_step), *others, callback]
+
+    def await_reports(self) -> None:
+        """Wait until the callbacks have been told of all steps."""
+        keras_private.await_reports(self._list)
 
     def begin_epoch(self, epoch: int, batch: int = 0) -> None:
         """Begin an epoch of the data; on the first call, record callbacks, code and data."""

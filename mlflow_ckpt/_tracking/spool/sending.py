@@ -46,7 +46,7 @@ def send(
         checkpoint that was removed before its announcement, and if another process sent the entry.
 
     Raises:
-        CheckpointBusyError: If another process is sending it, or a checkpoint of the same name.
+        CheckpointBusyError: If it, or a checkpoint of the same name, is being sent already.
         CheckpointExistsError: If the run has another checkpoint of that name. The entry stays.
         IntegrityError: If the files were damaged or altered. The entry stays.
         TrackingError, NotFoundError: If the server or the store fails. The entry stays.
@@ -54,7 +54,7 @@ def send(
     with spool.locked(entry) as is_locked:
         if not is_locked:
             raise CheckpointBusyError(
-                f"Another process is sending {entry.label} of run {entry.run_id}.",
+                f"{entry.label} of run {entry.run_id} is being sent already.",
                 run_id=entry.run_id,
                 name=entry.name,
             )

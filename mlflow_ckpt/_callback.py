@@ -77,6 +77,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             after a signal, the total seconds to wait. Unsent entries stay in the spool.
         weight_metrics: Log the norm of every weight, and of its change since the last checkpoint,
             as metrics of the run: `weights/<tensor>/norm` and `weights/<tensor>/update`.
+        test_load: Whether to load the first checkpoint in the background, and to say at once, as
+            `on_error` does, if it cannot be loaded.
         report: Whether to draw `checkpoints/report.html`, a page of curves and weights
             (docs/report.md), at the end of training, which takes seconds. `"auto"` draws it if
             training took a minute or longer.
@@ -104,6 +106,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         on_error: str = "warn",
         drain_timeout: float = 30.0,
         weight_metrics: bool = False,
+        test_load: bool = True,
         report: bool | str = "auto",
     ) -> None:
         super().__init__()
@@ -123,6 +126,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             on_error=on_error,
             drain_timeout=drain_timeout,
             weight_metrics=weight_metrics,
+            test_load=test_load,
             report=report,
         )
         self.monitor, self.mode, self.verbose = monitor, mode, verbose

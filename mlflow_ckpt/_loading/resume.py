@@ -16,11 +16,11 @@ from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._loading.newest_valid import open_for_resume
+from mlflow_ckpt._model.capture import code
 from mlflow_ckpt._model.files import training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.rebuild import fill, model_loader
 from mlflow_ckpt._model.training import callback_state
-from mlflow_ckpt._model.training.fit_context import code_digests
 from mlflow_ckpt._model.training.restorer import ADVICE, StateRestorer, changed_settings
 from mlflow_ckpt._saving.arguments import arguments_of
 from mlflow_ckpt._saving.compose import versions
@@ -230,7 +230,7 @@ def _changes(
 ) -> list[str]:
     """Return the differences of the resumed training from the saved one, as phrases."""
     changes = list(changed_versions(checkpoint.manifest.versions, versions()))
-    changes += changed_code(state.code, code_digests(model))
+    changes += changed_code(state.code, code.digests(model))
     if state.callbacks is None or state.random is None:
         changes.append(
             f"{checkpoint.name} holds no states of callbacks and random generators (an older "

@@ -17,6 +17,10 @@
 - `CallbackList._futures` are the reports of steps that Keras makes on other threads. Fallback: one
   that is late is not waited for.
 - `Metric._direction` is `"up"` or `"down"`. Fallback: inferred from the metric's name.
+- `Model._compile_config.config` also holds the arguments of `compile`. Fallback: the user's
+  functions among them are unknown.
+- `global_state` has the settings of a thread, and `_SHARED` are the modules with which Keras draws
+  default seeds and warns. Fallback: no checkpoint is loaded on trial.
 - `global_seed_generator`, in `global_state` and `seed_generator`, has Keras's global random state.
   Fallback: it is not saved; a saved one is reported as not restored.
 - Attributes of callbacks (`CALLBACK_STATE`) are their states. Fallback: a missing one is None.
@@ -33,18 +37,20 @@ from __future__ import annotations
 
 import inspect
 import logging
+import random
 import re
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import keras
@@ -249,6 +255,86 @@ def find_fit_frame() -> FitFrame:
                 return FitFrame(callbacks, iterator)
         frame = frame.f_back
     return FitFrame(callbacks, None)
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """Return the arguments that Keras's `compile` was called with; empty if unknown."""
+    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    return dict(config) if isinstance(config, dict) else {}
+
+
+# Keras's settings of a thread that loading depends on.
+_SETTINGS = ("custom_objects_scope_dict", "dtype_policy", "safe_mode_saving")
+# Modules that Keras uses while it loads, and whose effects are not limited to a thread.
+_SHARED = (
+    ("keras.src.random.seed_generator", "python_random"),
+    ("keras.src.saving.saving_lib", "warnings"),
+    ("keras.src.optimizers.base_optimizer", "warnings"),
+    ("keras.src.trainers.trainer", "warnings"),
+)
+_thread = threading.local()
+
+
+class _OfThread:
+    """A module, but for another object on a thread that is apart from training."""
+
+    def __init__(self, shared: Any, own: Any) -> None:
+        self._shared, self._own = shared, own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own if _is_apart() else self._shared, name)
+
+
+def _is_apart() -> bool:
+    return getattr(_thread, "apart", False)
+
+
+def thread_settings() -> dict[str, Any]:
+    """Return Keras's settings of this thread that loading depends on."""
+    try:
+        from keras.src.backend.common import global_state
+    except ImportError:  # pragma: no cover - another Keras
+        return {}
+    return {name: global_state.get_global_attribute(name) for name in _SETTINGS}
+
+
+@contextmanager
+def apart_from_training(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Build models on another thread without effect on a training, on the CPU.
+
+    Keras counts names and keeps its settings by thread, but draws default seeds from Python's
+    global generator, and warns through filters that are global too.
+
+    Args:
+        settings: From `thread_settings` on the thread that trains.
+
+    Raises:
+        PrivateApiError: If Keras has changed.
+    """
+    own = {"python_random": random.Random(0), "warnings": SimpleNamespace(warn=_ignore)}  # noqa: S311
+    try:
+        from keras.src.backend.common import global_state
+
+        modules = [(import_module(name), attribute) for name, attribute in _SHARED]
+        shared = [getattr(module, attribute) for module, attribute in modules]
+    except (AttributeError, ImportError) as error:  # pragma: no cover - another Keras
+        raise PrivateApiError(str(error)) from error
+    for (module, attribute), value in zip(modules, shared, strict=True):
+        setattr(module, attribute, _OfThread(value, own[attribute]))
+    for name, value in settings.items():
+        global_state.set_global_attribute(name, value)
+    _thread.apart = True
+    try:
+        with keras.device("cpu:0"):
+            yield
+    finally:
+        _thread.apart = False
+        for (module, attribute), value in zip(modules, shared, strict=True):
+            setattr(module, attribute, value)
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    pass
 
 
 def await_reports(callbacks: keras.callbacks.CallbackList | None) -> None:
@@ -471,19 +557,23 @@ def call_message(error: Exception | str) -> str:
     return next((line for line in lines if not _HEADING.match(line)), "")
 
 
-@contextmanager
-def ignoring_skipped_optimizer() -> Iterator[None]:
+def ignoring_skipped_optimizer() -> AbstractContextManager[None]:
     """Ignore Keras's warning of an optimizer that it did not load: fingerprints detect that."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=_SKIPPED_OPTIMIZER)
-        yield
+    return _ignoring(_SKIPPED_OPTIMIZER)
+
+
+def ignoring_skipped_weights() -> AbstractContextManager[None]:
+    """Ignore Keras's warnings of weights that it did not load: the caller reports them."""
+    return _ignoring(_SKIPPED_OPTIMIZER, *_SKIPPED_WEIGHTS)
 
 
 @contextmanager
-def ignoring_skipped_weights() -> Iterator[None]:
-    """Ignore Keras's warnings of weights that it did not load: the caller reports them."""
+def _ignoring(*messages: str) -> Iterator[None]:
+    if _is_apart():  # filters are global, and need none there
+        yield
+        return
     with warnings.catch_warnings():
-        for message in (_SKIPPED_OPTIMIZER, *_SKIPPED_WEIGHTS):
+        for message in messages:
             warnings.filterwarnings("ignore", message=message)
         yield
 

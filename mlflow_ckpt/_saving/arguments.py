@@ -42,6 +42,7 @@ class CallbackArguments:
     on_error: str
     drain_timeout: float
     weight_metrics: bool
+    test_load: bool
     report: bool | str
 
     def __post_init__(self, max_to_keep: int | None) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from queue import LifoQueue
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ from mlflow_ckpt._model.capture.updates import Updates
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._saving.arguments import check_forms, check_full_format, check_metadata
 from mlflow_ckpt._saving.compose import Composer, Job
+from mlflow_ckpt._saving.first_load import FirstLoad
 from mlflow_ckpt._saving.outcomes import Outcomes
 from mlflow_ckpt._saving.worker import Worker
 from mlflow_ckpt._saving.write import CheckpointWriter
@@ -55,6 +57,8 @@ class CheckpointSaver:
         retention: Which checkpoints the run keeps; all if None.
         weight_metrics: Whether to log the norm of every weight, and of its change since the last
             checkpoint, as metrics of the run.
+        test_load: Whether to load the first checkpoint in the background; if that fails, it is
+            among the outcomes.
 
     Raises:
         InvalidArgumentError: If an argument is invalid.
@@ -69,6 +73,7 @@ class CheckpointSaver:
         metadata: Mapping[str, Any] | None = None,
         retention: RetentionPolicy | None = None,
         weight_metrics: bool = False,
+        test_load: bool = False,
     ) -> None:
         check_full_format(full_format)
         self._store = store
@@ -82,7 +87,10 @@ class CheckpointSaver:
         )
         self._retention = retention
         self._outcomes = Outcomes()
-        self._checkpoint_writer = CheckpointWriter(self._composer, store)
+        self._checkpoint_writer = CheckpointWriter(self._composer, store, self._try_loading)
+        self._first_load = None
+        if test_load:
+            self._first_load = FirstLoad(self.spool, store.run_id, self._outcomes)
         self._uploader = Uploader(
             self.spool, store, after=None if retention is None else self._retain
         )
@@ -186,6 +194,8 @@ class CheckpointSaver:
                 "Expected a checkpoint's name, such as 'epoch_0003' or 'step_00001500'. "
                 f"Received: {str(name)!r}"
             )
+        if self._first_load is not None:
+            self._first_load.prepare(model)
         buffers = self._buffers.get()
         try:
             snapshot = self._composer.take(model, buffers)
@@ -249,6 +259,8 @@ class CheckpointSaver:
             unless: Polled while waiting; stop waiting once it returns True.
         """
         self.flush(patience=patience, limit=limit, unless=unless)
+        if self._first_load is not None and limit is None:
+            self._first_load.join()
         self._writer.close()
         self._uploader.close()
         self._updates.forget()
@@ -297,6 +309,10 @@ class CheckpointSaver:
                 f"{unsent[0].label} of the run {self.run_id} could not be sent in time. It stays "
                 f"in the spool {self.spool.root}."
             )
+
+    def _try_loading(self, directory: Path, manifest: Manifest) -> None:
+        if self._first_load is not None:
+            self._first_load.load(directory, manifest)
 
     def _keep(self, job: Job) -> None:
         saved, entry = self._checkpoint_writer.keep(job)

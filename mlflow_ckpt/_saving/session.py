@@ -95,6 +95,7 @@ class Session:
                 metadata=arguments.metadata,
                 retention=arguments.retention,
                 weight_metrics=arguments.weight_metrics,
+                test_load=arguments.test_load,
             )
         return self._saver
 

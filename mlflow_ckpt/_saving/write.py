@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._saving.compose import Composer, Job
 from mlflow_ckpt._tracking.spool import entries, sending
 from mlflow_ckpt._tracking.spool.entries import Entry
@@ -14,9 +16,16 @@ from mlflow_ckpt._tracking.spool.spool_directory import ENVIRONMENT_VARIABLE, Sp
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import OutputError
 
+Written = Callable[[Path, Manifest], None]
+
 
 class CheckpointWriter:
     """Writes checkpoints and records of a run to this machine's disk.
+
+    Args:
+        composer: Writes the files of a checkpoint.
+        store: The run.
+        written: Called with the directory and the manifest of each checkpoint before it is sent.
 
     Attributes:
         spool: Holds entries until they are sent. A temporary directory if the default spool is
@@ -24,9 +33,10 @@ class CheckpointWriter:
         problem: Why the default spool is not used; None if it is.
     """
 
-    def __init__(self, composer: Composer, store: RunStore) -> None:
+    def __init__(self, composer: Composer, store: RunStore, written: Written | None = None) -> None:
         self._composer = composer
         self._store = store
+        self._written = written or (lambda *_: None)
         self.spool, problem = Spool.usable()
         self.problem = None if problem is None else _spool_error(problem, self.spool)
 
@@ -44,7 +54,7 @@ class CheckpointWriter:
             return written
         try:
             with self.spool.draft(self._store.run_id) as draft:
-                saved = self._composer.compose(job, draft.files)
+                saved = self._compose(job, draft.files)
                 entry = draft.commit(
                     kind=entries.CHECKPOINT,
                     run_id=self._store.run_id,
@@ -62,11 +72,16 @@ class CheckpointWriter:
             return None
         try:
             with self.spool.draft(self._store.run_id, beside=beside) as draft:
-                saved = self._composer.compose(job, draft.files)
+                saved = self._compose(job, draft.files)
                 entry = sending.move_into_run(draft, self._store, saved.manifest)
         except OSError:
             return None  # the spool may be on another disk
         return None if entry is None else (saved, entry)
+
+    def _compose(self, job: Job, directory: Path) -> SavedCheckpoint:
+        saved = self._composer.compose(job, directory)
+        self._written(directory, saved.manifest)
+        return saved
 
     def record(self, **values: Any) -> Entry | None:
         """Add metrics, tags or a status to the spool; if it is not writable, send them directly.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -12,7 +10,7 @@ import numpy as np
 
 from mlflow_ckpt._format.values import pack
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.capture import introspection
+from mlflow_ckpt._model.capture import code
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.training import callback_state, random_state
 from mlflow_ckpt._model.training.epoch_dataset import EpochDataset
@@ -107,7 +105,7 @@ class FitContext:
             keras_private.expect_batches(self._iterator, self.data.num_batches)
         if self._monitor is None:
             self._monitor = callback_state.CallbackMonitor(self.callbacks)
-            self._code = code_digests(self._model)
+            self._code = code.digests(self._model)
             self._described = None if self.data is None else self.data.describe()
 
     def steps(self, params: Mapping[str, Any] | None) -> int | None:
@@ -172,35 +170,3 @@ class FitContext:
             f"whether fit gets the same batches again is unknown ({self.kind}): a "
             "mlflow_ckpt.EpochDataset guarantees it"
         )
-
-
-def code_digests(model: keras.Model) -> dict[str, str]:
-    """Return digests of the source of the user's classes and functions in a model, by name."""
-    digests: dict[str, str] = {}
-    for item in _code_of(model):
-        module = getattr(item, "__module__", "") or ""
-        if module.split(".")[0] in ("keras", "builtins", "tensorflow", "jax", "torch", "functools"):
-            continue
-        try:
-            source = inspect.getsource(item)
-        except (OSError, TypeError):
-            continue
-        name = f"{module}.{getattr(item, '__qualname__', '?')}"
-        digests[name] = f"sha256:{hashlib.sha256(source.encode()).hexdigest()}"
-    return digests
-
-
-def _code_of(model: keras.Model) -> Iterator[Any]:
-    """Yield the classes and functions that a model consists of."""
-    items = [model, *introspection.layers_of(model), getattr(model, "optimizer", None)]
-    items += keras.tree.flatten(getattr(model, "loss", None))
-    items += list(getattr(model, "metrics", []))
-    for item in items:
-        if inspect.isfunction(item):
-            yield item
-        elif item is not None and not isinstance(item, (str, int, float)):
-            yield type(item)
-            for name in ("activation", "function", "fn", "_fn"):
-                inner = vars(item).get(name) if hasattr(item, "__dict__") else None
-                if inspect.isfunction(inner):
-                    yield inner

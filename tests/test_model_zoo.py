@@ -109,7 +109,9 @@ def train(entry: Entry, full_format: str, store: Store, archive: Path) -> Case:
     keras.utils.set_random_seed(7)
     model = entry.build()
     x, y = entry.data()
-    with mlflow.start_run() as run:
+    # In it, the trial of the first checkpoint finds what loading is given below.
+    known = keras.saving.custom_object_scope(dict(entry.custom_objects))
+    with mlflow.start_run() as run, known:
         if entry.compiled:
             callback = mlflow_ckpt.MlflowCheckpoint("loss", full_format=full_format)
             model.fit(x, y, epochs=EPOCHS, batch_size=BATCH, verbose=0, callbacks=[callback])

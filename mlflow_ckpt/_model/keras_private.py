@@ -282,10 +282,11 @@ class _OfThread:
         self._shared, self._own = shared, own
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._own if _is_apart() else self._shared, name)
+        return getattr(self._own if is_apart() else self._shared, name)
 
 
-def _is_apart() -> bool:
+def is_apart() -> bool:
+    """Whether this thread is in `apart_from_training`."""
     return getattr(_thread, "apart", False)
 
 
@@ -569,7 +570,7 @@ def ignoring_skipped_weights() -> AbstractContextManager[None]:
 
 @contextmanager
 def _ignoring(*messages: str) -> Iterator[None]:
-    if _is_apart():  # filters are global, and need none there
+    if is_apart():  # filters are global, and need none there
         yield
         return
     with warnings.catch_warnings():

@@ -20,6 +20,8 @@ from mlflow_ckpt.errors import UnsupportedModelError
 
 def warn_of_fallback(error: Exception) -> None:
     """Warn that saving falls back to Keras's public API, which is slower."""
+    if keras_private.is_apart():
+        return  # the training has warned of it
     tested = " and ".join(keras_private.TESTED_WITH)
     warnings.warn(
         f"Keras {keras.__version__} saves models differently from Keras {tested}, which "

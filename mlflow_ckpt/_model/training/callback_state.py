@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from mlflow_ckpt._format.values import Arrays, UnpackableError, pack, unpack
 from mlflow_ckpt._model.keras_private import CALLBACK_STATE
+from mlflow_ckpt._model.training.outline import closures, outline
 from mlflow_ckpt.errors import InvalidArgumentError
 
 GetState = Callable[[Any], Any]
@@ -26,7 +27,8 @@ _STATELESS = (
     keras.callbacks.RemoteMonitor,
     keras.callbacks.TerminateOnNaN,
 )
-_KERAS_OWN = frozenset({"model", "_model", "params", "validation_data"})
+# Their state is what their functions refer to.
+_OF_FUNCTIONS = (keras.callbacks.LambdaCallback, keras.callbacks.LearningRateScheduler)
 _registered: dict[type, tuple[GetState, SetState]] = {}
 
 
@@ -81,7 +83,7 @@ class CallbackMonitor:
         self._before = {
             id(callback): _outline(callback)
             for callback in self._callbacks
-            if _lacks_accessors(callback) and type(callback) not in CALLBACK_STATE
+            if _may_hold_more(callback) and type(callback) not in CALLBACK_STATE
         }
 
     def capture(self) -> CapturedCallbacks:
@@ -187,17 +189,12 @@ def _set_attributes(
             setattr(callback, name, state[name])
 
 
-def _outline(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """Summarize a callback's attributes, to detect changes: values, or lengths of containers."""
-    outline: dict[str, Any] = {}
-    ignored = {*_KERAS_OWN, *_state_attributes(callback)}
-    for name, value in vars(callback).items():
-        if name in ignored:
-            continue
-        if value is None or isinstance(value, (bool, int, float, str, np.generic)):
-            outline[name] = repr(value)
-        elif isinstance(value, (list, tuple, dict, set)):
-            outline[name] = len(value)
-        elif isinstance(value, np.ndarray):
-            outline[name] = (value.shape, float(np.sum(value)) if value.dtype.kind in "iuf" else 0)
-    return outline
+def _may_hold_more(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback may have a state that is not saved."""
+    return _lacks_accessors(callback) or isinstance(callback, _OF_FUNCTIONS)
+
+
+def _outline(callback: keras.callbacks.Callback) -> dict[str, Hashable]:
+    if isinstance(callback, _OF_FUNCTIONS):
+        return closures(callback)
+    return outline(callback, _state_attributes(callback))

@@ -18,6 +18,8 @@
 - `Model._compile_config.config` is repaired after a legacy save. Fallback: no repair.
 - `CallbackList._futures` are the reports of steps that Keras makes on other threads. Fallback: one
   that is late is not waited for.
+- `serialization_lib.ObjectSharingScope` keeps a layer that a model holds twice one layer. Fallback:
+  the split form of such a model does not load.
 - `Layer._tracker` is unlocked while a built model is compiled again. Fallback: a class whose own
   `compile` creates metrics cannot be compiled again.
 - `Optimizer._trainable_variables` are those an optimizer was built with. Fallback: none, and the
@@ -53,7 +55,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import wait
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -74,13 +76,13 @@ _NOTHING = np.empty(0)
 
 try:
     from keras.src.legacy.saving import legacy_h5_format
-    from keras.src.saving import saving_lib
+    from keras.src.saving import saving_lib, serialization_lib
 
     _StoreBase: Any = saving_lib.H5IOStore
     _AssetStoreBase: Any = saving_lib.DiskIOStore
     _IMPORT_PROBLEM: Exception | None = None
 except (ImportError, AttributeError) as _error:  # pragma: no cover - another Keras
-    saving_lib = legacy_h5_format = None
+    saving_lib = serialization_lib = legacy_h5_format = None
     _StoreBase = _AssetStoreBase = object
     _IMPORT_PROBLEM = _error
 
@@ -468,6 +470,15 @@ def owners_of(model: keras.Model) -> dict[str, Any]:
     except PrivateApiError:  # pragma: no cover - another Keras
         return {}
     return owners
+
+
+def sharing_objects() -> AbstractContextManager[Any]:
+    """Have Keras mark objects that it describes twice, and build such objects once.
+
+    `model.save` does so, `to_json` does not.
+    """
+    scope = getattr(serialization_lib, "ObjectSharingScope", None)
+    return nullcontext() if scope is None else scope()
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:

@@ -17,14 +17,14 @@ import numpy as np
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, read_fingerprint
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._format.weights_file import open_weights
+from mlflow_ckpt._format.weights_file import has_assets, open_weights
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files import model_config, training_state
 from mlflow_ckpt._model.rebuild import compiling, legacy_h5
 from mlflow_ckpt._model.rebuild.by_name import put_back
 from mlflow_ckpt._model.rebuild.compiling import Compile
-from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects
+from mlflow_ckpt._model.rebuild.guarded import build, explained, guarded, known_objects
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
 
@@ -131,8 +131,9 @@ def _load_compiled(
         if manifest.full_format == "h5":
             legacy_h5.fill(model, path, fresh=state.step == 0)
             return model
-    if not record and model.optimizer is not None and not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    optimizer = getattr(model, "optimizer", None)
+    if not record and optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
     compiling.require_optimizers(model, record)
     saved = read_fingerprint(directory).of_role(OPTIMIZER_ROLE)
     put_back(model, path, [tensor.name for tensor in saved])
@@ -154,7 +155,8 @@ def load_split(directory: Path, manifest: Manifest, custom_objects: CustomObject
         model = load_architecture(directory, custom_objects)
         with weights_path(directory, manifest, custom_objects) as path:
             guarded(lambda: model.load_weights(path))
-    source = tensors_file(directory, manifest)
+    has_file = "split" in manifest.forms
+    source = directory / layout.WEIGHTS if has_file else tensors_file(directory, manifest)
     # A class's own compile() creates metrics, which an uncompiled model lacks.
     metrics = (training_state.read(directory).compile or {}).get("metrics", ())
     check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,), source=source, optional=metrics)
@@ -197,11 +199,21 @@ def weights_path(
 def _load_archive(
     path: Path, directory: Path, custom_objects: CustomObjects, *, compiled: bool
 ) -> keras.Model:
-    known = known_objects(_read_architecture(directory), custom_objects)
+    architecture = _read_architecture(directory)
+    known = known_objects(architecture, custom_objects)
+    try:
+        with keras_private.ignoring_skipped_optimizer():
+            return guarded(
+                lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled)
+            )
+    except ModelLoadError as error:
+        if compiled or has_assets(path) or not model_config.shared_layers(architecture):
+            raise explained(error, architecture) from error
+    # Keras's own description in the archive does not tell all places of a shared layer.
+    model = load_architecture(directory, custom_objects)
     with keras_private.ignoring_skipped_optimizer():
-        return guarded(
-            lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled)
-        )
+        guarded(lambda: model.load_weights(path))
+    return model
 
 
 def _read_architecture(directory: Path) -> dict[str, Any]:

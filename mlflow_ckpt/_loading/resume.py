@@ -16,7 +16,7 @@ from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._loading.newest_valid import open_for_resume
-from mlflow_ckpt._model.capture import code
+from mlflow_ckpt._model.capture import code, layers
 from mlflow_ckpt._model.files import training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.rebuild import compiling, fill, model_loader
@@ -156,7 +156,7 @@ def restore(
 
     def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:
         # Before the optimizer's variables are replaced, which include compile settings.
-        changes = changed_settings(model, state)
+        changes = [*changed_settings(model, state), *layers.changed_trainable(model, state.layers)]
         fill.fill_all(model, directory, manifest, custom_objects)
         return model, changes
 
@@ -252,7 +252,7 @@ def _changes(
         )
     else:
         changes += callback_state.compare(callbacks, state.callbacks)
-    changes += state.unsaved
+    changes += [*layers.frozen_since_built(model), *state.unsaved]
     if state.stopped:
         changes.append("a callback had ended the training there, and now it goes on")
     for callback in callbacks:

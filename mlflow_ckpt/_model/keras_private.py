@@ -20,6 +20,7 @@
   that is late is not waited for.
 - `serialization_lib.ObjectSharingScope` keeps a layer that a model holds twice one layer. Fallback:
   the split form of such a model does not load.
+- `Layer._flatten_layers` finds frozen layers. Fallback: as Keras's configuration has them.
 - `Layer._tracker` is unlocked while a built model is compiled again. Fallback: a class whose own
   `compile` creates metrics cannot be compiled again.
 - `Optimizer._trainable_variables` are those an optimizer was built with. Fallback: none, and the
@@ -470,6 +471,12 @@ def owners_of(model: keras.Model) -> dict[str, Any]:
     except PrivateApiError:  # pragma: no cover - another Keras
         return {}
     return owners
+
+
+def all_layers(model: keras.Model) -> list[Any] | None:
+    """Return a model's layers and their sublayers, parents first; None if unknown."""
+    flatten = getattr(model, "_flatten_layers", None)
+    return None if flatten is None else list(flatten(include_self=True))
 
 
 def sharing_objects() -> AbstractContextManager[Any]:

@@ -15,7 +15,7 @@ import keras
 
 from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.capture import optimizers
+from mlflow_ckpt._model.capture import layers, optimizers
 
 # Settings of `compile` that Keras keeps in attributes, which may be changed afterwards.
 _ATTRIBUTES = ("run_eagerly", "jit_compile", "steps_per_execution")
@@ -30,10 +30,12 @@ class Record:
         compile: Settings that no configuration holds, as docs/format.md describes them; None for
             an uncompiled model.
         optimizers: What each optimizer was built with, by its path.
+        layers: Number of layers and positions of the frozen ones; None if unknown.
     """
 
     compile: dict[str, Any] | None
     optimizers: dict[str, Any]
+    layers: dict[str, Any] | None
 
 
 class Recorder:
@@ -52,7 +54,7 @@ class Recorder:
             self._optimizers = optimizers.record(model, names)
             self._metrics = _metric_names(model, names)
             self._key = key
-        return Record(describe(model, self._metrics), self._optimizers)
+        return Record(describe(model, self._metrics), self._optimizers, layers.record(model))
 
 
 def describe(model: keras.Model, metrics: list[str] | None = None) -> dict[str, Any] | None:
@@ -72,10 +74,10 @@ def describe(model: keras.Model, metrics: list[str] | None = None) -> dict[str, 
         if value.problem is None:
             described["optimizer"] = value.value
     if overrides(model, "compile"):
-        own = own_arguments(model)
-        described["class"] = type(model).__name__
-        described["arguments"], described["unknown"] = own.values, own.problems
         described["metrics"] = list(metrics or ())
+        if not overrides(model, "compile_from_config"):
+            own = own_arguments(model)
+            described["arguments"], described["unknown"] = own.values, own.problems
     return described
 
 
@@ -227,13 +229,22 @@ def _destinations(method: Any) -> tuple[dict[str, str], dict[str, str]]:
     except (OSError, SyntaxError, TypeError):
         return attributes, passed
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Name):
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                if isinstance(target, ast.Attribute) and _is_self(target.value):
-                    attributes.setdefault(node.value.id, target.attr)
+        if isinstance(node, ast.Assign):
+            attributes = dict(_stored(node)) | attributes
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "compile":
             passed |= dict(_passed(node))
     return attributes, passed
+
+
+def _stored(node: ast.Assign) -> Iterator[tuple[str, str]]:
+    """Yield the names that an assignment stores in attributes of `self`, and the attributes."""
+    for target in node.targets:
+        several = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+        targets = target.elts if several else [target]  # type: ignore[attr-defined]
+        values = node.value.elts if several else [node.value]  # type: ignore[attr-defined]
+        for to, value in zip(targets, values, strict=False):
+            if isinstance(to, ast.Attribute) and _is_self(to.value) and isinstance(value, ast.Name):
+                yield value.id, to.attr
 
 
 def _is_self(value: ast.expr) -> bool:

@@ -199,6 +199,7 @@ def _write_training_state(
         compile_config=snapshot.compile_config,
         compile=snapshot.compiled.compile,
         optimizers=snapshot.compiled.optimizers,
+        layers=snapshot.compiled.layers,
         arrays={**snapshot.seeds, **training.arrays},
     )
     training_state.write(state, directory)

@@ -14,11 +14,18 @@ from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import compile_settings, optimizers
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.rebuild.guarded import guarded, known_objects
-from mlflow_ckpt.errors import ModelLoadError
+from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError
 
 # Compiles an uncompiled model; returns None, or the model to use instead.
 Compile = Callable[[keras.Model], keras.Model | None]
 CustomObjects = Mapping[str, Any] | None
+
+
+# What loads a model whose compile() cannot be called again.
+_WITHOUT = (
+    "load_model(…, compile=False) or form='split' loads the model; resume(…, compile=lambda model: "
+    "model.compile(…)) and restore(model, …) also load the optimizer."
+)
 
 
 def compile_as_saved(
@@ -36,14 +43,28 @@ def compile_as_saved(
             guarded(lambda: model.compile_from_config(config))
         return
     known = known_objects({"compile": config, "record": record}, custom_objects)
-    with keras.saving.custom_object_scope(known):
-        if compile_settings.overrides(model, "compile_from_config"):
-            guarded(lambda: model.compile_from_config(config))
-        elif compile_settings.overrides(model, "compile"):
-            _compile_own(model, config or {}, record)
-        else:
-            guarded(lambda: _compile_plain(model, config or {}, record))
-        guarded(lambda: _apply_settings(model, record))
+    try:
+        with keras.saving.custom_object_scope(known):
+            if compile_settings.overrides(model, "compile_from_config"):
+                guarded(lambda: model.compile_from_config(config))
+            elif compile_settings.overrides(model, "compile"):
+                _compile_own(model, config or {}, record)
+            else:
+                guarded(lambda: _compile_plain(model, config or {}, record))
+            guarded(lambda: _apply_settings(model, record))
+    except UnknownObjectError as error:
+        message = f"{error} Only compile() needs it: {_WITHOUT}"
+        raise UnknownObjectError(message, name=error.name) from error
+    except ModelLoadError as error:
+        settings = {**(config or {}), **record.get("arguments", {})}
+        lambdas = [name for name in settings if compile_settings.holds_lambda(settings[name])]
+        if not lambdas:
+            raise
+        raise ModelLoadError(
+            f"The argument {', '.join(lambdas)} of compile() is a lambda, which Keras does not "
+            "load in safe mode. Make it a function or class that is registered with "
+            f"keras.saving.register_keras_serializable. Without it: {_WITHOUT}"
+        ) from error
 
 
 def compile_with(model: keras.Model, compile_: Compile) -> keras.Model:
@@ -93,9 +114,7 @@ def _require_arguments(
             why = unknown.get(name, "it was not recorded")
             raise ModelLoadError(
                 f"The compile() of {type(model).__name__} cannot be called again, because its "
-                f"argument {name!r} is not known: {why}. Compile the model yourself: resume(…, "
-                "compile=lambda model: model.compile(…)), or restore(model, …) into a model that "
-                "you built and compiled; load_model(…, compile=False) needs no compile()."
+                f"argument {name!r} is not known: {why}. Without it: {_WITHOUT}"
             )
 
 

@@ -19,12 +19,12 @@ from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, read_f
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.weights_file import has_assets, open_weights
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.capture import introspection
+from mlflow_ckpt._model.capture import introspection, layers
 from mlflow_ckpt._model.files import model_config, training_state
 from mlflow_ckpt._model.rebuild import compiling, legacy_h5
 from mlflow_ckpt._model.rebuild.by_name import put_back
 from mlflow_ckpt._model.rebuild.compiling import Compile
-from mlflow_ckpt._model.rebuild.guarded import build, explained, guarded, known_objects
+from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
 
@@ -126,6 +126,7 @@ def _load_compiled(
             model = compiling.compile_with(model, compile)
         else:
             compiling.compile_as_saved(model, state, custom_objects)
+        layers.set_trainable(model, state.layers)
         record = state.optimizers or {}
         compiling.build_optimizers(model, record)
         if manifest.full_format == "h5":
@@ -201,19 +202,15 @@ def _load_archive(
 ) -> keras.Model:
     architecture = _read_architecture(directory)
     known = known_objects(architecture, custom_objects)
-    try:
-        with keras_private.ignoring_skipped_optimizer():
-            return guarded(
-                lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled)
-            )
-    except ModelLoadError as error:
-        if compiled or has_assets(path) or not model_config.shared_layers(architecture):
-            raise explained(error, architecture) from error
-    # Keras's own description in the archive does not tell all places of a shared layer.
-    model = load_architecture(directory, custom_objects)
     with keras_private.ignoring_skipped_optimizer():
-        guarded(lambda: model.load_weights(path))
-    return model
+        if not compiled and model_config.shared_layers(architecture) and not has_assets(path):
+            # Keras's description in the archive does not tell all places of a shared layer.
+            model = load_architecture(directory, custom_objects)
+            guarded(lambda: model.load_weights(path))
+            return model
+        return guarded(
+            lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled)
+        )
 
 
 def _read_architecture(directory: Path) -> dict[str, Any]:

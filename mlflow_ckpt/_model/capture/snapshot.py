@@ -23,7 +23,7 @@ from mlflow_ckpt._format.fingerprint import (
 )
 from mlflow_ckpt._format.schema import ModelSchema
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.capture import introspection, stock_save
+from mlflow_ckpt._model.capture import describing, introspection, stock_save
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._model.capture.compile_settings import Record, Recorder
 from mlflow_ckpt._model.capture.signature import schema_of
@@ -144,7 +144,7 @@ class Descriptions:
             captured: The state that was captured from it; None if it could not be captured.
         """
         if captured is None or captured.config_json != self._config_json:
-            self._architecture = model_config.describe(model)
+            self._architecture = describing.describe(model)
             self._compile_config = (
                 model.get_compile_config() if introspection.is_compiled(model) else None
             )
@@ -181,7 +181,7 @@ def take(
     descriptions = descriptions or Descriptions()
     try:
         if descriptions.is_empty:
-            model_config.require_format(model_config.describe(model), full_format)
+            model_config.require_format(describing.describe(model), full_format)
         prepared: Prepared = {}
         optimizer = full_format is not None
         captured = _capture(model, workspace, buffers or Buffers(), optimizer=optimizer)

@@ -19,6 +19,7 @@ from mlflow_ckpt.errors import InvalidArgumentError
 if TYPE_CHECKING:
     import keras
 
+    from mlflow_ckpt._model.rebuild.compiling import Compile
     from mlflow_ckpt._model.rebuild.fill import LoadReport
 
 CustomObjects = Mapping[str, Any] | None
@@ -99,6 +100,7 @@ def load_model(
     monitor: str | None = None,
     mode: str | None = None,
     allow_unverified: bool = False,
+    compile: bool | Compile = True,  # noqa: A002 - Keras's word
     tracking_uri: str | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
@@ -115,6 +117,8 @@ def load_model(
         mode: For `"best"`, `"min"` or `"max"`.
         allow_unverified: If the run has no matching checkpoint, also load models saved by other
             tools, such as `mlflow.keras.log_model` or MLflow's callback, unverified.
+        compile: For the full form: whether to compile the model as it was compiled when saved, and
+            to load its optimizer. Or a function that takes the uncompiled model and compiles it.
         tracking_uri: The tracking server; MLflow's current one if None.
         progress: Called with bytes done and total bytes if files are downloaded.
 
@@ -133,8 +137,10 @@ def load_model(
     with found.open(progress) as opened:
         from mlflow_ckpt._model.rebuild import model_loader
 
-        load = model_loader.load_full if form == "full" else model_loader.load_split
-        return load(opened.directory, opened.manifest, custom_objects)
+        place = opened.directory, opened.manifest
+        if form == "split":
+            return model_loader.load_split(*place, custom_objects)
+        return model_loader.load_full(*place, custom_objects, compile)
 
 
 def load_architecture(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import mlflow
@@ -16,10 +16,11 @@ from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._loading.newest_valid import open_for_resume
-from mlflow_ckpt._model.capture import code
+from mlflow_ckpt._model.capture import code, layers
 from mlflow_ckpt._model.files import training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
-from mlflow_ckpt._model.rebuild import fill, model_loader
+from mlflow_ckpt._model.rebuild import compiling, fill, model_loader
+from mlflow_ckpt._model.rebuild.compiling import Compile
 from mlflow_ckpt._model.training import callback_state
 from mlflow_ckpt._model.training.restorer import ADVICE, StateRestorer, changed_settings
 from mlflow_ckpt._saving.arguments import arguments_of
@@ -69,6 +70,7 @@ def resume(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     in_place: bool = False,
     custom_objects: Mapping[str, Any] | None = None,
+    compile: Compile | None = None,  # noqa: A002 - Keras's word
     monitor: str | None = None,
     mode: str | None = None,
     tracking_uri: str | None = None,
@@ -87,6 +89,9 @@ def resume(
             is MLflow's active one.
         custom_objects: Custom classes and functions of the model by name, unless registered with
             Keras.
+        compile: A function that takes the rebuilt, uncompiled model and compiles it, if that cannot
+            be done from the checkpoint; it returns None, or the model to use. The state of the
+            optimizers is loaded afterwards.
         monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
@@ -98,8 +103,17 @@ def resume(
             `load_model`.
     """
 
-    def rebuild(directory: Path, manifest: Manifest, _: TrainingState) -> Rebuilt:
-        return model_loader.load_full(directory, manifest, custom_objects), []
+    def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:
+        changes: list[str] = []
+
+        def compile_model(model: keras.Model) -> keras.Model:
+            compiled = compiling.compile_with(model, cast(Compile, compile))
+            # Before the optimizer's variables are replaced, which include compile settings.
+            changes.extend(changed_settings(compiled, state))
+            return compiled
+
+        how = True if compile is None else compile_model
+        return model_loader.load_full(directory, manifest, custom_objects, how), changes
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
     return _resume(query, rebuild, callbacks, in_place=in_place, progress=progress)
@@ -142,7 +156,7 @@ def restore(
 
     def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:
         # Before the optimizer's variables are replaced, which include compile settings.
-        changes = changed_settings(model, state)
+        changes = [*changed_settings(model, state), *layers.changed_trainable(model, state.layers)]
         fill.fill_all(model, directory, manifest, custom_objects)
         return model, changes
 
@@ -238,7 +252,7 @@ def _changes(
         )
     else:
         changes += callback_state.compare(callbacks, state.callbacks)
-    changes += state.unsaved
+    changes += [*layers.frozen_since_built(model), *state.unsaved]
     if state.stopped:
         changes.append("a callback had ended the training there, and now it goes on")
     for callback in callbacks:

@@ -3,6 +3,8 @@
 - `saving_lib._save_state`, `_serialize_model_as_json`, `H5IOStore` and `DiskIOStore` with its
   `working_dir` capture what `model.save` would write. Fallback: the public `model.save` and
   `save_weights`, slower, with a warning.
+- The local variable `saveable` of `_save_state` tells which object saves a tensor. Fallback: errors
+  do not name its class.
 - `legacy_h5_format.save_model_to_hdf5` saves legacy `.h5` to memory. Fallback: as above.
 - `saving_attr_skipset_*` and `saving_attr_skiplist_*` of `global_state` speed up the capture.
   Fallback: it is as slow as Keras's own.
@@ -16,9 +18,18 @@
 - `Model._compile_config.config` is repaired after a legacy save. Fallback: no repair.
 - `CallbackList._futures` are the reports of steps that Keras makes on other threads. Fallback: one
   that is late is not waited for.
+- `serialization_lib.ObjectSharingScope` keeps a layer that a model holds twice one layer. Fallback:
+  the split form of such a model does not load.
+- `Layer._flatten_layers` finds frozen layers. Fallback: as Keras's configuration has them.
+- `Layer._tracker` is unlocked while a built model is compiled again. Fallback: a class whose own
+  `compile` creates metrics cannot be compiled again.
+- `Optimizer._trainable_variables` are those an optimizer was built with. Fallback: none, and the
+  optimizer is built with the model's trainable variables.
+- `MultiOptimizer._optimizer_map` tells which optimizer a variable belongs to. Fallback: as Keras
+  assigns them.
 - `Metric._direction` is `"up"` or `"down"`. Fallback: inferred from the metric's name.
 - `Model._compile_config.config` also holds the arguments of `compile`. Fallback: the user's
-  functions among them are unknown.
+  functions among them are unknown, and so are those that a model keeps in no attribute.
 - `global_state` has the settings of a thread, and `_SHARED` are the modules with which Keras draws
   default seeds and warns. Fallback: no checkpoint is loaded on trial.
 - `global_seed_generator`, in `global_state` and `seed_generator`, has Keras's global random state.
@@ -43,9 +54,9 @@ import shutil
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import wait
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -62,16 +73,17 @@ from mlflow_ckpt._warn import mention_untested
 TESTED_WITH = ("3.15",)
 # Copies a tensor to the host, given its path in the weights file and its value.
 Copy = Callable[[str, Any], np.ndarray[Any, Any]]
+_NOTHING = np.empty(0)
 
 try:
     from keras.src.legacy.saving import legacy_h5_format
-    from keras.src.saving import saving_lib
+    from keras.src.saving import saving_lib, serialization_lib
 
     _StoreBase: Any = saving_lib.H5IOStore
     _AssetStoreBase: Any = saving_lib.DiskIOStore
     _IMPORT_PROBLEM: Exception | None = None
 except (ImportError, AttributeError) as _error:  # pragma: no cover - another Keras
-    saving_lib = legacy_h5_format = None
+    saving_lib = serialization_lib = legacy_h5_format = None
     _StoreBase = _AssetStoreBase = object
     _IMPORT_PROBLEM = _error
 
@@ -257,12 +269,6 @@ def find_fit_frame() -> FitFrame:
     return FitFrame(callbacks, None)
 
 
-def compile_arguments(model: keras.Model) -> dict[str, Any]:
-    """Return the arguments that Keras's `compile` was called with; empty if unknown."""
-    config = getattr(getattr(model, "_compile_config", None), "config", None)
-    return dict(config) if isinstance(config, dict) else {}
-
-
 # Keras's settings of a thread that loading depends on.
 _SETTINGS = ("custom_objects_scope_dict", "dtype_policy", "safe_mode_saving")
 # Modules that Keras uses while it loads, and whose effects are not limited to a thread.
@@ -421,22 +427,134 @@ def set_global_seed_state(value: Any) -> None:
     seed_generator.global_seed_generator().state.assign(value)
 
 
+def named_variables(model: keras.Model, optimizers: Iterable[Any] = ()) -> dict[str, Any]:
+    """Return the variables that a model saves as they are, by their paths in the weights file.
+
+    Args:
+        model: A built model.
+        optimizers: Its optimizers.
+
+    Returns:
+        The variables; empty if Keras's saving code has changed.
+    """
+    named: dict[str, Any] = {}
+
+    def look(path: str, value: Any) -> np.ndarray[Any, Any]:
+        if isinstance(value, keras.Variable):
+            owner, _, key = path.rpartition("/")
+            named[f"{owner}/vars/{key}".removeprefix("/")] = value
+        return _NOTHING
+
+    try:
+        _walk(model, None, look, optimizers=optimizers)
+    except PrivateApiError:  # pragma: no cover - another Keras
+        return {}
+    return named
+
+
+def owners_of(model: keras.Model) -> dict[str, Any]:
+    """Return the objects that save state, by their paths in the weights file with `/vars`.
+
+    Returns:
+        The objects; empty if Keras's saving code has changed.
+    """
+    owners: dict[str, Any] = {}
+
+    class Store(_CapturingStore):
+        def make(self, path: str, metadata: dict[str, Any] | None = None) -> _CapturingStore:
+            saveable = sys._getframe(1).f_locals.get("saveable")
+            owners[f"{path}/vars" if path else "vars"] = saveable
+            return super().make(path, metadata)
+
+    try:
+        _walk(model, None, lambda *_: _NOTHING, store=Store)
+    except PrivateApiError:  # pragma: no cover - another Keras
+        return {}
+    return owners
+
+
+def all_layers(model: keras.Model) -> list[Any] | None:
+    """Return a model's layers and their sublayers, parents first; None if unknown."""
+    flatten = getattr(model, "_flatten_layers", None)
+    return None if flatten is None else list(flatten(include_self=True))
+
+
+def sharing_objects() -> AbstractContextManager[Any]:
+    """Have Keras mark objects that it describes twice, and build such objects once.
+
+    `model.save` does so, `to_json` does not.
+    """
+    scope = getattr(serialization_lib, "ObjectSharingScope", None)
+    return nullcontext() if scope is None else scope()
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """Return the arguments that Keras's `compile` was called with; empty if unknown."""
+    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    return dict(config) if isinstance(config, dict) else {}
+
+
+@contextmanager
+def unlocked(model: keras.Model) -> Iterator[None]:
+    """Let a built model take new metrics and variables, as one does that is compiled first."""
+    tracker: Any = getattr(model, "_tracker", None)
+    if not getattr(tracker, "locked", False):
+        yield
+        return
+    tracker.unlock()
+    try:
+        yield
+    finally:
+        tracker.lock()
+
+
+def optimized_variables(optimizer: Any) -> list[Any]:
+    """Return the variables that a built optimizer was built with; empty if unknown."""
+    return list(getattr(optimizer, "_trainable_variables", ()))
+
+
+def inner_optimizers(optimizer: Any) -> list[Any]:
+    """Return the optimizers among which a `MultiOptimizer` divides the variables."""
+    multi = getattr(keras.optimizers, "MultiOptimizer", None)
+    return list(optimizer.optimizers) if multi and isinstance(optimizer, multi) else []
+
+
+@contextmanager
+def dividing(optimizer: Any, choose: Callable[[Any], Any]) -> Iterator[None]:
+    """Have a `MultiOptimizer` divide variables by a function, not by the paths of variables.
+
+    A variable's path contains the model's name, which a reloaded model's variables lack.
+    """
+    before = getattr(optimizer, "_optimizer_map", None)
+    optimizer._optimizer_map = choose
+    try:
+        yield
+    finally:
+        optimizer._optimizer_map = before
+
+
 def _walk(
-    model: keras.Model, asset_store: Any, copy: Copy, *, optimizer: bool = True
+    model: keras.Model,
+    asset_store: Any,
+    copy: Copy,
+    *,
+    optimizer: bool = True,
+    optimizers: Iterable[Any] = (),
+    store: type[_CapturingStore] | None = None,
 ) -> list[Group]:
     _require()
     _fix_attribute_cache()
-    store = _CapturingStore(copy)
+    filled = (store or _CapturingStore)(copy)
     compiled = getattr(model, "optimizer", None)
-    with _without_copies(compiled):
+    with _without_copies(compiled, *optimizers):
         saving_lib._save_state(
             model,
-            weights_store=store,
+            weights_store=filled,
             assets_store=asset_store,
             inner_path="",
             visited_saveables=set() if optimizer else {id(compiled)},
         )
-    return store.groups
+    return filled.groups
 
 
 def _fix_attribute_cache() -> None:
@@ -455,14 +573,17 @@ def _fix_attribute_cache() -> None:
 
 
 @contextmanager
-def _without_copies(optimizer: Any) -> Iterator[None]:
-    """Have an optimizer pass its variables to the store without copying each first."""
+def _without_copies(*optimizers: Any) -> Iterator[None]:
+    """Have optimizers pass their variables to the store without copying each first."""
     own = keras.optimizers.Optimizer.save_own_variables
-    patched = []
-    while optimizer is not None:
-        if type(optimizer).save_own_variables is own:
-            patched.append(optimizer)
-        optimizer = getattr(optimizer, "inner_optimizer", None)
+    found: dict[int, Any] = {}
+    waiting = [optimizer for optimizer in optimizers if optimizer is not None]
+    while waiting:
+        item = waiting.pop()
+        found[id(item)] = item
+        inner = getattr(item, "inner_optimizer", None)
+        waiting += [*inner_optimizers(item), *([] if inner is None else [inner])]
+    patched = [item for item in found.values() if type(item).save_own_variables is own]
     for item in patched:
         object.__setattr__(item, "save_own_variables", partial(_save_variables, item))
     try:

@@ -17,7 +17,7 @@ from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._format.manifest import Manifest, hash_files
 from mlflow_ckpt._format.monitor import Monitor
-from mlflow_ckpt._model.capture import write_snapshot
+from mlflow_ckpt._model.capture import describing, write_snapshot
 from mlflow_ckpt._model.capture.buffers import Buffers, Shapes, Views
 from mlflow_ckpt._model.capture.snapshot import Descriptions, Snapshot
 from mlflow_ckpt._model.capture.snapshot import take as take_snapshot
@@ -81,7 +81,7 @@ class Composer:
             UnsupportedModelError: If Keras cannot save the whole model in the requested forms.
         """
         if not model.built:
-            model_config.require_format(model_config.describe(model), self._format_of_full)
+            model_config.require_format(describing.describe(model), self._format_of_full)
             return {}
         views = Views()
         self.take(model, views).close()

@@ -12,9 +12,8 @@ import numpy as np
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import Fingerprint, architecture_digest
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.capture import stock_save
+from mlflow_ckpt._model.capture import describing, stock_save
 from mlflow_ckpt._model.capture.buffers import Buffers
-from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.files.captured import mark_optimizers, tensors_of
 from mlflow_ckpt.errors import UnsupportedModelError
 
@@ -30,7 +29,7 @@ def fingerprint(model: keras.Model) -> Fingerprint:
     """
     tensors = fingerprint_tensors(model).tensors
     try:
-        described = model_config.describe(model)
+        described = describing.describe(model)
     except UnsupportedModelError:
         return Fingerprint(tensors)
     return Fingerprint(tensors, architecture_digest(described))

@@ -23,8 +23,9 @@ from mlflow_ckpt._format.fingerprint import (
 )
 from mlflow_ckpt._format.schema import ModelSchema
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.capture import introspection, stock_save
+from mlflow_ckpt._model.capture import describing, introspection, stock_save
 from mlflow_ckpt._model.capture.buffers import Buffers
+from mlflow_ckpt._model.capture.compile_settings import Record, Recorder
 from mlflow_ckpt._model.capture.signature import schema_of
 from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.files.captured import (
@@ -51,6 +52,7 @@ class Snapshot:
         step: `optimizer.iterations`; 0 for an uncompiled model.
         seeds: States of the seed generators by name, which Keras's files do not contain.
         compile_config: Argument of `model.compile_from_config`; None for an uncompiled model.
+        compiled: How the model was compiled, as far as that argument does not say it.
         captured: The content of the `.keras` archive; None if `prepared` has that file.
         prepared: Files that had to be made from the live model, by their path in the checkpoint:
             on disk, or laid out in memory.
@@ -66,6 +68,7 @@ class Snapshot:
     step: int
     seeds: Mapping[str, np.ndarray[Any, Any]]
     compile_config: dict[str, Any] | None
+    compiled: Record
     captured: CapturedState | None
     prepared: Prepared
     workspace: Workspace
@@ -119,12 +122,17 @@ class Workspace:
 
 
 class Descriptions:
-    """Caches a model's architecture and compile settings until its configuration changes."""
+    """Caches a model's architecture and compile settings until its configuration changes.
+
+    Attributes:
+        recorder: Records the settings that the configuration does not hold.
+    """
 
     def __init__(self) -> None:
         self._config_json: str | None = None
         self._architecture: dict[str, Any] = {}
         self._compile_config: dict[str, Any] | None = None
+        self.recorder = Recorder()
 
     def of(
         self, model: keras.Model, captured: CapturedState | None
@@ -136,7 +144,7 @@ class Descriptions:
             captured: The state that was captured from it; None if it could not be captured.
         """
         if captured is None or captured.config_json != self._config_json:
-            self._architecture = model_config.describe(model)
+            self._architecture = describing.describe(model)
             self._compile_config = (
                 model.get_compile_config() if introspection.is_compiled(model) else None
             )
@@ -173,7 +181,7 @@ def take(
     descriptions = descriptions or Descriptions()
     try:
         if descriptions.is_empty:
-            model_config.require_format(model_config.describe(model), full_format)
+            model_config.require_format(describing.describe(model), full_format)
         prepared: Prepared = {}
         optimizer = full_format is not None
         captured = _capture(model, workspace, buffers or Buffers(), optimizer=optimizer)
@@ -194,6 +202,7 @@ def take(
             step=introspection.step_of(model),
             seeds=introspection.seed_states(model),
             compile_config=compile_config,
+            compiled=descriptions.recorder.record(model),
             captured=captured,
             prepared=prepared,
             workspace=workspace,

@@ -197,6 +197,9 @@ def _write_training_state(
         step=snapshot.step,
         dtype_policy=snapshot.dtype_policy,
         compile_config=snapshot.compile_config,
+        compile=snapshot.compiled.compile,
+        optimizers=snapshot.compiled.optimizers,
+        layers=snapshot.compiled.layers,
         arrays={**snapshot.seeds, **training.arrays},
     )
     training_state.write(state, directory)

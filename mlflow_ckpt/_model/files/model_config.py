@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import keras
 import yaml
 
 from mlflow_ckpt._format.architecture import parse_architecture
-from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt.errors import IntegrityError, ModelLoadError, UnsupportedModelError
-
-
-def describe(model: keras.Model) -> dict[str, Any]:
-    """Return a model's architecture, as `keras.models.model_from_json` takes it.
-
-    Compile settings are left out, as the split form consists of architecture and weights only.
-
-    Raises:
-        UnsupportedModelError: If the model or one of its layers has no usable `get_config`.
-    """
-    try:
-        architecture: dict[str, Any] = json.loads(model.to_json())
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise UnsupportedModelError(
-            f"The model {model.name!r} cannot be described: {first_line(error)} "
-            "Give the class a get_config() that returns its constructor's arguments."
-        ) from error
-    _drop_compile_settings(architecture)
-    return architecture
 
 
 def require_format(architecture: Mapping[str, Any], full_format: str | None) -> None:
@@ -47,13 +26,26 @@ def require_format(architecture: Mapping[str, Any], full_format: str | None) -> 
         )
 
 
-def _drop_compile_settings(value: Any) -> None:
-    """Remove the compile settings of the model and its submodels, in place."""
+def shared_layers(architecture: Mapping[str, Any]) -> list[str]:
+    """Return the names of the layers that a model holds in several places."""
+    names = [
+        str(layer["config"].get("name"))
+        for layer in layers_in(architecture)
+        if "shared_object_id" in layer
+    ]
+    return list(dict.fromkeys(names))
+
+
+def layers_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield the descriptions of built layers in a description, depth first."""
     if isinstance(value, dict):
-        value.pop("compile_config", None)
-    for item in value.values() if isinstance(value, dict) else value:
-        if isinstance(item, (dict, list)):
-            _drop_compile_settings(item)
+        if "build_config" in value and isinstance(value.get("config"), dict):
+            yield value
+        for item in value.values():
+            yield from layers_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from layers_in(item)
 
 
 def to_json(architecture: Mapping[str, Any]) -> str:

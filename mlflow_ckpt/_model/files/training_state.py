@@ -30,6 +30,9 @@ class TrainingState:
         epochs: The argument `epochs` of `fit`; None if unknown.
         dtype_policy: Name of the model's dtype policy; None if unknown.
         compile_config: Argument of `model.compile_from_config`; None for an uncompiled model.
+        compile: Compile settings that no configuration holds; None if unknown or uncompiled.
+        optimizers: What each optimizer was built with, by its path; None if unknown.
+        layers: Number of layers and positions of the frozen ones; None if unknown.
         arrays: States of the seed generators, and arrays that other fields refer to, by name.
         random: States of the global random generators, by library; None if unknown.
         metrics: Values of the metrics' variables, in order; empty between epochs.
@@ -48,6 +51,9 @@ class TrainingState:
     epochs: int | None = None
     dtype_policy: str | None = None
     compile_config: dict[str, Any] | None = None
+    compile: dict[str, Any] | None = None
+    optimizers: dict[str, Any] | None = None
+    layers: dict[str, Any] | None = None
     arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     random: dict[str, Any] | None = None
     metrics: list[np.ndarray[Any, Any]] = field(default_factory=list)
@@ -71,6 +77,9 @@ def write(state: TrainingState, directory: Path) -> None:
         "epochs": state.epochs,
         "dtype_policy": state.dtype_policy,
         "compile_config": state.compile_config,
+        "compile": state.compile,
+        "optimizers": state.optimizers,
+        "layers": state.layers,
         "random": pack(state.random, "random", arrays),
         "metrics": pack(state.metrics, "metrics", arrays),
         "callbacks": state.callbacks,
@@ -125,6 +134,9 @@ def _from_content(
         epochs=content.get("epochs"),
         dtype_policy=content.get("dtype_policy"),
         compile_config=content["compile_config"],
+        compile=content.get("compile"),
+        optimizers=content.get("optimizers"),
+        layers=content.get("layers"),
         arrays=arrays,
         random=unpack(content.get("random"), arrays),
         metrics=unpack(content.get("metrics", []), arrays),

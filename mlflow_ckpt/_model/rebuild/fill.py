@@ -23,12 +23,13 @@ from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.text import listed
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
+from mlflow_ckpt._model.files import training_state
 from mlflow_ckpt._model.files.hdf5 import native
-from mlflow_ckpt._model.rebuild import model_loader
+from mlflow_ckpt._model.rebuild import compiling, model_loader
 from mlflow_ckpt._model.rebuild.guarded import guarded
 from mlflow_ckpt._model.rebuild.model_loader import weights_path
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
-from mlflow_ckpt.errors import WeightsMismatchError
+from mlflow_ckpt.errors import ModelLoadError, WeightsMismatchError
 
 Tensors = Mapping[str, TensorFingerprint]
 
@@ -105,7 +106,7 @@ def fill(
     ):
         if not problems:
             guarded(lambda: model.load_weights(path))
-            check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,))
+            check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,), source=path)
             return LoadReport(loaded=tuple(own), skipped=(), missing=(), unused=())
         guarded(lambda: model.load_weights(path, skip_mismatch=True))
         return _load_report(model, path, own, saved)
@@ -125,9 +126,7 @@ def fill_all(
         ModelLoadError: If its seed generators differ from the saved ones; it is unchanged.
     """
     roles = (WEIGHTS_ROLE, OPTIMIZER_ROLE)
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None and not optimizer.built:
-        optimizer.build(model.trainable_variables)
+    unbuilt = _build_optimizers(model, training_state.read(directory).optimizers)
     saved = read_fingerprint(directory)
     rebuilt = introspection.fingerprint_tensors(model)
     fresh = manifest.step == 0 and not saved.of_role(OPTIMIZER_ROLE)
@@ -136,6 +135,8 @@ def fill_all(
     expected = {t.name: t for t in saved.tensors if t.role in compared}
     if problems := list(_problems(own, expected)):
         raise _mismatch(manifest, problems, "")
+    if unbuilt is not None:
+        raise unbuilt
     seeds = model_loader.saved_seeds(model, directory)
     if manifest.full_format == "keras":
         guarded(lambda: model.load_weights(directory / layout.FULL_KERAS))
@@ -147,7 +148,27 @@ def fill_all(
             guarded(lambda: model.load_weights(path))
     for variable, value in seeds:
         variable.assign(value)
-    check_fingerprint(model, directory, roles=compared, fresh_optimizer=manifest.step == 0)
+    source = model_loader.tensors_file(directory, manifest)
+    check_fingerprint(
+        model, directory, roles=compared, fresh_optimizer=manifest.step == 0, source=source
+    )
+
+
+def _build_optimizers(
+    model: keras.Model, record: Mapping[str, Any] | None
+) -> ModelLoadError | None:
+    """Build a model's optimizers as the saved ones were; return why that is impossible."""
+    if record is None:
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        return None
+    try:
+        compiling.build_optimizers(model, record, replace=False)
+        compiling.require_optimizers(model, record)
+    except ModelLoadError as error:
+        return error
+    return None
 
 
 def _mismatch(

@@ -11,6 +11,7 @@ import keras
 
 from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError
 
 T = TypeVar("T")
@@ -26,8 +27,26 @@ def build(
         ModelLoadError: If Keras cannot build it for another reason.
     """
     known = known_objects(architecture, custom_objects)
-    return guarded(
-        lambda: keras.models.model_from_json(json.dumps(architecture), custom_objects=known)
+    try:
+        with keras_private.sharing_objects():
+            return guarded(
+                lambda: keras.models.model_from_json(json.dumps(architecture), custom_objects=known)
+            )
+    except UnknownObjectError:
+        raise
+    except ModelLoadError as error:
+        raise explained(error, architecture) from error
+
+
+def explained(error: ModelLoadError, architecture: Mapping[str, Any]) -> ModelLoadError:
+    """Return an error that names layers in several places, if the model has such layers."""
+    shared = model_config.shared_layers(architecture)
+    if not shared or isinstance(error, UnknownObjectError):
+        return error
+    return ModelLoadError(
+        f"{error} The model holds the layer {', '.join(shared)} in several places (directly, and "
+        "in a wrapper or a submodel), which Keras cannot always rebuild. Build the model with your "
+        "code, and fill it: restore(model, …) or load_weights(model, …)."
     )
 
 

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 
-from mlflow_ckpt._format import layout
-from mlflow_ckpt._model.rebuild.guarded import guarded
 from mlflow_ckpt.errors import ModelLoadError
 
 
-def fill(model: keras.Model, path: Path, directory: Path) -> None:
-    """Load a legacy `.h5` file into a model: weights, compile settings and optimizer.
+def fill(model: keras.Model, path: Path, *, fresh: bool) -> None:
+    """Load the optimizer's variables from a legacy `.h5` file into a compiled model.
 
-    Keras restores the optimizer without variables and does not find metrics given by name. So the
-    compile settings come from `training_state.json`, and the optimizer's variables are assigned in
-    the order in which they were saved.
+    Keras restores the optimizer without variables, so they are assigned in the order in which they
+    were saved.
+
+    Args:
+        model: The model, with its weights.
+        path: The file.
+        fresh: Whether the optimizer may have been saved before it was built.
 
     Raises:
-        ModelLoadError: If the file does not fit the model, or Keras cannot compile the model.
+        ModelLoadError: If the file does not fit the model.
     """
-    guarded(lambda: model.load_weights(path))
-    state = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8"))
-    config = state["compile_config"]
-    if config is None:
+    if getattr(model, "optimizer", None) is None:
         return
-    guarded(lambda: model.compile_from_config(config))
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     with h5py.File(path, "r") as file:
-        fill_optimizer(model, file, fresh=state["step"] == 0)
+        fill_optimizer(model, file, fresh=fresh)
 
 
 def fill_optimizer(model: keras.Model, file: h5py.File, *, fresh: bool = False) -> None:

@@ -6,7 +6,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import numpy as np
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, read_fingerprint
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._format.weights_file import open_weights
+from mlflow_ckpt._format.weights_file import has_assets, open_weights
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.capture import introspection
-from mlflow_ckpt._model.files import model_config
-from mlflow_ckpt._model.rebuild import legacy_h5
+from mlflow_ckpt._model.capture import introspection, layers
+from mlflow_ckpt._model.files import model_config, training_state
+from mlflow_ckpt._model.rebuild import compiling, legacy_h5
+from mlflow_ckpt._model.rebuild.by_name import put_back
+from mlflow_ckpt._model.rebuild.compiling import Compile
 from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
@@ -29,8 +31,20 @@ from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
 CustomObjects = Mapping[str, Any] | None
 
 
-def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects) -> keras.Model:
+def load_full(
+    directory: Path,
+    manifest: Manifest,
+    custom_objects: CustomObjects,
+    compile: bool | Compile = True,  # noqa: A002 - Keras's word
+) -> keras.Model:
     """Rebuild architecture, weights, optimizer and compile settings.
+
+    Args:
+        directory: The checkpoint's files.
+        manifest: The checkpoint's manifest.
+        custom_objects: Classes and functions by name.
+        compile: Whether to compile the model as it was compiled, and to load its optimizers; or a
+            function that compiles the model instead.
 
     Raises:
         FormNotFoundError: If the checkpoint has no full form.
@@ -43,14 +57,29 @@ def load_full(directory: Path, manifest: Manifest, custom_objects: CustomObjects
             "Load it with form='split', or save with forms=('full', 'split').",
             available=manifest.forms,
         )
+    if compile is False:
+        model = load_split(directory, manifest, custom_objects)
+        with suppress(ModelLoadError):  # compile() of a class's own may create some of them
+            restore_seeds(model, directory)
+        return model
     with _saved_policy(directory):
-        model = _load_compiled(directory, manifest, custom_objects)
-    for variable, value in saved_seeds(model, directory):
-        variable.assign(value)
+        model = _load_compiled(directory, manifest, custom_objects, compile)
+    restore_seeds(model, directory)
     check_fingerprint(
-        model, directory, roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE), fresh_optimizer=manifest.step == 0
+        model,
+        directory,
+        roles=(WEIGHTS_ROLE, OPTIMIZER_ROLE),
+        fresh_optimizer=manifest.step == 0,
+        source=tensors_file(directory, manifest),
     )
     return model
+
+
+def tensors_file(directory: Path, manifest: Manifest) -> Path | None:
+    """Return the file that holds the tensors by their names; None if there is only legacy HDF5."""
+    if manifest.full_format == "keras":
+        return directory / layout.FULL_KERAS
+    return directory / layout.WEIGHTS if "split" in manifest.forms else None
 
 
 @contextmanager
@@ -76,17 +105,39 @@ def _saved_policy(directory: Path) -> Iterator[None]:
 
 
 def _load_compiled(
-    directory: Path, manifest: Manifest, custom_objects: CustomObjects
+    directory: Path,
+    manifest: Manifest,
+    custom_objects: CustomObjects,
+    compile: bool | Compile,  # noqa: A002
 ) -> keras.Model:
     path = directory / str(manifest.full_file)
+    state = training_state.read(directory)
+    known = known_objects(_read_architecture(directory), custom_objects)
     if manifest.full_format == "h5":
         model = load_architecture(directory, custom_objects)
-        known = known_objects(_read_architecture(directory), custom_objects)
-        with keras.saving.custom_object_scope(known):
-            legacy_h5.fill(model, path, directory)
+        guarded(lambda: model.load_weights(path))
+    elif state.optimizers is None and compile is True:
+        # An older version saved it, or another tool.
+        return _load_archive(path, directory, custom_objects, compiled=True)
     else:
-        with keras_private.ignoring_skipped_optimizer():
-            model = _load_archive(path, directory, custom_objects, compiled=True)
+        model = _load_archive(path, directory, custom_objects, compiled=False)
+    with keras.saving.custom_object_scope(known), keras_private.unlocked(model):
+        if callable(compile):
+            model = compiling.compile_with(model, compile)
+        else:
+            compiling.compile_as_saved(model, state, custom_objects)
+        layers.set_trainable(model, state.layers)
+        record = state.optimizers or {}
+        compiling.build_optimizers(model, record)
+        if manifest.full_format == "h5":
+            legacy_h5.fill(model, path, fresh=state.step == 0)
+            return model
+    optimizer = getattr(model, "optimizer", None)
+    if not record and optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    compiling.require_optimizers(model, record)
+    saved = read_fingerprint(directory).of_role(OPTIMIZER_ROLE)
+    put_back(model, path, [tensor.name for tensor in saved])
     return model
 
 
@@ -105,7 +156,11 @@ def load_split(directory: Path, manifest: Manifest, custom_objects: CustomObject
         model = load_architecture(directory, custom_objects)
         with weights_path(directory, manifest, custom_objects) as path:
             guarded(lambda: model.load_weights(path))
-    check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,))
+    has_file = "split" in manifest.forms
+    source = directory / layout.WEIGHTS if has_file else tensors_file(directory, manifest)
+    # A class's own compile() creates metrics, which an uncompiled model lacks.
+    metrics = (training_state.read(directory).compile or {}).get("metrics", ())
+    check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,), source=source, optional=metrics)
     return model
 
 
@@ -145,8 +200,17 @@ def weights_path(
 def _load_archive(
     path: Path, directory: Path, custom_objects: CustomObjects, *, compiled: bool
 ) -> keras.Model:
-    known = known_objects(_read_architecture(directory), custom_objects)
-    return guarded(lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled))
+    architecture = _read_architecture(directory)
+    known = known_objects(architecture, custom_objects)
+    with keras_private.ignoring_skipped_optimizer():
+        if not compiled and model_config.shared_layers(architecture) and not has_assets(path):
+            # Keras's description in the archive does not tell all places of a shared layer.
+            model = load_architecture(directory, custom_objects)
+            guarded(lambda: model.load_weights(path))
+            return model
+        return guarded(
+            lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled)
+        )
 
 
 def _read_architecture(directory: Path) -> dict[str, Any]:
@@ -158,6 +222,12 @@ def _extract_weights(archive: Path, target: Path) -> None:
         for name in source:
             if name != OPTIMIZER_ROLE:
                 source.copy(name, file)
+
+
+def restore_seeds(model: keras.Model, directory: Path) -> None:
+    """Set the states of a model's seed generators. Errors as in `saved_seeds`."""
+    for variable, value in saved_seeds(model, directory):
+        variable.assign(value)
 
 
 def saved_seeds(model: keras.Model, directory: Path) -> list[tuple[keras.Variable, Any]]:

@@ -70,6 +70,8 @@ def try_loading(directory: Path, manifest: Manifest, conditions: Conditions) -> 
                     if not needed
                     else f" load_model(…, form='split', {_custom_objects(needed)}) loads the rest."
                 )
+        if "restore(model" in str(error):  # it says already what loads
+            return f"{manifest.name} {whole}. {error}"
         return (
             f"{manifest.name} {whole}. {error}{other} To resume, build and compile the model with "
             "the same code, and call restore(model, …)."

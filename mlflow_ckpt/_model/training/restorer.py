@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from mlflow_ckpt._format.changes import changed_values
-from mlflow_ckpt._model.capture import introspection
+from mlflow_ckpt._model.capture import compile_settings, introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.training import callback_state, random_state
 from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import InvalidArgumentError
 
+# Ends a name that Keras made up for an object of a class that it has seen before.
+_NUMBER = re.compile(r"_\d+$")
 ADVICE = "A resumed training cannot be the same as one that never stopped: "
 
 
@@ -129,6 +132,35 @@ def changed_settings(model: keras.Model, state: TrainingState) -> list[str]:
     if state.compile_config is None or not introspection.is_compiled(model):
         return []
     now = json.loads(json.dumps(model.get_compile_config()))
-    # Keras numbers objects of the same class within a process.
-    ignored = {"compile.optimizer.name"}
-    return list(changed_values("compile", state.compile_config, now, ignored))
+    saved = state.compile_config
+    changes = list(changed_values("compile", _unnumbered(saved), _unnumbered(now)))
+    return [*changes, *_changed_arguments(model, state.compile, changes)]
+
+
+def _changed_arguments(
+    model: keras.Model, saved: Mapping[str, Any] | None, known: Sequence[str]
+) -> list[str]:
+    """Describe differing arguments of a class's own `compile`, and those that are unknown."""
+    if saved is None or "arguments" not in saved:
+        return []
+    arguments = _unnumbered(saved["arguments"])
+    now = _unnumbered(compile_settings.own_arguments(model).values)
+    unknown = [
+        f"the argument {name!r} of compile() is not known ({why})"
+        for name, why in saved.get("unknown", {}).items()
+        if name not in arguments
+    ]
+    phrases = (*changed_values("compile", arguments, now), *unknown)
+    return [phrase for phrase in phrases if phrase not in known]
+
+
+def _unnumbered(config: Any) -> Any:
+    """Return a configuration without the numbers of names, which Keras counts in a process."""
+    if isinstance(config, Mapping):
+        return {
+            key: _NUMBER.sub("", value)
+            if key == "name" and isinstance(value, str)
+            else _unnumbered(value)
+            for key, value in config.items()
+        }
+    return [_unnumbered(item) for item in config] if isinstance(config, list) else config

@@ -12,6 +12,8 @@ from mlflow_ckpt._model.capture import introspection
 
 # Variables by the name under which a record refers to them.
 Names = Mapping[str, keras.Variable]
+_CONTAINERS = (dict, list, tuple)
+_Optimizer = keras.optimizers.Optimizer
 
 
 def optimizers_of(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
@@ -30,11 +32,12 @@ def places(
     """Yield each optimizer's path, the object or container that holds it, its key, and itself."""
     seen: set[int] = set()
     for prefix, owner in _models(model):
-        for name in sorted(vars(owner), key=lambda name: (name != "optimizer", name)):
-            for path, holder, key, value in _members(owner, name):
-                if isinstance(value, keras.optimizers.Optimizer) and id(value) not in seen:
-                    seen.add(id(value))
-                    yield prefix + path, holder, key, value
+        held = [(n, v) for n, v in vars(owner).items() if isinstance(v, (*_CONTAINERS, _Optimizer))]
+        for name, value in sorted(held, key=lambda item: (item[0] != "optimizer", item[0])):
+            for path, holder, key, item in _members(owner, name, value):
+                if isinstance(item, _Optimizer) and id(item) not in seen:
+                    seen.add(id(item))
+                    yield prefix + path, holder, key, item
 
 
 def _models(model: keras.Model) -> Iterator[tuple[str, keras.Model]]:
@@ -44,8 +47,7 @@ def _models(model: keras.Model) -> Iterator[tuple[str, keras.Model]]:
             yield f"layers/{index}/", layer
 
 
-def _members(owner: Any, name: str) -> Iterator[tuple[str, Any, Any, Any]]:
-    value = vars(owner)[name]
+def _members(owner: Any, name: str, value: Any) -> Iterator[tuple[str, Any, Any, Any]]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield f"{name}/{key}", value, key, item

@@ -154,7 +154,11 @@ def load_split(directory: Path, manifest: Manifest, custom_objects: CustomObject
         model = _load_archive(path, directory, custom_objects, compiled=False)
     else:
         model = load_architecture(directory, custom_objects)
-        with weights_path(directory, manifest, custom_objects) as path:
+        with (
+            weights_path(directory, manifest, custom_objects) as path,
+            # A model may compile itself in its constructor, as KerasHub's tasks do.
+            keras_private.ignoring_skipped_optimizer(),
+        ):
             guarded(lambda: model.load_weights(path))
     has_file = "split" in manifest.forms
     source = directory / layout.WEIGHTS if has_file else tensors_file(directory, manifest)

@@ -93,7 +93,7 @@ def _store(value: np.ndarray[Any, Any], path: str, arrays: Arrays, copy: bool) -
     while name in arrays:
         name += "_"
     # NumPy's files do not support bfloat16 and the like: store their bytes and the dtype's name.
-    builtin = value.dtype.isbuiltin == 1
+    builtin = value.dtype.isbuiltin != 2
     stored = np.array(value, copy=True, order="C") if copy else np.asarray(value, order="C")
     arrays[name] = stored if builtin else stored.view(f"u{value.dtype.itemsize}")
     return name if builtin else [name, value.dtype.name]

@@ -21,6 +21,7 @@ from mlflow_ckpt._model.files import training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.rebuild import compiling, fill, model_loader
 from mlflow_ckpt._model.rebuild.compiling import Compile
+from mlflow_ckpt._model.rebuild.put_back import PutBack
 from mlflow_ckpt._model.training import callback_state
 from mlflow_ckpt._model.training.restorer import ADVICE, StateRestorer, changed_settings
 from mlflow_ckpt._saving.arguments import arguments_of
@@ -104,16 +105,17 @@ def resume(
     """
 
     def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:
-        changes: list[str] = []
+        put_back = PutBack()
 
         def compile_model(model: keras.Model) -> keras.Model:
             compiled = compiling.compile_with(model, cast(Compile, compile))
             # Before the optimizer's variables are replaced, which include compile settings.
-            changes.extend(changed_settings(compiled, state))
+            put_back.lost.extend(changed_settings(compiled, state))
             return compiled
 
         how = True if compile is None else compile_model
-        return model_loader.load_full(directory, manifest, custom_objects, how), changes
+        model = model_loader.load_full(directory, manifest, custom_objects, how, put_back)
+        return model, put_back.lost
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
     return _resume(query, rebuild, callbacks, in_place=in_place, progress=progress)
@@ -157,7 +159,7 @@ def restore(
     def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:
         # Before the optimizer's variables are replaced, which include compile settings.
         changes = [*changed_settings(model, state), *layers.changed_trainable(model, state.layers)]
-        fill.fill_all(model, directory, manifest, custom_objects)
+        changes += fill.fill_all(model, directory, manifest, custom_objects)
         return model, changes
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)

@@ -40,6 +40,15 @@
 - Texts of Keras's and TensorFlow's errors, and the terminal codes in them, identify an unknown
   class, safe mode, and the errors of constructors and calls. Fallback: the error's first line.
 - Texts of Keras's warnings and log records suppress them. Fallback: they are shown.
+- `get_attr_skipset` of `saving_lib`, and names of attributes of `Trainer`, `Functional` and layers
+  tell Keras's attributes from the user's. Fallback: some of Keras's are compared as well.
+- `_layers`, `_trainable_variables`, `_non_trainable_variables`, `_seed_generators`, `_variables`
+  and `CompileMetrics._user_metrics` lead to what is no attribute. Fallback: it is not looked at.
+- `_exclude_from_weight_decay`, its pattern and cache, and `_var_key` of optimizers are what they
+  exclude from weight decay. Fallback: they exclude nothing.
+- `lora_enabled`, `lora_rank` and `lora_alpha` of layers. Fallback: no layer has adapters.
+- `saving_lib._load_state`, `_raise_loading_failure`, `_VARS_FNAME_H5` and `_ASSETS_DIRNAME` load an
+  archive into a model. No fallback: a model with adapters that its configuration lacks is refused.
 - `IteratorGetNext` in TensorFlow's errors shows that the step changed nothing. Fallback: the model
   counts as partly updated, and is not saved.
 """
@@ -54,11 +63,12 @@ import shutil
 import sys
 import threading
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -115,6 +125,7 @@ class _CapturingStore(_StoreBase):  # type: ignore[misc]
 
     def __init__(self, copy: Copy) -> None:
         self.groups: list[Group] = []
+        self.handed_over: list[Any] = []
         self._group = Group("", None)
         self._copy = copy
 
@@ -134,6 +145,8 @@ class _CapturingStore(_StoreBase):  # type: ignore[misc]
         self._group.arrays[key] = self._copy(f"{self._group.path}/{key}", value)
         if isinstance(value, keras.Variable):
             self._group.variables[key] = value.name
+        if hasattr(value, "assign"):
+            self.handed_over.append(value)
 
     def __getitem__(self, key: str) -> np.ndarray[Any, Any]:
         return self._group.arrays[key]
@@ -176,7 +189,7 @@ class _AssetStore(_AssetStoreBase):  # type: ignore[misc]
 
 def capture_groups(model: keras.Model, copy: Copy) -> list[Group]:
     """Capture a model's tensors only. Arguments and errors as in `capture`."""
-    return _walk(model, None, copy)
+    return _walk(model, None, copy).groups
 
 
 def capture(
@@ -196,7 +209,7 @@ def capture(
     _require()
     asset_store = _AssetStore()
     try:
-        groups = _walk(model, asset_store, copy, optimizer=optimizer)
+        store = _walk(model, asset_store, copy, optimizer=optimizer)
         config_json, metadata_json = saving_lib._serialize_model_as_json(model)
         kept = None
         assets = asset_store.directory
@@ -204,7 +217,7 @@ def capture(
             kept = Path(shutil.copytree(assets, workspace() / "assets"))
     finally:
         asset_store.close()
-    return CapturedState(groups, config_json, metadata_json, kept)
+    return CapturedState(store.groups, config_json, metadata_json, kept, store.handed_over)
 
 
 def save_legacy_h5(model: keras.Model, file: Any) -> None:
@@ -541,7 +554,7 @@ def _walk(
     optimizer: bool = True,
     optimizers: Iterable[Any] = (),
     store: type[_CapturingStore] | None = None,
-) -> list[Group]:
+) -> _CapturingStore:
     _require()
     _fix_attribute_cache()
     filled = (store or _CapturingStore)(copy)
@@ -554,7 +567,7 @@ def _walk(
             inner_path="",
             visited_saveables=set() if optimizer else {id(compiled)},
         )
-    return filled.groups
+    return filled
 
 
 def _fix_attribute_cache() -> None:
@@ -760,3 +773,186 @@ def set_tensorflow_random_state(state: Mapping[str, Any]) -> None:
     if "generator" in state:
         generator = random_of_tf.Generator.from_state(state["generator"], state["algorithm"])
         random_of_tf.set_global_generator(generator)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Attributes of `Trainer` and of models that hold no state of the user's.
+_TRAINER = _words("""
+    _compile_config _compile_loss _compile_metrics _compiled_trainable_state
+    _compute_loss_has_training_arg _distribute_strategy _eval_epoch_iterator _initial_epoch
+    _jax_state _jax_state_synced _jit_compile _loss_tracker _metrics _run_eagerly compiled history
+    jit_compile make_predict_function make_test_function make_train_function predict_function
+    run_eagerly steps_per_execution stop_evaluating stop_predicting stop_training test_function
+    train_function unrolled_steps_per_execution
+""")
+_FUNCTIONAL = _words("""
+    _functional _inputs _inputs_struct _manual_input_spec _nnx_op_mapping _nodes _nodes_by_depth
+    _operations _operations_by_depth _outputs _outputs_struct _tensor_usage_count nnx_operations
+    operations output_names
+""")
+# Of classes that layers inherit from, and of layers themselves, or saved in another way.
+_INHERITED = _words("""
+    _auto_config _backend_generators _dtype_policy _torch_params _tracker build input_spec quantize
+    training _exclude_from_weight_decay _exclude_from_weight_decay_cache
+    _exclude_from_weight_decay_pattern lora_enabled lora_rank quantization_config
+""")
+# Lists in which objects keep what they track, whether or not it is an attribute as well.
+_TRACKED = (
+    "_layers",
+    "_trainable_variables",
+    "_non_trainable_variables",
+    "_seed_generators",
+    "_parameters",
+    "_buffers",
+    "_modules",
+)
+
+
+def own_attributes(item: Any) -> frozenset[str]:
+    """Return the names of a Keras object's attributes that Keras manages, and no user does."""
+    return _managed(item._obj_type(), isinstance(item, keras.Model))
+
+
+@lru_cache(maxsize=32)
+def _managed(kind: str, is_model: bool) -> frozenset[str]:
+    managed = set(_INHERITED)
+    if saving_lib is not None and hasattr(saving_lib, "get_attr_skipset"):
+        _fix_attribute_cache()
+        managed |= saving_lib.get_attr_skipset(kind)
+    if is_model:
+        managed |= _TRAINER | _FUNCTIONAL
+    return frozenset(managed)
+
+
+def has_layers_in_order(item: Any) -> bool:
+    """Whether an object is a model whose configuration has the order of its layers."""
+    kind = item._obj_type() if hasattr(item, "_obj_type") else None
+    return kind in ("Functional", "Sequential")
+
+
+def tracked_lists(item: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the lists in which a Keras object keeps its layers, variables and generators."""
+    attributes = vars(item)
+    if isinstance(item, keras.optimizers.Optimizer):
+        # Its lists of trainable variables are those of the model.
+        yield "_variables", attributes.get("_variables", [])
+        schedule = attributes.get("_learning_rate")
+        if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+            yield "_learning_rate", schedule
+        return
+    for name in _TRACKED:
+        if attributes.get(name):
+            yield name, attributes[name]
+
+
+def metrics_given(model: keras.Model) -> Any:
+    """Return the metrics that a model was compiled with; None if there are none."""
+    return getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
+
+
+@dataclass(frozen=True)
+class WeightDecay:
+    """What an optimizer excludes from weight decay.
+
+    Attributes:
+        keys: Keys of the excluded variables, as `variable_key` returns them.
+        pattern: Regular expression that the names of excluded variables match; None for none.
+    """
+
+    keys: frozenset[Any]
+    pattern: str | None
+
+
+def weight_decay_of(optimizer: Any) -> WeightDecay | None:
+    """Return what an optimizer excludes from weight decay; None if it excludes nothing."""
+    keys = getattr(optimizer, "_exclude_from_weight_decay", None)
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    if not keys and pattern is None:
+        return None
+    return WeightDecay(frozenset(keys or ()), None if pattern is None else pattern.pattern)
+
+
+def exclude_from_weight_decay(optimizer: Any, excluded: WeightDecay) -> None:
+    """Set what an optimizer that is already built excludes from weight decay."""
+    optimizer._exclude_from_weight_decay = set(excluded.keys)
+    optimizer._exclude_from_weight_decay_pattern = (
+        None if excluded.pattern is None else re.compile(excluded.pattern)
+    )
+    optimizer._exclude_from_weight_decay_cache = {}
+
+
+def adaptation_of(layer: Any) -> dict[str, Any] | None:
+    """Return how a layer was quantized, and given LoRA adapters; None if it was not."""
+    rank = getattr(layer, "lora_rank", None) if getattr(layer, "lora_enabled", False) else None
+    mode = getattr(layer, "quantization_mode", None)
+    if rank is None and mode is None:
+        return None
+    return {"quantized": mode, "rank": rank, "alpha": getattr(layer, "lora_alpha", None)}
+
+
+def adapt(layer: Any, wanted: Mapping[str, Any]) -> None:
+    """Quantize a built layer, and give it LoRA adapters, unless it is so already."""
+    if wanted["quantized"] is not None and layer.quantization_mode is None:
+        layer.quantize(wanted["quantized"])
+    if wanted["rank"] is not None and not layer.lora_enabled:
+        layer.enable_lora(wanted["rank"], lora_alpha=wanted["alpha"])
+
+
+def load_archive_into(model: keras.Model, path: Path) -> None:
+    """Load the weights, the optimizer and the files of layers of a `.keras` archive into a model.
+
+    Raises:
+        PrivateApiError: If Keras's loading code has changed.
+        Exception: Whatever the loading code of a layer raises.
+    """
+    names = ("_load_state", "_raise_loading_failure", "_VARS_FNAME_H5", "_ASSETS_DIRNAME")
+    if not all(hasattr(saving_lib, name) for name in names):
+        raise PrivateApiError("keras.src.saving.saving_lib has no " + " or no ".join(names))
+    failed: set[int] = set()
+    messages: dict[int, Any] = {}
+    with zipfile.ZipFile(path) as archive:
+        weights = saving_lib.H5IOStore(saving_lib._VARS_FNAME_H5, archive, mode="r")
+        files = None
+        if any(name.startswith(saving_lib._ASSETS_DIRNAME) for name in archive.namelist()):
+            files = saving_lib.DiskIOStore(saving_lib._ASSETS_DIRNAME, archive=archive, mode="r")
+        try:
+            saving_lib._load_state(
+                model,
+                weights_store=weights,
+                assets_store=files,
+                inner_path="",
+                visited_saveables=set(),
+                failed_saveables=failed,
+                error_msgs=messages,
+            )
+        finally:
+            weights.close()
+            if files is not None:
+                files.close()
+    if failed:
+        saving_lib._raise_loading_failure(messages)
+
+
+def variable_key(optimizer: Any, variable: keras.Variable) -> Any:
+    """Return the key under which an optimizer knows a variable; None if Keras has changed."""
+    key = getattr(optimizer, "_var_key", None)
+    return None if key is None else key(variable)
+
+
+def runs_compiled(model: keras.Model) -> bool:
+    """Whether the training step runs as a graph, which Python's code only made."""
+    if getattr(model, "run_eagerly", False):
+        return False
+    if keras.config.backend() == "torch":
+        return bool(getattr(model, "jit_compile", False))
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is None or not tensorflow.config.functions_run_eagerly()
+
+
+def tensorflow_is_seeded() -> bool:
+    """Whether TensorFlow's operations draw their seeds from a generator that is restored."""
+    context = sys.modules.get(_TF_CONTEXT)
+    return context is not None and getattr(context.context(), "_seed", None) is not None

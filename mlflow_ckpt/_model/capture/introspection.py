@@ -14,7 +14,7 @@ from mlflow_ckpt._format.fingerprint import Fingerprint, architecture_digest
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import describing, stock_save
 from mlflow_ckpt._model.capture.buffers import Buffers
-from mlflow_ckpt._model.files.captured import mark_optimizers, tensors_of
+from mlflow_ckpt._model.files.captured import CapturedState, mark_optimizers, tensors_of
 from mlflow_ckpt.errors import UnsupportedModelError
 
 # Prefix of the seed generators' arrays in training_state.npz.
@@ -95,6 +95,18 @@ def seed_states(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
         name: np.array(keras.ops.convert_to_numpy(variable), copy=True)
         for name, variable in seed_variables(model).items()
     }
+
+
+def saved_variables(model: keras.Model, captured: CapturedState | None) -> list[Any]:
+    """Return the variables that Keras's files, or the seed generators' states, give back.
+
+    Args:
+        model: The model.
+        captured: The state that was captured from it; None if Keras's `save` was used.
+    """
+    if captured is not None:
+        return [*captured.handed_over, *seed_variables(model).values()]
+    return [*model.variables, *getattr(getattr(model, "optimizer", None), "variables", [])]
 
 
 def layers_of(model: keras.Model) -> list[keras.layers.Layer]:

@@ -25,6 +25,7 @@ from mlflow_ckpt._format.schema import ModelSchema
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import describing, introspection, stock_save
 from mlflow_ckpt._model.capture.buffers import Buffers
+from mlflow_ckpt._model.capture.census import Census, Taken
 from mlflow_ckpt._model.capture.compile_settings import Record, Recorder
 from mlflow_ckpt._model.capture.signature import schema_of
 from mlflow_ckpt._model.files import model_config
@@ -61,6 +62,7 @@ class Snapshot:
         created: Time of the snapshot.
         dtype_policy: Name of the model's dtype policy.
         variable_names: Readable names of tensors that are stored without a name.
+        beside: The state that Keras's files do not give back.
     """
 
     architecture: dict[str, Any]
@@ -76,6 +78,7 @@ class Snapshot:
     created: datetime
     dtype_policy: str
     variable_names: Mapping[str, str] = field(default_factory=dict)
+    beside: Taken = field(default_factory=Taken)
 
     def close(self) -> None:
         """Remove the temporary files. May be called more than once."""
@@ -133,6 +136,7 @@ class Descriptions:
         self._architecture: dict[str, Any] = {}
         self._compile_config: dict[str, Any] | None = None
         self.recorder = Recorder()
+        self.census = Census()
 
     def of(
         self, model: keras.Model, captured: CapturedState | None
@@ -210,6 +214,12 @@ def take(
             created=datetime.now(UTC),
             dtype_policy=str(model.dtype_policy.name),
             variable_names=introspection.readable_names(model),
+            beside=descriptions.census.take(
+                model,
+                introspection.saved_variables(model, captured),
+                (buffers or Buffers()).copy,
+                optimizer=optimizer,
+            ),
         )
     except BaseException:
         workspace.remove()

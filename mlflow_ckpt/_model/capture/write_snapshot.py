@@ -201,6 +201,10 @@ def _write_training_state(
         optimizers=snapshot.compiled.optimizers,
         layers=snapshot.compiled.layers,
         arrays={**snapshot.seeds, **training.arrays},
+        state=[vars(held) for held in snapshot.beside.state],
+        attributes=snapshot.beside.attributes,
+        attributes_before=snapshot.beside.before,
+        unsaved=[*training.unsaved, *snapshot.beside.unsaved],
     )
     training_state.write(state, directory)
 

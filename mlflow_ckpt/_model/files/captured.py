@@ -48,12 +48,16 @@ class CapturedState:
         metadata_json: The archive's `metadata.json`.
         assets: Directory of the files that layers save in addition to weights, such as
             vocabularies; None if there are none.
+        handed_over: The variables whose own values the file has. A layer may also save a value that
+            it computed, such as a kernel with its adapters merged: its variables are not among
+            these.
     """
 
     groups: list[Group]
     config_json: str
     metadata_json: str
     assets: Path | None = None
+    handed_over: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ class TrainingState:
         data: Description that identifies the data set; None if unknown.
         code: Digests of the source of the user's classes and functions, by name.
         settings: Arguments of the `MlflowCheckpoint` that saved the state.
+        state: State that Keras's files do not give back: `path`, `kind` and `value` of each.
+        attributes: Plain attributes of the model's objects by path; None if unknown.
+        attributes_before: Those that changed since the training began, with their values then.
     """
 
     epoch: int = 0
@@ -63,6 +66,9 @@ class TrainingState:
     data: dict[str, Any] | None = None
     code: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] | None = None
+    state: list[dict[str, Any]] = field(default_factory=list)
+    attributes: dict[str, Any] | None = None
+    attributes_before: dict[str, Any] = field(default_factory=dict)
 
 
 def write(state: TrainingState, directory: Path) -> None:
@@ -88,6 +94,9 @@ def write(state: TrainingState, directory: Path) -> None:
         "data": state.data,
         "code": state.code,
         "settings": state.settings,
+        "state": pack(state.state, "state", arrays, copy=False),
+        "attributes": pack(state.attributes, "attributes", arrays, copy=False),
+        "attributes_before": pack(state.attributes_before, "before", arrays, copy=False),
         "arrays": sorted(arrays),
     }
     text = json.dumps(content, indent=2) + "\n"
@@ -146,6 +155,9 @@ def _from_content(
         data=content.get("data"),
         code=dict(content.get("code", {})),
         settings=content.get("settings"),
+        state=unpack(content.get("state", []), arrays),
+        attributes=unpack(content.get("attributes"), arrays),
+        attributes_before=unpack(content.get("attributes_before", {}), arrays),
     )
 
 

@@ -29,6 +29,7 @@ from mlflow_ckpt._model.rebuild import compiling, model_loader
 from mlflow_ckpt._model.rebuild.guarded import guarded
 from mlflow_ckpt._model.rebuild.model_loader import weights_path
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
+from mlflow_ckpt._model.rebuild.put_back import PutBack
 from mlflow_ckpt.errors import ModelLoadError, WeightsMismatchError
 
 Tensors = Mapping[str, TensorFingerprint]
@@ -106,6 +107,7 @@ def fill(
     ):
         if not problems:
             guarded(lambda: model.load_weights(path))
+            PutBack().weights(model, training_state.read(directory))
             check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,), source=path)
             return LoadReport(loaded=tuple(own), skipped=(), missing=(), unused=())
         guarded(lambda: model.load_weights(path, skip_mismatch=True))
@@ -117,8 +119,11 @@ def fill_all(
     directory: Path,
     manifest: Manifest,
     custom_objects: Mapping[str, Any] | None = None,
-) -> None:
+) -> list[str]:
     """Copy the state in the full form into a model that the user built and compiled.
+
+    Returns:
+        Phrases that describe what could not be put back, or differs.
 
     Raises:
         FormNotFoundError: If the checkpoint has no full form.
@@ -148,10 +153,13 @@ def fill_all(
             guarded(lambda: model.load_weights(path))
     for variable, value in seeds:
         variable.assign(value)
+    put_back = PutBack()
+    put_back.into_own(model, training_state.read(directory))
     source = model_loader.tensors_file(directory, manifest)
     check_fingerprint(
         model, directory, roles=compared, fresh_optimizer=manifest.step == 0, source=source
     )
+    return put_back.lost
 
 
 def _build_optimizers(

@@ -21,11 +21,13 @@ from mlflow_ckpt._format.weights_file import has_assets, open_weights
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection, layers
 from mlflow_ckpt._model.files import model_config, training_state
-from mlflow_ckpt._model.rebuild import compiling, legacy_h5
-from mlflow_ckpt._model.rebuild.by_name import put_back
+from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.rebuild import adapted, compiling, legacy_h5
+from mlflow_ckpt._model.rebuild.by_name import put_back as put_back_by_name
 from mlflow_ckpt._model.rebuild.compiling import Compile
 from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
+from mlflow_ckpt._model.rebuild.put_back import PutBack
 from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
 
 CustomObjects = Mapping[str, Any] | None
@@ -36,6 +38,7 @@ def load_full(
     manifest: Manifest,
     custom_objects: CustomObjects,
     compile: bool | Compile = True,  # noqa: A002 - Keras's word
+    put_back: PutBack | None = None,
 ) -> keras.Model:
     """Rebuild architecture, weights, optimizer and compile settings.
 
@@ -45,6 +48,7 @@ def load_full(
         custom_objects: Classes and functions by name.
         compile: Whether to compile the model as it was compiled, and to load its optimizers; or a
             function that compiles the model instead.
+        put_back: Puts back what Keras's files lack; if None, a warning names what is lost.
 
     Raises:
         FormNotFoundError: If the checkpoint has no full form.
@@ -58,12 +62,13 @@ def load_full(
             available=manifest.forms,
         )
     if compile is False:
-        model = load_split(directory, manifest, custom_objects)
+        model = load_split(directory, manifest, custom_objects, put_back)
         with suppress(ModelLoadError):  # compile() of a class's own may create some of them
             restore_seeds(model, directory)
         return model
     with _saved_policy(directory):
         model = _load_compiled(directory, manifest, custom_objects, compile)
+    _complete(model, training_state.read(directory), put_back, optimizer=True)
     restore_seeds(model, directory)
     check_fingerprint(
         model,
@@ -137,35 +142,53 @@ def _load_compiled(
         optimizer.build(model.trainable_variables)
     compiling.require_optimizers(model, record)
     saved = read_fingerprint(directory).of_role(OPTIMIZER_ROLE)
-    put_back(model, path, [tensor.name for tensor in saved])
+    put_back_by_name(model, path, [tensor.name for tensor in saved])
     return model
 
 
-def load_split(directory: Path, manifest: Manifest, custom_objects: CustomObjects) -> keras.Model:
-    """Rebuild an uncompiled model from architecture and weights.
+def load_split(
+    directory: Path,
+    manifest: Manifest,
+    custom_objects: CustomObjects,
+    put_back: PutBack | None = None,
+) -> keras.Model:
+    """Rebuild an uncompiled model from architecture and weights. Arguments as in `load_full`.
 
     Raises:
         ModelLoadError: If Keras cannot rebuild the model.
         FingerprintMismatchError: If a weight differs from the saved one.
     """
+    state = training_state.read(directory)
     if "split" not in manifest.forms and manifest.full_format == "keras":
         # The archive also contains files of layers, such as an adapted vocabulary.
         path = directory / layout.FULL_KERAS
         model = _load_archive(path, directory, custom_objects, compiled=False)
     else:
         model = load_architecture(directory, custom_objects)
+        adapted.adapt(model, state)
         with (
             weights_path(directory, manifest, custom_objects) as path,
             # A model may compile itself in its constructor, as KerasHub's tasks do.
             keras_private.ignoring_skipped_optimizer(),
         ):
             guarded(lambda: model.load_weights(path))
+    _complete(model, state, put_back, optimizer=False)
     has_file = "split" in manifest.forms
     source = directory / layout.WEIGHTS if has_file else tensors_file(directory, manifest)
     # A class's own compile() creates metrics, which an uncompiled model lacks.
-    metrics = (training_state.read(directory).compile or {}).get("metrics", ())
+    metrics = (state.compile or {}).get("metrics", ())
     check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,), source=source, optional=metrics)
     return model
+
+
+def _complete(
+    model: keras.Model, state: TrainingState, put_back: PutBack | None, *, optimizer: bool
+) -> None:
+    """Put back the state that Keras's files do not give back."""
+    used = put_back or PutBack()
+    used.into_rebuilt(model, state, optimizer=optimizer)
+    if put_back is None:
+        used.warn()
 
 
 def load_architecture(directory: Path, custom_objects: CustomObjects) -> keras.Model:
@@ -207,6 +230,14 @@ def _load_archive(
     architecture = _read_architecture(directory)
     known = known_objects(architecture, custom_objects)
     with keras_private.ignoring_skipped_optimizer():
+        model = adapted.load(
+            training_state.read(directory),
+            lambda: load_architecture(directory, custom_objects),
+            path,
+            known if compiled else None,
+        )
+        if model is not None:
+            return model
         if not compiled and model_config.shared_layers(architecture) and not has_assets(path):
             # Keras's description in the archive does not tell all places of a shared layer.
             model = load_architecture(directory, custom_objects)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import keras
 
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.capture import code
+from mlflow_ckpt._model.capture import census, code
 from mlflow_ckpt._model.rebuild import model_loader
+from mlflow_ckpt._model.rebuild.put_back import PutBack
 from mlflow_ckpt.errors import MlflowCkptError, UnknownObjectError
 
-_Load = Callable[[Path, Manifest, Mapping[str, Any]], keras.Model]
+_Load = Callable[..., keras.Model]
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,13 @@ class Conditions:
     Attributes:
         settings: Keras's settings of the training thread.
         objects: The user's classes and functions in the model, by name.
+        shared: All that the model consists of, by id: a rebuilt model may use some of it, such as a
+            generator of the user's module, which must stay as it is.
     """
 
     settings: Mapping[str, Any]
     objects: Mapping[str, Any]
+    shared: Mapping[int, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: keras.Model) -> Conditions:
@@ -36,6 +40,7 @@ class Conditions:
         return cls(
             keras_private.thread_settings(),
             {item.__name__: item for item in code.used_by(model)},
+            census.survey(model).by_id(),
         )
 
 
@@ -52,18 +57,23 @@ def try_loading(directory: Path, manifest: Manifest, conditions: Conditions) -> 
     Returns:
         What does not load, why, and what does; None if all loads.
     """
-    loaders = {"full": model_loader.load_full, "split": model_loader.load_split}
+    loaders: dict[str, _Load] = {"full": model_loader.load_full, "split": model_loader.load_split}
     with keras_private.apart_from_training(conditions.settings):
         needed: dict[str, Any] = {}
+        lost: list[str] = []
         form = "full" if manifest.full_file is not None else "split"
-        error = _error_of(loaders[form], directory, manifest, conditions, needed)
+        error = _error_of(loaders[form], directory, manifest, conditions, needed, lost)
         if error is None:
-            return _ask_for(manifest, needed) if needed else None
+            sentences = [_ask_for(manifest, needed)] if needed else []
+            if lost:
+                sentences.append(f"{manifest.name} does not load as it was: {'; '.join(lost)}.")
+            return " ".join(sentences) or None
         whole = "will not load"
         other = ""
         if form == "full":
             needed.clear()
-            if _error_of(model_loader.load_split, directory, manifest, conditions, needed) is None:
+            split = model_loader.load_split
+            if _error_of(split, directory, manifest, conditions, needed, lost) is None:
                 whole = "will not load with its compile settings and optimizer"
                 other = (
                     " load_model(…, form='split') loads the rest."
@@ -84,11 +94,16 @@ def _error_of(
     manifest: Manifest,
     conditions: Conditions,
     needed: dict[str, Any],
+    lost: list[str],
 ) -> MlflowCkptError | None:
-    """Load with as few custom objects as possible, which are added to `needed`."""
+    """Load with as few custom objects as possible, which are added to `needed`.
+
+    Phrases that describe state which could not be put back are added to `lost`.
+    """
     while True:
+        put_back = PutBack(conditions.shared)
         try:
-            load(directory, manifest, needed)
+            load(directory, manifest, needed, put_back=put_back)
         except UnknownObjectError as error:
             name = error.name.rpartition(">")[2]
             if name in needed or name not in conditions.objects:
@@ -97,6 +112,7 @@ def _error_of(
         except MlflowCkptError as error:
             return error
         else:
+            lost += put_back.lost
             return None
 
 

@@ -193,7 +193,12 @@ def capture_groups(model: keras.Model, copy: Copy) -> list[Group]:
 
 
 def capture(
-    model: keras.Model, workspace: Callable[[], Path], copy: Copy, *, optimizer: bool = True
+    model: keras.Model,
+    workspace: Callable[[], Path],
+    copy: Copy,
+    *,
+    optimizer: bool = True,
+    optimizers: Iterable[Any] = (),
 ) -> CapturedState:
     """Capture the content of a `.keras` archive.
 
@@ -202,6 +207,7 @@ def capture(
         workspace: Returns an existing directory, for the files that layers save.
         copy: Copies a tensor to the host, given its path and value.
         optimizer: Whether to capture the state of the compiled optimizer.
+        optimizers: All optimizers of the model.
 
     Raises:
         PrivateApiError: If Keras's saving code has changed.
@@ -209,7 +215,7 @@ def capture(
     _require()
     asset_store = _AssetStore()
     try:
-        store = _walk(model, asset_store, copy, optimizer=optimizer)
+        store = _walk(model, asset_store, copy, optimizer=optimizer, optimizers=optimizers)
         config_json, metadata_json = saving_lib._serialize_model_as_json(model)
         kept = None
         assets = asset_store.directory

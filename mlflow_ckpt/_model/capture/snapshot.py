@@ -27,6 +27,7 @@ from mlflow_ckpt._model.capture import describing, introspection, stock_save
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._model.capture.census import Census, Taken
 from mlflow_ckpt._model.capture.compile_settings import Record, Recorder
+from mlflow_ckpt._model.capture.optimizers import optimizers_of
 from mlflow_ckpt._model.capture.signature import schema_of
 from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.files.captured import (
@@ -231,7 +232,11 @@ def _capture(
 ) -> CapturedState | None:
     """Capture a model's state; None, with a warning, if only Keras's `save` can."""
     try:
-        return keras_private.capture(model, workspace, buffers.copy, optimizer=optimizer)
+        return keras_private.capture(
+            *(model, workspace, buffers.copy),
+            optimizer=optimizer,
+            optimizers=optimizers_of(model).values(),
+        )
     except keras_private.PrivateApiError as error:
         stock_save.warn_of_fallback(error)
         return None

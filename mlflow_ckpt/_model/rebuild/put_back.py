@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -47,11 +47,18 @@ class PutBack:
         Args:
             model: The model, after Keras loaded its files.
             state: The training's state.
-            optimizer: Whether the model has its optimizer.
+            optimizer: Whether the model is compiled, and has its optimizers.
         """
-        self._state(model, state.state, optimizer=optimizer)
-        for path, value in (state.attributes or {}).items():
-            if optimizer or structure.parts(path)[0] not in _COMPILED:
+
+        def wanted(path: str) -> bool:
+            first = structure.parts(path)[0]
+            # A class's own compile() sets attributes too.
+            return optimizer or (first not in _COMPILED and hasattr(model, first))
+
+        held = [item for item in state.state if wanted(item["path"])]
+        self._state(model, held, optimizer=optimizer)
+        for path, value in _attributes(state):
+            if wanted(path):
                 self._attribute(model, path, value)
 
     def into_own(self, model: keras.Model, state: TrainingState) -> None:
@@ -61,7 +68,7 @@ class PutBack:
         Others that differ are the user's choice, and named.
         """
         self._state(model, state.state, optimizer=True)
-        for path, value in (state.attributes or {}).items():
+        for path, value in _attributes(state):
             before = state.attributes_before.get(path, _ABSENT)
             self._attribute(model, path, value, only_if=before)
 
@@ -159,6 +166,14 @@ class PutBack:
             now = "is missing" if current is _ABSENT else f"is {plain.text(current)}"
             label = structure.label_of(model, "/".join(path.split("/")[:-1]))
             self.lost.append(f"{label}: `{name}` was {plain.text(value)} and {now}")
+
+
+def _attributes(state: TrainingState) -> Iterator[tuple[str, Any]]:
+    """Yield the saved attributes, without the arguments of a class's own compile()."""
+    arguments = (state.compile or {}).get("arguments", {})
+    for path, value in (state.attributes or {}).items():
+        if path not in arguments:
+            yield path, value
 
 
 def _owner(held: Held) -> str:

@@ -68,6 +68,7 @@ def resume(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     in_place: bool = False,
+    replay_data: bool = False,
     custom_objects: Mapping[str, Any] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
@@ -85,6 +86,8 @@ def resume(
         callbacks: Callbacks created as for the first training; their states are restored.
         in_place: Continue in the same run instead of a new child run. Also the case while that run
             is MLflow's active one.
+        replay_data: Read data that cannot be saved, such as Python generators, again from their
+            beginning, and discard the batches that were trained on.
         custom_objects: Custom classes and functions of the model by name, unless registered with
             Keras.
         monitor: For `"best"`, the metric to rank by; the recorded one if None.
@@ -102,7 +105,7 @@ def resume(
         return model_loader.load_full(directory, manifest, custom_objects), []
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
-    return _resume(query, rebuild, callbacks, in_place=in_place, progress=progress)
+    return _resume(query, rebuild, callbacks, in_place, replay_data, progress)
 
 
 def restore(
@@ -112,6 +115,7 @@ def restore(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     in_place: bool = False,
+    replay_data: bool = False,
     custom_objects: Mapping[str, Any] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
@@ -128,6 +132,7 @@ def restore(
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         callbacks: As in `resume`.
         in_place: As in `resume`.
+        replay_data: As in `resume`.
         custom_objects: Needed only if the checkpoint's only form is legacy HDF5.
         monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
@@ -147,15 +152,15 @@ def restore(
         return model, changes
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
-    return _resume(query, rebuild, callbacks, in_place=in_place, progress=progress)
+    return _resume(query, rebuild, callbacks, in_place, replay_data, progress)
 
 
 def _resume(
     query: Query,
     rebuild: Rebuild,
     callbacks: Sequence[keras.callbacks.Callback],
-    *,
     in_place: bool,
+    replay_data: bool,
     progress: Progress | None,
 ) -> ResumePoint:
     """Open the checkpoint, rebuild the model, and prepare the callbacks."""
@@ -182,7 +187,15 @@ def _resume(
     for callback in callbacks:
         if isinstance(callback, MlflowCheckpoint):
             callback.resume_from(origin, in_place=in_place, batch=state.batch)
-    restorer = StateRestorer(state, callbacks, checkpoint.name, changes)
+    restorer = StateRestorer(
+        *(state, callbacks, checkpoint.name, changes),
+        replay_data=replay_data,
+        data_state_limit=next(
+            callback.data_state_limit
+            for callback in callbacks
+            if isinstance(callback, MlflowCheckpoint)
+        ),
+    )
     return ResumePoint(
         model=model,
         checkpoint=checkpoint,

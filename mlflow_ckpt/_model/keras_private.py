@@ -36,7 +36,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -73,10 +73,12 @@ class FitFrame:
     Attributes:
         callbacks: The outermost list that contains the callback; None if there is none.
         iterator: Its `EpochIterator`; None outside of `fit`.
+        variables: All local variables, the arguments of `fit` among them.
     """
 
     callbacks: keras.callbacks.CallbackList | None
     iterator: Any
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 def mention_untested_version() -> None:
@@ -242,7 +244,7 @@ def find_fit_frame() -> FitFrame:
             inside = False
             iterator = frame.f_locals.get("epoch_iterator")
             if isinstance(iterator, EpochIterator):
-                return FitFrame(callbacks, iterator)
+                return FitFrame(callbacks, iterator, dict(frame.f_locals))
         frame = frame.f_back
     return FitFrame(callbacks, None)
 

@@ -33,6 +33,9 @@ _RANDOM = {
     "ShuffleDatasetV2": (2, 3),
     "ShuffleDatasetV3": (2, 3),
 }
+# The input that is a generator of seeds, which a copy would share with its original.
+_SEED_GENERATORS = {"RandomDatasetV2": 2, "ShuffleAndRepeatDatasetV2": 5, "ShuffleDatasetV3": 4}
+_PYTHON = {"EagerPyFunc", "PyFunc", "PyFuncStateless"}
 # A pipeline is not copied into a graph if its arrays are larger: a graph is limited to 2 GB.
 _LARGEST_GRAPH = 1_000_000_000
 _EXTERNAL_STATE_IGNORED, _EXTERNAL_STATE_REFUSED = 1, 2
@@ -277,10 +280,30 @@ def deserialize(iterator: Any, state: np.ndarray[Any, Any]) -> None:
     operations.deserialize_iterator(iterator._iterator_resource, tensor)
 
 
+def operations_in_functions(dataset: Any) -> set[str]:
+    """Return the names of the operations in the functions of a pipeline."""
+    found = set()
+    for node in pipeline_nodes(dataset):
+        for function in node._functions():
+            graph = function.function.graph.as_graph_def()
+            found |= {operation.op for operation in graph.node}
+            for inner in graph.library.function:
+                found |= {operation.op for operation in inner.node_def}
+    return found
+
+
 def saving_problem(dataset: Any) -> tuple[bool, str | None]:
     """Return whether a pipeline's iterators can be saved, and what is lost: a phrase, or None."""
     tf = sys.modules["tensorflow"]
     operations = sys.modules["tensorflow.python.ops.gen_dataset_ops"]
+    found = operations_in_functions(dataset)
+    if "GeneratorDataset" in found:
+        return False, "it reads from a Python function (from_generator)"
+    if found & _PYTHON:
+        return True, "it calls a Python function (py_function or numpy_function)"
+    nested = sorted(found & set(_RANDOM))
+    if nested:
+        return True, f"it shuffles inside a function ({', '.join(nested)})"
     iterator = iter(dataset)
     try:
         operations.serialize_iterator(
@@ -367,6 +390,7 @@ def with_seeds(
     random_nodes = [node for node in graph.node if node.op in _RANDOM]
     names = [[node.input[i] for i in _RANDOM[node.op]] for node in random_nodes]
     seeds = [list(pair) for pair in choose([[_constant(nodes[n]) for n in pair] for pair in names])]
+    operations = sys.modules["tensorflow.python.ops.gen_dataset_ops"]
     # A node may serve several operations: give each pair nodes of its own.
     values: dict[str, Any] = {}
     for number, (node, pair) in enumerate(zip(random_nodes, seeds, strict=True)):
@@ -375,10 +399,16 @@ def with_seeds(
             node.input[place] = name
             graph.node.add(name=name, op="Const")
             values[name] = tf.constant(seed, tf.int64)
+        place = _SEED_GENERATORS.get(node.op, -1)
+        if place >= 0:
+            name = f"seed_generator_{number}"
+            node.input[place] = name
+            graph.node.add(name=name, op="Const")
+            values[name] = operations.dummy_seed_generator()
     values.update(_large_constants(graph, dataset, values))
     variant = _run(graph, values)
-    operations = sys.modules["tensorflow.python.data.ops.dataset_ops"]
-    return operations._VariantDataset(variant, dataset.element_spec), seeds
+    data_sets = sys.modules["tensorflow.python.data.ops.dataset_ops"]
+    return data_sets._VariantDataset(variant, dataset.element_spec), seeds
 
 
 def _graph_of(dataset: Any) -> Any:
@@ -441,4 +471,4 @@ def _run(graph: Any, values: dict[str, Any]) -> Any:
         )[0]
 
     with tf.device("CPU:0"):
-        return tf.function(create, autograph=False)()
+        return tf.function(create, autograph=False).get_concrete_function()()

@@ -197,10 +197,9 @@ class FitContext:
         if saved is None or self.feed is None:
             return self._unknown_data(state)
         try:
-            self.feed.resume(saved, state.arrays, state.batch, replay=replay, after=after)
+            return self.feed.resume(saved, state.arrays, state.batch, replay=replay, after=after)
         except CannotContinueError as error:
             return f"the data of fit start over: {error}"
-        return saved["problem"] or self.feed.problem
 
     def _unknown_data(self, state: TrainingState) -> str | None:
         if state.batch:

@@ -177,8 +177,8 @@ class Feed:
         *,
         replay: bool,
         after: Callable[[], Any],
-    ) -> None:
-        """Continue the data in the first epoch.
+    ) -> str | None:
+        """Continue the data in the first epoch; return a phrase if they may differ.
 
         Args:
             saved: The state that `capture` returned.
@@ -210,6 +210,10 @@ class Feed:
             self._saved = state, position
         if batch:
             self._after = after
+        if replay and self._source.replayable:
+            return None
+        problem: str | None = saved["problem"]
+        return problem or self._source.problem
 
 
 def _words(kind: str, persists: bool) -> str:

@@ -24,6 +24,9 @@ from mlflow_ckpt._model.training.data.source import (
 )
 
 Seeds = list[list[int]]
+# Names of the states of iterators: at the start of the pass, at its position, of the next pass's
+# iterator before it is created, and after.
+_SAVED = frozenset({"first", "iterator", "next", "opened"})
 
 
 class LateBytes:
@@ -79,6 +82,7 @@ class Pipeline(Source):
             self._reseed(_random_where_none)
         if lost is not None:
             self.problem = f"the tf.data pipeline cannot be saved: {lost}"
+            self.replayable = not self._can_save
         if not self._on_tensorflow:
             adapter._dataset = Iterated(self)
 
@@ -95,8 +99,8 @@ class Pipeline(Source):
     def iterate(self) -> Iterator[Any]:
         """Return a new iterator, or the one that continues a pass."""
         self._current, self._rest = self._rest or self._new(), None
-        if self._huge and self._can_save:
-            self._first = self._first or private.serialize(self._current)
+        if self._huge and self._can_save and self._first is None:
+            self._first = private.serialize(self._current)
         iterator: Iterator[Any] = self._current
         return iterator
 
@@ -114,21 +118,36 @@ class Pipeline(Source):
 
     def end_epoch(self) -> None:
         # The iterator at its end no longer says where the shuffles' generators are.
-        self._probe = self._new()
+        self._probe = None if self._continues() else self._new()
+
+    def _continues(self) -> bool:
+        """Whether the next epoch continues an iterator."""
+        return self._iteration.steps_per_epoch is not None and self._iteration.is_open
 
     def capture(self, batch: int) -> State:
         if not self._can_save or self._current is None:
             return self._described()
         if self._huge:
             return self._described(first=LateBytes(self._first))
-        return self._described(iterator=LateBytes(private.serialize(self._current)))
+        return self._saved("iterator", self._current)
+
+    def _saved(self, name: str, iterator: Any) -> State:
+        try:
+            return self._described(**{name: LateBytes(private.serialize(iterator))})
+        except Exception as error:  # noqa: BLE001 - TensorFlow's, of many kinds
+            reason = str(getattr(error, "message", error)).partition("\n")[0]
+            self._can_save = False
+            self.problem = f"the tf.data pipeline cannot be saved ({reason})"
+            return self._described()
 
     def capture_between(self) -> State:
         if not self._can_save:
             return self._described()
+        if self._continues() and self._current is not None:
+            return self._saved("opened", self._current)
         if self._probe is None:
             self._probe = self._new()
-        return self._described(next=LateBytes(private.serialize(self._probe)))
+        return self._saved("next", self._probe)
 
     def _described(self, **state: Any) -> State:
         described = {
@@ -139,14 +158,18 @@ class Pipeline(Source):
         return {**described, **state}
 
     def prepare(self, state: State, batch: int, *, replay: bool) -> None:
-        if not self._can_save and not replay:
+        if not batch and not self._recorded and not self._can_save:
+            return  # a pass starts from its beginning anyway
+        if not (self._can_save and set(state) & _SAVED) and not replay:
             raise CannotContinueError(f"{self.problem}; {REPLAY}")
         self._repeat_seeds(state)
-        if not self._can_save:
+        if not set(state) & _SAVED:
             for _ in range(state["created"] - (1 if batch else 0)):
                 self._new()
         elif not batch and "next" in state:
             self._restored(state["next"])
+        elif not batch and "opened" in state:
+            self._rest = self._restored(state["opened"])
         self._probe = None
 
     def _repeat_seeds(self, state: State) -> None:

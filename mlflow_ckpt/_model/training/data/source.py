@@ -40,10 +40,12 @@ class Source:
 
     Attributes:
         problem: Phrase that says why the data cannot be the same again; None if they can.
+        replayable: Whether they are the same after all if they are read again.
     """
 
     def __init__(self, iteration: Iteration) -> None:
         self.problem: str | None = None
+        self.replayable = False
         self._iteration = iteration
         self._start: State | None = None
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import random
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 import mlflow_ckpt
 from tests.support.jobs import Done
+from tests.support.waiting import PATIENCE_SECONDS
 
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(52, 6)).astype("float32")
@@ -202,7 +204,9 @@ JOBS = {
     "arrays, a split": Job(arrays(validation_split=0.2), length=11),
     "arrays, a smaller last batch": Job(arrays(batch_size=5), length=11),
     "arrays, more epochs than passes": Job(arrays(steps_per_epoch=8), length=8),
-    "arrays, several steps at once": Job(arrays(), settings={"steps_per_execution": 2, "run_eagerly": False}, length=14),
+    "arrays, several steps at once": Job(
+        arrays(), settings={"steps_per_execution": 2, "run_eagerly": False}, length=14
+    ),
     "a dictionary of arrays": Job(lambda: {"x": {"inputs": X}, "y": Y, **FIT}),
     "tf.data, shuffled": Job(pipeline(lambda d: d.shuffle(20).batch(BATCH))),
     "tf.data, batches shuffled": Job(pipeline(lambda d: d.batch(BATCH).shuffle(5).prefetch(2))),
@@ -238,9 +242,7 @@ JOBS = {
     "a PyDataset that draws": Job(lambda: {"x": Noisy()}),
     "a PyDataset with a state": Job(lambda: {"x": WithState()}),
     "a PyDataset, steps per epoch": Job(lambda: {"x": Batches(), "steps_per_epoch": 8}, length=8),
-    "a generator, replayed": Job(
-        lambda: {"x": generated(), "steps_per_epoch": 13}, replay=True
-    ),
+    "a generator, replayed": Job(lambda: {"x": generated(), "steps_per_epoch": 13}, replay=True),
     "a DataLoader": Job(loader),
     "a DataLoader, its own generator": Job(lambda: loader(own=True)),
     "a DataLoader, workers": Job(lambda: loader(num_workers=1)),
@@ -276,7 +278,6 @@ class Saves(keras.callbacks.Callback):
         pass
 
 
-
 def build(**settings: Any) -> keras.Model:
     """Return a small compiled model."""
     layers = keras.layers
@@ -298,7 +299,11 @@ def build(**settings: Any) -> keras.Model:
 
 
 def train(
-    name: str, epochs: int, resume_from: str | None = None, checkpoint: str = "latest"
+    name: str,
+    epochs: int,
+    resume_from: str | None = None,
+    checkpoint: str = "latest",
+    others: Sequence[keras.callbacks.Callback] = (),
 ) -> Done:
     """Run a job from the beginning or from a checkpoint.
 
@@ -307,6 +312,7 @@ def train(
         epochs: Total number of epochs.
         resume_from: The run to resume; None for a new training.
         checkpoint: Selector of the checkpoint to resume from.
+        others: More callbacks.
     """
     job = JOBS[name]
     keras.utils.clear_session()
@@ -317,14 +323,12 @@ def train(
         np.random.seed()
     with warnings.catch_warnings(record=True) as caught, mlflow.start_run() as run:
         warnings.simplefilter("always")
-        checkpoints = mlflow_ckpt.MlflowCheckpoint(
-            "loss", save_freq=RARELY, **job.checkpoints
-        )
+        checkpoints = mlflow_ckpt.MlflowCheckpoint("loss", save_freq=RARELY, **job.checkpoints)
         # Inside the second epoch, at its end, and at the end of the third one.
         last = job.length
         saves = Saves(checkpoints, {(1, 4), (1, last), (2, last)})
         if resume_from is None:
-            model, initial, callbacks = build(**job.settings), 0, [checkpoints, saves]
+            model, initial, callbacks = build(**job.settings), 0, [checkpoints, saves, *others]
             data = job.data()
         else:
             data = job.data()
@@ -339,9 +343,21 @@ def train(
     warned = [
         str(warning.message) for warning in caught if "resumed training" in str(warning.message)
     ]
-    return Done(
-        run.info.run_id, str(mlflow_ckpt.fingerprint(model).weights_digest), warned
-    )
+    return Done(run.info.run_id, str(mlflow_ckpt.fingerprint(model).weights_digest), warned)
+
+
+def train_and_wait(talk: Any, name: str, epochs: int) -> None:
+    """Run a job in a `Child` until its first checkpoint, and wait to be killed."""
+
+    class Wait(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) == 18:
+                run = mlflow.active_run()
+                assert run is not None
+                talk("run", run.info.run_id)
+                time.sleep(2 * PATIENCE_SECONDS)  # longer than any test waits for it
+
+    train(name, epochs, others=[Wait()])
 
 
 def train_in_child(talk: Any, trainings: list[list[Any]]) -> None:

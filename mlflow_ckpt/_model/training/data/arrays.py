@@ -1,7 +1,7 @@
 """Arrays on TensorFlow, whose order is a function of a recorded seed and the number of the pass.
 
-The state of TensorFlow's iterator would not do: it says nothing about the next epoch, which TensorFlow
-shuffles from a generator that cannot be read, and it holds the whole order.
+The state of TensorFlow's iterator would not do: it holds the whole order, and says nothing about
+the next epoch, which TensorFlow shuffles from a generator that cannot be read.
 """
 
 from __future__ import annotations

@@ -102,10 +102,16 @@ def _objects(item: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[Any,
         return
     yield item, prefix
     for name, value in vars(item).items() if depth < _DEEPEST else ():
-        module = type(value).__module__.partition(".")[0]
-        if module not in _LIBRARIES and hasattr(value, "__dict__") and not isinstance(value, type):
-            if generator_state(value) is None and not callable(value):
-                yield from _objects(value, f"{prefix}{name}.", depth + 1)
+        if _is_own(value):
+            yield from _objects(value, f"{prefix}{name}.", depth + 1)
+
+
+def _is_own(value: Any) -> bool:
+    """Whether a value is an object of a class of the user's."""
+    module = type(value).__module__.partition(".")[0]
+    if module in _LIBRARIES or isinstance(value, type) or callable(value):
+        return False
+    return hasattr(value, "__dict__") and generator_state(value) is None
 
 
 def _outline(value: Any) -> Any:

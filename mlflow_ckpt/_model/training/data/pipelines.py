@@ -77,6 +77,8 @@ class Pipeline(Source):
         self._first: Any = None
         # Reading again takes longer than restoring, but a huge buffer makes a huge checkpoint.
         self._huge = private.buffered_bytes(self.dataset) > limit
+        # An iterator that has reached its end, known or not, has lost all other state.
+        self._needs_first = self._huge or int(self.dataset.cardinality()) < 0
         self._can_save, lost = private.saving_problem(self.dataset)
         if any(not any(pair) for pair in self._recorded):
             self._reseed(_random_where_none)
@@ -99,7 +101,7 @@ class Pipeline(Source):
     def iterate(self) -> Iterator[Any]:
         """Return a new iterator, or the one that continues a pass."""
         self._current, self._rest = self._rest or self._new(), None
-        if self._huge and self._can_save and self._first is None:
+        if self._needs_first and self._can_save and self._first is None:
             self._first = private.serialize(self._current)
         iterator: Iterator[Any] = self._current
         return iterator
@@ -129,7 +131,8 @@ class Pipeline(Source):
             return self._described()
         if self._huge:
             return self._described(first=LateBytes(self._first))
-        return self._saved("iterator", self._current)
+        state = self._saved("iterator", self._current)
+        return state if self._first is None else {**state, "first": LateBytes(self._first)}
 
     def _saved(self, name: str, iterator: Any) -> State:
         try:
@@ -187,6 +190,8 @@ class Pipeline(Source):
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
         if "iterator" in state:
+            if "first" in state:
+                self._restored(state["first"])
             self._rest = self._restored(state["iterator"])
         else:
             self._rest = self._restored(state["first"]) if "first" in state else self._new()
@@ -198,7 +203,7 @@ class Pipeline(Source):
         iterator = self._new()
         try:
             private.deserialize(iterator, state)
-        except Exception as error:  # noqa: BLE001 - TensorFlow's, of many kinds
+        except Exception as error:
             reason = str(error).partition("\n")[0]
             raise CannotContinueError(
                 f"the tf.data pipeline differs from the saved one ({reason})"

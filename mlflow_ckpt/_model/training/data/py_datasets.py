@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from typing import Any
 
 import keras
@@ -13,7 +12,7 @@ from mlflow_ckpt._model import keras_data_private as private
 from mlflow_ckpt._model.keras_data_private import Iteration
 from mlflow_ckpt._model.training.data.object_state import ObjectState
 from mlflow_ckpt._model.training.data.recent import RecentStates
-from mlflow_ckpt._model.training.data.source import CannotContinueError, Opened, Source, State
+from mlflow_ckpt._model.training.data.source import CannotContinueError, Source, State
 
 
 class View(keras.utils.PyDataset):  # type: ignore[misc]
@@ -72,8 +71,8 @@ class _RecordingView(View):
 class OwnPyDataset(Source):
     """A `PyDataset` of the user's own class, on any backend.
 
-    Keras draws its order from Python's generator when it is first read. It is drawn here in the same
-    way, when the epoch begins, so that it is known.
+    Keras draws its order from Python's generator when it is first read. Here, it is drawn in the
+    same way when the epoch begins, so that it is known.
 
     Args:
         iteration: Keras's iterator.

@@ -20,8 +20,8 @@ _KEPT = 512
 class RecentStates:
     """Remembers the random states with which each batch was produced.
 
-    Keras reads Python data ahead of the training on TensorFlow. A random generator that the data draw
-    from is then further than the training.
+    On TensorFlow, Keras reads Python data ahead of the training. A random generator that the data
+    draw from is then further than the training.
 
     Args:
         item: State of the object that produces the batches; None if it has none.

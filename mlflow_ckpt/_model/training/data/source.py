@@ -116,13 +116,11 @@ def discard(iterator: Iterator[Any], count: int) -> None:
     Raises:
         CannotContinueError: If there are fewer.
     """
-    done = 0
-    for _ in range(count):
+    for done in range(count):
         try:
             next(iterator)
         except StopIteration:
             raise CannotContinueError(f"they end after {done} of {count} batches") from None
-        done += 1
 
 
 def order_of(seed: int, number: int, samples: int, size: int | None) -> np.ndarray[Any, Any]:

@@ -10,6 +10,7 @@
   arrays. Fallback: as above.
 - `serialize_iterator`, `deserialize_iterator` and `dataset_to_graph_v2` of TensorFlow, and names
   and inputs of its data sets' operations (`_RANDOM`), save iterators and repeat random orders.
+  `_seed` and `_rng` of TensorFlow's `context` tell whether a training is repeatable.
   Fallback: the data cannot be saved, which resuming reports.
 """
 
@@ -19,6 +20,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -38,6 +40,7 @@ _SEED_GENERATORS = {"RandomDatasetV2": 2, "ShuffleAndRepeatDatasetV2": 5, "Shuff
 _PYTHON = {"EagerPyFunc", "PyFunc", "PyFuncStateless"}
 # A pipeline is not copied into a graph if its arrays are larger: a graph is limited to 2 GB.
 _LARGEST_GRAPH = 1_000_000_000
+_CALLS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 _EXTERNAL_STATE_IGNORED, _EXTERNAL_STATE_REFUSED = 1, 2
 
 
@@ -215,6 +218,14 @@ def replace_py_dataset(adapter: Any, view: Any) -> bool:
     return adapter.enqueuer is not None
 
 
+def drop_left_over(adapter: Any) -> None:
+    """Drop the batches that workers produced for a pass that was not read to its end."""
+    if adapter.enqueuer is not None:
+        ready = adapter.enqueuer.ready_queue
+        while not ready.empty():
+            ready.get_nowait()
+
+
 def generator_of(adapter: Any) -> tuple[list[Any], Any]:
     """Return the batches that Keras has read from a generator in advance, and the generator."""
     parts = inspect.getclosurevars(adapter.generator).nonlocals
@@ -245,13 +256,19 @@ def replace_grain_dataset(iteration: Iteration, dataset: Any) -> None:
         iteration.tensorflow_dataset = iteration.adapter.get_tf_dataset()
 
 
-def tensorflow_seed() -> int | None:
-    """Return the seed given to `tf.random.set_seed`; None if there is none."""
-    context = sys.modules.get("tensorflow.python.eager.context")
-    if context is None:
+def tensorflow_seed() -> tuple[int, int] | None:
+    """Return the seed given to `tf.random.set_seed`, and the number of calls since; None without.
+
+    Nothing is drawn from TensorFlow's generator.
+    """
+    module = sys.modules.get("tensorflow.python.eager.context")
+    context = None if module is None else module.context()
+    if context is None or context._seed is None or context._rng is None:
         return None
-    seed: int | None = context.context()._seed
-    return seed
+    # Setting a seed creates another generator.
+    count = _CALLS.get(context._rng, 0)
+    _CALLS[context._rng] = count + 1
+    return int(context._seed), count
 
 
 def serialize(iterator: Any) -> Any:

@@ -122,13 +122,16 @@ class FitContext:
     def end_epoch(self, batch: int) -> None:
         """End an epoch of a number of batches."""
         if self.feed is not None:
-            self.feed.end_epoch(batch)
+            stopped = bool(getattr(self._model, "stop_training", False))
+            self.feed.end_epoch(batch, whole=not stopped)
 
     def steps(self, params: Mapping[str, Any] | None) -> int | None:
         """Return the number of batches in a whole epoch; None if unknown."""
         if self.data is not None:
             return self.data.batches
         steps = (params or {}).get("steps")
+        if steps is None and self.feed is not None:
+            return self.feed.length
         return None if steps is None else int(steps)
 
     def capture(self, *, batch: int, params: Mapping[str, Any] | None) -> TrainingState:

@@ -21,7 +21,7 @@ class TensorFlowArrays(Source):
 
     Args:
         iteration: Keras's iterator.
-        step: The model's step, from which the seed is derived if TensorFlow has a global seed.
+        step: The model's step. If TensorFlow has a global seed, the seed is derived from both.
     """
 
     def __init__(self, iteration: Iteration, step: int) -> None:

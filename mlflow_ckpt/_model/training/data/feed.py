@@ -33,6 +33,11 @@ class Feed:
         iteration: Keras's iterator.
         source: The data.
         kind: Kind of the data, such as `"shuffled arrays"`.
+
+    Attributes:
+        kind: The same.
+        length: Number of batches in an epoch, of data whose length Keras does not know; None until
+            an epoch has ended.
     """
 
     def __init__(self, iteration: Iteration, source: Source, kind: str) -> None:
@@ -47,7 +52,9 @@ class Feed:
         self._expects_pass = self._renewed = False
         self._skipped: int | None = None
         self._shortened = 0
-        self._saved: tuple[State, int] | None = None
+        self._opened: Any = None
+        self._is_endless = iteration.batches is None
+        self.length: int | None = None
         self._after: Callable[[], Any] | None = None
         iteration.hook(self._open)
 
@@ -109,10 +116,9 @@ class Feed:
         return self._source.open(self._pass)
 
     def _begin(self) -> Any:
-        saved, self._saved = self._saved, None
-        if saved is None:
+        opened, self._opened = self._opened, None
+        if opened is None:
             return self._source.open(self._pass)
-        opened = self._source.reopen(self._pass, *saved)
         self._continued()
         return opened
 
@@ -121,9 +127,16 @@ class Feed:
         if after is not None:
             after()
 
-    def end_epoch(self, batch: int) -> None:
-        """End an epoch of a number of batches, including those that were left out."""
+    def end_epoch(self, batch: int, *, whole: bool) -> None:
+        """End an epoch.
+
+        Args:
+            batch: Number of its batches, including those that were left out.
+            whole: Whether the training did not stop within it.
+        """
         self._done = self._position(batch) if self._persists else 0
+        if whole and self._is_endless and not self._persists:
+            self.length = batch
         self._source.end_epoch()
 
     def _position(self, batch: int) -> int:
@@ -163,6 +176,7 @@ class Feed:
             "kind": self.kind,
             "pass": self._pass,
             "batch": position if inside else 0,
+            "length": self.length,
             "persists": self._persists,
             "problem": source.problem,
             "state": packed,
@@ -200,14 +214,15 @@ class Feed:
         state = unpack(saved["state"], arrays)
         position = saved["batch"] if self._persists or batch else 0
         self._source.prepare(state, position, replay=replay)
-        self._pass, self._skipped = saved["pass"], batch
+        if position:
+            opened = self._source.reopen(saved["pass"], state, position)
+            if self._persists:
+                self._source.begin_pass(saved["pass"])
+                self._iteration.keep(iter(opened), position)
+            else:
+                self._opened = opened
+        self._pass, self._skipped, self.length = saved["pass"], batch, saved["length"]
         self._done = position - batch if self._persists else 0
-        if position and self._persists:
-            self._source.begin_pass(self._pass)
-            opened = iter(self._source.reopen(self._pass, state, position))
-            self._iteration.keep(opened, position)
-        elif position:
-            self._saved = state, position
         if batch:
             self._after = after
         if replay and self._source.replayable:

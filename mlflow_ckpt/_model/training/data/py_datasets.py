@@ -97,6 +97,8 @@ class OwnPyDataset(Source):
 
     def begin_pass(self, number: int) -> None:
         self._recent.forget()
+        # Batches that Keras has left from another pass would be read first.
+        private.drop_left_over(self._iteration.adapter)
         pending, self._pending = self._pending, None
         if pending is not None:
             order = pending["order"]

@@ -19,6 +19,7 @@ from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.retention import RetentionPolicy
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._saving import mlflow_callbacks
 from mlflow_ckpt._saving.arguments import CallbackArguments
@@ -82,6 +83,9 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         report: Whether to draw `checkpoints/report.html`, a page of curves and weights
             (docs/report.md), at the end of training, which takes seconds. `"auto"` draws it if
             training took a minute or longer.
+        data_state_limit: Largest state of a `tf.data` iterator, in bytes as estimated from its
+            buffers, to save within an epoch. Of a larger one, only the position is saved, and a
+            resumed training reads the data up to there again (docs/resuming.md).
 
     Raises:
         InvalidArgumentError: If an argument is invalid.
@@ -108,6 +112,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         weight_metrics: bool = False,
         test_load: bool = True,
         report: bool | str = "auto",
+        data_state_limit: int = STATE_LIMIT,
     ) -> None:
         super().__init__()
         self._arguments = CallbackArguments(
@@ -128,11 +133,13 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             weight_metrics=weight_metrics,
             test_load=test_load,
             report=report,
+            data_state_limit=data_state_limit,
         )
         self.monitor, self.mode, self.verbose = monitor, mode, verbose
         self.save_freq, self.save_best_only = save_freq, save_best_only
         self.run_id, self.log_metrics = run_id, log_metrics
         self.drain_timeout, self.report = drain_timeout, report
+        self.data_state_limit = data_state_limit
         # Keras may call `on_train_batch_end` late, on another thread, if nothing is saved there.
         self.async_safe = save_freq == "epoch"
         self._messages = Messages(verbose=bool(verbose), raising=on_error == "raise")
@@ -194,7 +201,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._end_training("FAILED", quietly=True)
         settle_run(self.run_id or _active_run_id(), continued_by=self.model)
         self._batches.begin_epoch(0)
-        self._fit = FitContext(self, self._arguments.recorded())
+        self._fit = FitContext(self, self._arguments.recorded(), self.data_state_limit)
         self._fit.surround(self, self._batches.end_batch)
         self._session.begin(self.model, self.run_id, self._origin, in_place=self._in_place)
         self._check_mlflow_callbacks(self._fit.callbacks)
@@ -217,8 +224,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Start an epoch; before the first one, check that no checkpoint would be overwritten."""
         done, self._begun_batches = self._begun_batches, 0
-        if self._fit is None or self._fit.data is None:
-            done = 0  # the epoch is repeated from its start
+        # Unless the data continue where they were, the epoch is repeated from its start.
+        done = 0 if self._fit is None else self._fit.skipped(done)
         self._batches.begin_epoch(epoch, done)
         if not self._first_epoch_checked:
             named_by_step = self.save_freq != "epoch"
@@ -259,6 +266,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """Log the epoch's metrics and save its checkpoint."""
         completed = epoch + 1
         metrics = _scalars(logs)
+        if self._fit is not None:
+            self._fit.end_epoch(self._batches.batch)
         self._batches.begin_epoch(completed)
         if self.log_metrics and metrics and not self._others_log:
             self._session.log_metrics(metrics, completed)
@@ -384,7 +393,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 )
             return
         batches.batches_since_save = 0
-        if self._fit is not None and batches.batch == self._fit.steps(self.params):
+        steps = None if self._fit is None else self._fit.steps(self.params)
+        if steps is not None and batches.batch >= steps:
             # Save at the end of the epoch instead, after validation and the other callbacks.
             self._due = True
             return

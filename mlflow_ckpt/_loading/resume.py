@@ -70,6 +70,7 @@ def resume(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     in_place: bool = False,
+    replay_data: bool = False,
     custom_objects: Mapping[str, Any] | None = None,
     compile: Compile | None = None,  # noqa: A002 - Keras's word
     monitor: str | None = None,
@@ -88,6 +89,8 @@ def resume(
         callbacks: Callbacks created as for the first training; their states are restored.
         in_place: Continue in the same run instead of a new child run. Also the case while that run
             is MLflow's active one.
+        replay_data: Read data that cannot be saved, such as Python generators, again from their
+            beginning, and discard the batches that were trained on.
         custom_objects: Custom classes and functions of the model by name, unless registered with
             Keras.
         compile: A function that takes the rebuilt, uncompiled model and compiles it, if that cannot
@@ -118,7 +121,7 @@ def resume(
         return model, put_back.lost
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
-    return _resume(query, rebuild, callbacks, in_place=in_place, progress=progress)
+    return _resume(query, rebuild, callbacks, in_place, replay_data, progress)
 
 
 def restore(
@@ -128,6 +131,7 @@ def restore(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     in_place: bool = False,
+    replay_data: bool = False,
     custom_objects: Mapping[str, Any] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
@@ -144,6 +148,7 @@ def restore(
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         callbacks: As in `resume`.
         in_place: As in `resume`.
+        replay_data: As in `resume`.
         custom_objects: Needed only if the checkpoint's only form is legacy HDF5.
         monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
@@ -163,15 +168,15 @@ def restore(
         return model, changes
 
     query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
-    return _resume(query, rebuild, callbacks, in_place=in_place, progress=progress)
+    return _resume(query, rebuild, callbacks, in_place, replay_data, progress)
 
 
 def _resume(
     query: Query,
     rebuild: Rebuild,
     callbacks: Sequence[keras.callbacks.Callback],
-    *,
     in_place: bool,
+    replay_data: bool,
     progress: Progress | None,
 ) -> ResumePoint:
     """Open the checkpoint, rebuild the model, and prepare the callbacks."""
@@ -199,7 +204,15 @@ def _resume(
     for callback in callbacks:
         if isinstance(callback, MlflowCheckpoint):
             callback.resume_from(origin, in_place=in_place, batch=state.batch)
-    restorer = StateRestorer(state, callbacks, checkpoint.name, changes)
+    restorer = StateRestorer(
+        *(state, callbacks, checkpoint.name, changes),
+        replay_data=replay_data,
+        data_state_limit=next(
+            callback.data_state_limit
+            for callback in callbacks
+            if isinstance(callback, MlflowCheckpoint)
+        ),
+    )
     return ResumePoint(
         model=model,
         checkpoint=checkpoint,

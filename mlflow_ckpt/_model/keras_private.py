@@ -67,7 +67,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -105,10 +105,12 @@ class FitFrame:
     Attributes:
         callbacks: The outermost list that contains the callback; None if there is none.
         iterator: Its `EpochIterator`; None outside of `fit`.
+        variables: All local variables, the arguments of `fit` among them.
     """
 
     callbacks: keras.callbacks.CallbackList | None
     iterator: Any
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 def mention_untested_version() -> None:
@@ -283,7 +285,7 @@ def find_fit_frame() -> FitFrame:
             inside = False
             iterator = frame.f_locals.get("epoch_iterator")
             if isinstance(iterator, EpochIterator):
-                return FitFrame(callbacks, iterator)
+                return FitFrame(callbacks, iterator, dict(frame.f_locals))
         frame = frame.f_back
     return FitFrame(callbacks, None)
 

@@ -44,6 +44,7 @@ class CallbackArguments:
     weight_metrics: bool
     test_load: bool
     report: bool | str
+    data_state_limit: int
 
     def __post_init__(self, max_to_keep: int | None) -> None:
         if self.mode not in ("auto", *MODES):
@@ -55,6 +56,9 @@ class CallbackArguments:
         seconds = self.drain_timeout
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
             raise _unrecognized("drain_timeout", "a number of seconds, 0 or more", seconds)
+        limit = self.data_state_limit
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            raise _unrecognized("data_state_limit", "a number of bytes, 0 or more", limit)
         self._check_save_freq()
         check_full_format(self.full_format)
         for name, value in (

@@ -40,6 +40,8 @@ class TrainingState:
         unsaved: Phrases that describe state which could not be saved.
         stopped: Whether a callback had requested to stop the training.
         data: Description that identifies the data set; None if unknown.
+        data_state: Where the training was in the data, and their state, packed; None if unknown.
+        fit: Arguments of `fit`, described; None if unknown.
         code: Digests of the source of the user's classes and functions, by name.
         settings: Arguments of the `MlflowCheckpoint` that saved the state.
         state: State that Keras's files do not give back: `path`, `kind` and `value` of each.
@@ -64,6 +66,8 @@ class TrainingState:
     unsaved: list[str] = field(default_factory=list)
     stopped: bool = False
     data: dict[str, Any] | None = None
+    data_state: dict[str, Any] | None = None
+    fit: dict[str, Any] | None = None
     code: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] | None = None
     state: list[dict[str, Any]] = field(default_factory=list)
@@ -92,6 +96,8 @@ def write(state: TrainingState, directory: Path) -> None:
         "unsaved": state.unsaved,
         "stopped": state.stopped,
         "data": state.data,
+        "data_state": state.data_state,
+        "fit": state.fit,
         "code": state.code,
         "settings": state.settings,
         "state": pack(state.state, "state", arrays, copy=False),
@@ -153,6 +159,8 @@ def _from_content(
         unsaved=list(content.get("unsaved", [])),
         stopped=bool(content.get("stopped", False)),
         data=content.get("data"),
+        data_state=content.get("data_state"),
+        fit=content.get("fit"),
         code=dict(content.get("code", {})),
         settings=content.get("settings"),
         state=unpack(content.get("state", []), arrays),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -11,10 +10,8 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.training.data.description import sampled_digest
 from mlflow_ckpt.errors import InvalidArgumentError
-
-# Number of evenly spread rows that identify a data set.
-_SAMPLED_ROWS = 1024
 
 
 class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
@@ -141,7 +138,7 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
             "seed": self.seed,
             "shuffle": self.shuffle,
             "arrays": [f"{leaf.dtype.name} {list(leaf.shape[1:])}" for leaf in self._leaves],
-            "digest": _sampled_digest(self._leaves),
+            "digest": sampled_digest(self._leaves),
         }
 
     def __getitem__(self, index: int) -> Any:
@@ -247,15 +244,3 @@ class _FunctionDataset(EpochDataset):
 def _require_at_least(least: int, name: str, value: Any) -> None:
     if not isinstance(value, int) or value < least:
         raise InvalidArgumentError(f"Expected {name} to be at least {least}. Received: {value!r}")
-
-
-def _sampled_digest(leaves: list[np.ndarray[Any, Any]]) -> str:
-    sha256 = hashlib.sha256()
-    for leaf in leaves:
-        rows = np.linspace(0, len(leaf) - 1, min(len(leaf), _SAMPLED_ROWS)).astype(np.int64)
-        sample = np.ascontiguousarray(leaf[rows])
-        if sample.dtype.hasobject:
-            sha256.update(repr(sample.tolist()).encode())
-        else:
-            sha256.update(sample.view(np.uint8).data if sample.ndim else sample.tobytes())
-    return f"sha256:{sha256.hexdigest()}"

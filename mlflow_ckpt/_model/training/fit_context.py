@@ -13,6 +13,10 @@ from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import code
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.training import callback_state, random_state
+from mlflow_ckpt._model.training.data import feed as feeds
+from mlflow_ckpt._model.training.data.description import describe_arguments, describe_data
+from mlflow_ckpt._model.training.data.feed import Feed
+from mlflow_ckpt._model.training.data.source import CannotContinueError
 from mlflow_ckpt._model.training.epoch_dataset import EpochDataset
 from mlflow_ckpt.errors import InvalidArgumentError
 
@@ -39,35 +43,45 @@ class FitContext:
     Args:
         callback: The callback that creates it, in its `on_train_begin`.
         settings: Arguments of that callback, to be saved with the state.
+        data_state_limit: Largest estimated state of a `tf.data` iterator, in bytes, that is saved.
 
     Attributes:
         problem: Why the other callbacks and the data are unknown; None if they are known.
         data: The data set, if it is an `EpochDataset`.
+        feed: Other data; None if they are unknown.
         kind: Kind of the data, such as `"shuffled arrays"`; "" if unknown.
     """
 
     def __init__(
-        self, callback: keras.callbacks.Callback, settings: Mapping[str, Any] | None = None
+        self,
+        callback: keras.callbacks.Callback,
+        settings: Mapping[str, Any] | None = None,
+        data_state_limit: int = feeds.STATE_LIMIT,
     ) -> None:
         self.problem: str | None = None
         self.data: EpochDataset | None = None
+        self.feed: Feed | None = None
         self.kind = ""
         self._settings = dict(settings or {})
         self._model = callback.model
         self._monitor: callback_state.CallbackMonitor | None = None
         self._code: dict[str, str] | None = None
         self._described: dict[str, Any] | None = None
+        self._arguments: dict[str, Any] | None = None
         try:
             frame = keras_private.find_fit_frame()
         except keras_private.PrivateApiError as error:
             self.problem = str(error)
             frame = keras_private.FitFrame(None, None)
         self._list, self._iterator = frame.callbacks, frame.iterator
+        self._variables = frame.variables
         if self._iterator is not None:
             self.kind, data = keras_private.data_of(self._iterator)
             if isinstance(data, EpochDataset):
                 self.data = data
                 self._require_whole_epochs()
+            else:
+                self.feed = feeds.find_feed(self._model, self._iterator, data_state_limit)
 
     def _require_whole_epochs(self) -> None:
         steps = getattr(self._iterator, "steps_per_epoch", None)
@@ -98,21 +112,46 @@ class FitContext:
         """Wait until the callbacks have been told of all steps."""
         keras_private.await_reports(self._list)
 
+    def skipped(self, batch: int) -> int:
+        """Return how many of the completed batches of the first epoch are left out."""
+        if self.data is not None:
+            return batch
+        return 0 if self.feed is None else self.feed.skipped
+
+    def describe(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """Return descriptions of the data and of the arguments of `fit`; None if unknown."""
+        if self._iterator is None:
+            return None, None
+        data = describe_data(self._iterator) if self.data is None else self.data.describe()
+        return data, describe_arguments(self._variables)
+
     def begin_epoch(self, epoch: int, batch: int = 0) -> None:
         """Begin an epoch of the data; on the first call, record callbacks, code and data."""
+        if self.feed is not None:
+            self.feed.begin_epoch(epoch)
         if self.data is not None:
             self.data.begin(epoch, batch)
             keras_private.expect_batches(self._iterator, self.data.num_batches)
         if self._monitor is None:
             self._monitor = callback_state.CallbackMonitor(self.callbacks)
             self._code = code.digests(self._model)
-            self._described = None if self.data is None else self.data.describe()
+            self._described, self._arguments = self.describe()
+            # The arguments may be large arrays, which Keras need not keep.
+            self._variables = {}
+
+    def end_epoch(self, batch: int) -> None:
+        """End an epoch of a number of batches."""
+        if self.feed is not None:
+            stopped = bool(getattr(self._model, "stop_training", False))
+            self.feed.end_epoch(batch, whole=not stopped)
 
     def steps(self, params: Mapping[str, Any] | None) -> int | None:
         """Return the number of batches in a whole epoch; None if unknown."""
         if self.data is not None:
             return self.data.batches
         steps = (params or {}).get("steps")
+        if steps is None and self.feed is not None:
+            return self.feed.length
         return None if steps is None else int(steps)
 
     def capture(self, *, batch: int, params: Mapping[str, Any] | None) -> TrainingState:
@@ -127,6 +166,13 @@ class FitContext:
         monitor = self._monitor or callback_state.CallbackMonitor(self.callbacks)
         captured = monitor.capture()
         metrics = []
+        random = random_state.capture()
+        data_state = None
+        if self.feed is not None:
+            finished = steps is not None and batch >= steps
+            data_state, arrays, own = self.feed.capture(batch, finished=finished)
+            captured.arrays.update(arrays)
+            random.update(own)
         if batch:
             metrics = [
                 np.array(keras.ops.convert_to_numpy(variable), copy=True)
@@ -137,12 +183,14 @@ class FitContext:
             steps=steps,
             epochs=(params or {}).get("epochs"),
             arrays=captured.arrays,
-            random=random_state.capture(),
+            random=random,
             metrics=metrics,
             callbacks=captured.states,
             unsaved=[*captured.unsaved, *([self.problem] if self.problem else [])],
             stopped=bool(getattr(model, "stop_training", False)),
             data=self._described,
+            data_state=data_state,
+            fit=self._arguments,
             code=self._code or {},
             settings=pack(self._settings, "settings", {}),
         )
@@ -150,17 +198,38 @@ class FitContext:
     def build_metrics(self) -> None:
         """Create the variables of the model's metrics, unless they exist."""
         if self.data is not None:
-            keras_private.build_metrics(self._model, self.data[0])
+            batch = self.data[0]
+        else:
+            batch = None if self.feed is None else self.feed.example()
+        if batch is not None:
+            keras_private.build_metrics(self._model, batch)
 
-    def inexact_data(self, epoch: int, batch: int) -> str | None:
-        """Return a phrase that says why the order of the data may differ; None if it does not."""
+    def resume_data(
+        self, state: TrainingState, *, replay: bool, after: Callable[[], Any]
+    ) -> str | None:
+        """Continue the data where they were; return a phrase if they may differ.
+
+        Args:
+            state: The saved state.
+            replay: Whether to read data again from their beginning if necessary.
+            after: Called once the data are continued within an epoch.
+        """
         if self.data is not None:
             return None
-        if batch:
+        saved = state.data_state
+        if saved is None or self.feed is None:
+            return self._unknown_data(state)
+        try:
+            return self.feed.resume(saved, state.arrays, state.batch, replay=replay, after=after)
+        except CannotContinueError as error:
+            return f"the data of fit start over: {error}"
+
+    def _unknown_data(self, state: TrainingState) -> str | None:
+        if state.batch:
             return (
-                f"{batch} batches of epoch {epoch + 1} were completed, but the data of fit starts "
-                "from the first batch again: pass a mlflow_ckpt.EpochDataset, or resume at the "
-                "end of an epoch"
+                f"{state.batch} batches of epoch {state.epoch + 1} were completed, but the data of "
+                "fit start from the first batch again: pass a mlflow_ckpt.EpochDataset, or resume "
+                "at the end of an epoch"
             )
         if self.kind in ("arrays", "") or (
             self.kind == "shuffled arrays" and keras.config.backend() != "tensorflow"

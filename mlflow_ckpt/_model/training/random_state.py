@@ -38,6 +38,18 @@ def capture() -> dict[str, Any]:
     return state
 
 
+def capture_drawn() -> dict[str, Any]:
+    """Return the states of the generators that code which produces data may draw from."""
+    version, words, gauss = random.getstate()
+    state: dict[str, Any] = {
+        _PYTHON: [version, np.array(words, dtype=np.uint32), gauss],
+        _NUMPY: np.random.get_state(legacy=False),
+    }
+    if "torch" in sys.modules:
+        state["torch"] = _capture_torch()
+    return state
+
+
 def restore(state: Mapping[str, Any]) -> list[str]:
     """Restore the states.
 

@@ -13,6 +13,7 @@ from mlflow_ckpt._format.changes import changed_values
 from mlflow_ckpt._model.capture import compile_settings, introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.training import callback_state, random_state
+from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import InvalidArgumentError
@@ -35,19 +36,23 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         callbacks: Sequence[keras.callbacks.Callback],
         name: str,
         reported: Sequence[str],
+        *,
+        replay_data: bool = False,
+        data_state_limit: int = STATE_LIMIT,
     ) -> None:
         super().__init__()
         self._state = state
         self._callbacks = list(callbacks)
         self._name = name
         self._reported = set(reported)
+        self._replay_data, self._data_state_limit = replay_data, data_state_limit
         self._fit: FitContext | None = None
         self._done = self._inside = False
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Find the data of `fit`."""
         if not self._done:
-            self._fit = FitContext(self)
+            self._fit = FitContext(self, data_state_limit=self._data_state_limit)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Restore everything, once."""
@@ -55,9 +60,9 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self._done = True
         self._require_position(epoch)
-        self._warn()
         self._inside = self._state.batch > 0
-        if self._inside and self._fit is not None and self._fit.data is not None:
+        self._warn()
+        if self._inside and self._fit is not None and self._fit.skipped(self._state.batch):
             # With other data, the epoch starts over, and so do the metrics.
             self._restore_metrics(self._fit)
         for problem in self._restore():
@@ -70,8 +75,12 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         random number.
         """
         if self._inside:
-            self._inside = False
-            self._restore()
+            self._restore_inside()
+
+    def _restore_inside(self) -> None:
+        """Restore everything again, once the data are where they were."""
+        self._inside = False
+        self._restore()
 
     def _restore(self) -> list[str]:
         """Restore callbacks and random generators; return descriptions of failures."""
@@ -119,11 +128,15 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
     def _changed_data(self, fit: FitContext) -> list[str]:
         state = self._state
         changes: list[str] = []
-        if state.data is not None and fit.data is not None:
-            changes += changed_values("data", state.data, fit.data.describe())
-        elif state.data is not None:
-            changes.append("the data came from an EpochDataset, but fit received other data")
-        inexact = fit.inexact_data(state.epoch, state.batch)
+        data, arguments = fit.describe()
+        if state.data is not None and data is not None:
+            if "kind" in state.data or fit.data is not None:
+                changes += changed_values("data", state.data, data)
+            else:
+                changes.append("the data came from an EpochDataset, but fit received other data")
+        if state.fit is not None:
+            changes += changed_values("fit", state.fit, arguments or {})
+        inexact = fit.resume_data(state, replay=self._replay_data, after=self._restore_inside)
         return changes if inexact is None else [*changes, inexact]
 
 

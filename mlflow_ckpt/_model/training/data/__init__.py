@@ -1,0 +1,1 @@
+"""The data of `fit`: saved with a checkpoint, and continued from there."""

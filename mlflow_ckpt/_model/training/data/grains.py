@@ -1,0 +1,62 @@
+"""Grain's data sets, whose iterators have a state."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from mlflow_ckpt._model import keras_data_private as private
+from mlflow_ckpt._model.keras_data_private import Iteration
+from mlflow_ckpt._model.training.data.object_state import decode, encode
+from mlflow_ckpt._model.training.data.source import Source, State
+
+
+class GrainDataset(Source):
+    """A data set or data loader of Grain, on any backend.
+
+    Args:
+        iteration: Keras's iterator.
+    """
+
+    def __init__(self, iteration: Iteration) -> None:
+        super().__init__(iteration)
+        self._watched = _watched(private.grain_dataset(iteration.adapter))
+        private.replace_grain_dataset(iteration, self._watched)
+
+    def open(self, number: int) -> Any:
+        return self._iteration.original()
+
+    def capture(self, batch: int) -> State:
+        iterator = self._watched.current
+        return {"iterator": None if iterator is None else encode(iterator.get_state())}
+
+    def capture_between(self) -> State:
+        return {}
+
+    def prepare(self, state: State, batch: int, *, replay: bool) -> None:
+        if batch:
+            self._watched.saved = decode(state["iterator"])
+
+    def reopen(self, number: int, state: State, batch: int) -> Any:
+        return self._iteration.original()
+
+
+def _watched(dataset: Any) -> Any:
+    """Return a Grain data set that keeps its newest iterator, and can continue one."""
+    grain = sys.modules["grain"]
+
+    class Watched(grain.IterDataset):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.current: Any = None
+            self.saved: Any = None
+
+        def __iter__(self) -> Any:
+            iterator = iter(dataset)
+            saved, self.saved = self.saved, None
+            if saved is not None:
+                iterator.set_state(saved)
+            self.current = iterator
+            return iterator
+
+    return Watched()

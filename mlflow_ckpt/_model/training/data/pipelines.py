@@ -1,0 +1,221 @@
+"""`tf.data` pipelines: their iterator's state is saved, or the pipeline is read again.
+
+A pipeline that is shuffled without a seed is replaced by a copy with seeds, which are saved. With
+them, the state of TensorFlow's own iterator continues its order, in this pass and in the next ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from mlflow_ckpt._model import keras_data_private as private
+from mlflow_ckpt._model.keras_data_private import Iteration
+from mlflow_ckpt._model.training.data.source import (
+    REPLAY,
+    CannotContinueError,
+    Opened,
+    Source,
+    State,
+    discard,
+)
+
+Seeds = list[list[int]]
+# Names of the states of iterators: at the start of the pass, at its position, of the next pass's
+# iterator before it is created, and after.
+_SAVED = frozenset({"first", "iterator", "next", "opened"})
+
+
+class LateBytes:
+    """The bytes of an iterator's state, computed when they are written."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
+        return private.to_bytes(self._state)
+
+
+class Iterated:
+    """A pipeline for Keras's adapter, whose iterators a `Pipeline` creates."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._pipeline.iterate()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipeline.dataset, name)
+
+
+class Pipeline(Source):
+    """A `tf.data.Dataset`, on any backend.
+
+    Args:
+        iteration: Keras's iterator.
+        limit: Largest estimated state of an iterator, in bytes, that is saved within a pass.
+
+    Attributes:
+        dataset: The data set that is read.
+    """
+
+    def __init__(self, iteration: Iteration, limit: int) -> None:
+        super().__init__(iteration)
+        self._on_tensorflow = keras.config.backend() == "tensorflow"
+        adapter = iteration.adapter
+        self.dataset = iteration.tensorflow_dataset if self._on_tensorflow else adapter._dataset
+        self._recorded = private.seeds_of(self.dataset)
+        self._seeds: Seeds | None = None
+        self._created = 0
+        self._current: Any = None
+        self._rest: Any = None
+        self._probe: Any = None
+        self._first: Any = None
+        # Reading again takes longer than restoring, but a huge buffer makes a huge checkpoint.
+        self._huge = private.buffered_bytes(self.dataset) > limit
+        # An iterator that has reached its end, known or not, has lost all other state.
+        self._needs_first = self._huge or int(self.dataset.cardinality()) < 0
+        self._can_save, lost = private.saving_problem(self.dataset)
+        if any(not any(pair) for pair in self._recorded):
+            self._reseed(_random_where_none)
+        if lost is not None:
+            self.problem = f"the tf.data pipeline cannot be saved: {lost}"
+            self.replayable = not self._can_save
+        if not self._on_tensorflow:
+            adapter._dataset = Iterated(self)
+
+    def _reseed(self, choose: Any) -> None:
+        try:
+            self.dataset, self._seeds = private.with_seeds(self.dataset, choose)
+        except Exception as error:  # noqa: BLE001 - TensorFlow's, of many kinds
+            reason = str(error).partition("\n")[0]
+            self.problem = (
+                "the tf.data pipeline is shuffled without a seed, and cannot be given one "
+                f"({reason}): pass shuffle(…, seed=…)"
+            )
+
+    def iterate(self) -> Iterator[Any]:
+        """Return a new iterator, or the one that continues a pass."""
+        self._current, self._rest = self._rest or self._new(), None
+        if self._needs_first and self._can_save and self._first is None:
+            self._first = private.serialize(self._current)
+        iterator: Iterator[Any] = self._current
+        return iterator
+
+    def _new(self) -> Any:
+        # Each iterator advances the generators of the shuffles, so they are counted.
+        self._created += 1
+        return iter(self.dataset)
+
+    def open(self, number: int) -> Any:
+        self._first = None
+        return Opened(self.iterate()) if self._on_tensorflow else self._iteration.original()
+
+    def open_unused(self) -> Any:
+        return Opened(self._new()) if self._on_tensorflow else self._iteration.original()
+
+    def end_epoch(self) -> None:
+        # The iterator at its end no longer says where the shuffles' generators are.
+        self._probe = None if self._continues() else self._new()
+
+    def _continues(self) -> bool:
+        """Whether the next epoch continues an iterator."""
+        return self._iteration.steps_per_epoch is not None and self._iteration.is_open
+
+    def capture(self, batch: int) -> State:
+        if not self._can_save or self._current is None:
+            return self._described()
+        if self._huge:
+            return self._described(first=LateBytes(self._first))
+        state = self._saved("iterator", self._current)
+        return state if self._first is None else {**state, "first": LateBytes(self._first)}
+
+    def _saved(self, name: str, iterator: Any) -> State:
+        try:
+            return self._described(**{name: LateBytes(private.serialize(iterator))})
+        except Exception as error:  # noqa: BLE001 - TensorFlow's, of many kinds
+            reason = str(getattr(error, "message", error)).partition("\n")[0]
+            self._can_save = False
+            self.problem = f"the tf.data pipeline cannot be saved ({reason})"
+            return self._described()
+
+    def capture_between(self) -> State:
+        if not self._can_save:
+            return self._described()
+        if self._continues() and self._current is not None:
+            return self._saved("opened", self._current)
+        if self._probe is None:
+            self._probe = self._new()
+        return self._saved("next", self._probe)
+
+    def _described(self, **state: Any) -> State:
+        described = {
+            "recorded": self._recorded,
+            "seeds": self._seeds,
+            "created": self._created,
+        }
+        return {**described, **state}
+
+    def prepare(self, state: State, batch: int, *, replay: bool) -> None:
+        if not batch and not self._recorded and not self._can_save:
+            return  # a pass starts from its beginning anyway
+        if not (self._can_save and set(state) & _SAVED) and not replay:
+            raise CannotContinueError(f"{self.problem}; {REPLAY}")
+        self._repeat_seeds(state)
+        if not set(state) & _SAVED:
+            for _ in range(state["created"] - (1 if batch else 0)):
+                self._new()
+        elif not batch and "next" in state:
+            self._restored(state["next"])
+        elif not batch and "opened" in state:
+            self._rest = self._restored(state["opened"])
+        self._probe = None
+
+    def _repeat_seeds(self, state: State) -> None:
+        saved, now = state["recorded"], self._recorded
+        if len(saved) != len(now):
+            raise CannotContinueError(
+                f"the tf.data pipeline had {len(saved)} random stages and has {len(now)}"
+            )
+        if state["seeds"] is not None:
+            self._reseed(lambda _: state["seeds"])
+        elif saved != now:
+            pairs = {tuple(new): old for new, old in zip(now, saved, strict=True)}
+            self._reseed(lambda found: [pairs[tuple(pair)] for pair in found])
+        self._recorded = saved
+
+    def reopen(self, number: int, state: State, batch: int) -> Any:
+        if "iterator" in state:
+            if "first" in state:
+                self._restored(state["first"])
+            self._rest = self._restored(state["iterator"])
+        else:
+            self._rest = self._restored(state["first"]) if "first" in state else self._new()
+            self._first = private.serialize(self._rest) if "first" in state else None
+            discard(self._rest, batch)
+        return Opened(self.iterate()) if self._on_tensorflow else self._iteration.original()
+
+    def _restored(self, state: np.ndarray[Any, Any]) -> Any:
+        iterator = self._new()
+        try:
+            private.deserialize(iterator, state)
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise CannotContinueError(
+                f"the tf.data pipeline differs from the saved one ({reason})"
+            ) from error
+        return iterator
+
+
+def _random_where_none(pairs: Sequence[Sequence[int]]) -> Seeds:
+    """Return random seeds where there are none, without drawing from anyone's generator."""
+    return [
+        list(pair)
+        if any(pair)
+        else [int(word) for word in np.random.SeedSequence().generate_state(2, np.uint64) >> 1]
+        for pair in pairs
+    ]

@@ -41,6 +41,7 @@ class Raising(keras.callbacks.Callback):
             raise BoomError
 
 
+@keras.saving.register_keras_serializable("tests.resuming_in_one_process")
 class Counting(keras.layers.Layer):
     """Counts its calls in training, as a variable of the model."""
 
@@ -124,7 +125,7 @@ def test_position_and_state_belong_together_whatever_raises(
             model = counting_model(run_eagerly=eagerly)
             train(model, MlflowCheckpoint("loss", run_id=run_id), Raising(event, steps))
         keras.utils.set_random_seed(99)
-        point = mlflow_ckpt.resume(run_id, in_place=True, custom_objects={"Counting": Counting})
+        point = mlflow_ckpt.resume(run_id, in_place=True)
         assert point.checkpoint.manifest.step == saved, event
         assert (point.initial_epoch, point.initial_batch) == divmod(saved, BATCHES), event
         if point.initial_epoch < EPOCHS:

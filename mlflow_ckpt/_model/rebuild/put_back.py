@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -40,19 +40,30 @@ class PutBack:
             warn(f"The loaded model differs from the one that was saved: {'; '.join(self.lost)}.")
 
     def into_rebuilt(
-        self, model: keras.Model, state: TrainingState, *, optimizer: bool = True
+        self, model: keras.Model, state: TrainingState, *, compiled: bool = True, own: bool = False
     ) -> None:
         """Put all state back into a model that was rebuilt from its configuration.
 
         Args:
             model: The model, after Keras loaded its files.
             state: The training's state.
-            optimizer: Whether the model has its optimizer.
+            compiled: Whether the model is compiled. If not, it lacks what `compile` creates.
+            own: Whether the user compiled it, with settings that stay as they are.
         """
-        self._state(model, state.state, optimizer=optimizer)
-        for path, value in (state.attributes or {}).items():
-            if optimizer or structure.parts(path)[0] not in _COMPILED:
-                self._attribute(model, path, value)
+        held = state.state
+        attributes = state.attributes or {}
+        if not compiled:
+            has = structure.members(model)
+            held = [item for item in held if structure.parts(item["path"])[0] in has]
+            attributes = {
+                p: value for p, value in attributes.items() if structure.parts(p)[0] in has
+            }
+        self._state(model, held, optimizer=compiled)
+        for path, value in attributes.items():
+            set_by_compile = structure.parts(path)[0] in (*_COMPILED, *_arguments(state))
+            before = state.attributes_before.get(path, _ABSENT) if own and set_by_compile else None
+            if before is not _ABSENT:
+                self._attribute(model, path, value, only_if=before)
 
     def into_own(self, model: keras.Model, state: TrainingState) -> None:
         """Put all state back into a model that the user built and compiled.
@@ -63,6 +74,8 @@ class PutBack:
         self._state(model, state.state, optimizer=True)
         for path, value in (state.attributes or {}).items():
             before = state.attributes_before.get(path, _ABSENT)
+            if before is _ABSENT and path in _arguments(state):
+                continue  # named as an argument of compile()
             self._attribute(model, path, value, only_if=before)
 
     def weights(self, model: keras.Model, state: TrainingState) -> None:
@@ -159,6 +172,12 @@ class PutBack:
             now = "is missing" if current is _ABSENT else f"is {plain.text(current)}"
             label = structure.label_of(model, "/".join(path.split("/")[:-1]))
             self.lost.append(f"{label}: `{name}` was {plain.text(value)} and {now}")
+
+
+def _arguments(state: TrainingState) -> Collection[str]:
+    """Return the names of the arguments of a class's own `compile`."""
+    arguments: Collection[str] = (state.compile or {}).get("arguments", {})
+    return arguments
 
 
 def _owner(held: Held) -> str:

@@ -179,6 +179,10 @@ class Census:
         self._refresh(model)
         plan = self._plan
         skipped = {id(variable) for variable in saved}
+        for path, item in plan.optimizers.items():
+            # Keras saves their values, if not always the variables themselves.
+            if _is_saved(plan, path):
+                skipped |= {id(variable) for variable in item.variables}
         if not optimizer:
             skipped |= {id(v) for path, v in plan.variables.items() if _is_of_optimizer(plan, path)}
         unsaved: list[str] = []
@@ -306,6 +310,15 @@ def _variables(
                 yield Held(path, VARIABLE, copy(f"state/{path}", variable))
             except (AttributeError, RuntimeError, TypeError, ValueError) as error:
                 unsaved.append(f"{structure.label_of(model, path)} cannot be read: {error}")
+
+
+def _is_saved(plan: Plan, path: str) -> bool:
+    """Whether a path leads through objects only that Keras looks into when it saves a model."""
+    while path:
+        path = path.rpartition("/")[0]
+        if not structure.is_walked_by_keras(plan.objects[path]):
+            return False
+    return True
 
 
 def _is_of_optimizer(plan: Plan, path: str) -> bool:

@@ -1,9 +1,19 @@
 """Kinds of models, trainings and data, each trained, stopped and resumed (see `program`)."""
 
-from tests.support.kinds import optimizers
+from tests.support.kinds import (
+    compiling,
+    data,
+    layers_of_keras,
+    layers_of_ones_own,
+    models_of_ones_own,
+    optimizers,
+    trainings,
+)
 from tests.support.kinds.kind import Kind
 
-_MODULES = (optimizers,)
+_MODULES = (
+    optimizers, layers_of_keras, layers_of_ones_own, models_of_ones_own, compiling, trainings, data,
+)  # fmt: skip
 
 KINDS: dict[str, Kind] = {}
 for _module in _MODULES:

@@ -33,7 +33,8 @@ class Expected:
 
     Attributes:
         outcome: `EXACT`, `NAMED` or `REFUSED`.
-        text: For the latter two, a regular expression that a message matches.
+        text: A regular expression that a message matches. For `EXACT`, of messages that the first
+            training may show, such as that the file cannot be loaded without one's own model.
         at_save: Whether a message that matches must come in the first training already.
     """
 

@@ -15,7 +15,7 @@ import numpy as np
 
 State = dict[str, Any]
 # Attributes that only describe how an object was made or called.
-_IGNORED = {"_build_shapes_dict", "_auto_config", "_tracker", "input_spec", "_input_spec"}
+_IGNORED = {"_build_shapes_dict", "_auto_config", "_tracker", "input_spec", "_input_spec", "summary"}
 _IGNORED_STARTS = ("_inbound", "_outbound", "_self_", "_trainable_var", "_non_trainable_var")
 
 

@@ -10,11 +10,28 @@ from keras import layers
 
 import mlflow_ckpt
 from tests.support.kinds.kind import (
-    EXACT, TENSORFLOW, Expected, Kind, Raises, epoch_data, refused, restores,
+    EXACT,
+    TENSORFLOW,
+    Expected,
+    Kind,
+    Raises,
+    epoch_data,
+    refused,
+    restores,
 )  # fmt: skip
 from tests.support.kinds.models import (
-    IMAGES, STEPS, TOTALS, dense, finished, image_rows, images, recurrent, rows, step_rows,
-    token_rows, tokens,
+    IMAGES,
+    STEPS,
+    TOTALS,
+    dense,
+    finished,
+    image_rows,
+    images,
+    recurrent,
+    rows,
+    step_rows,
+    token_rows,
+    tokens,
 )  # fmt: skip
 
 WORDS = np.array([["red dog"], ["blue cat"], ["the red cat"], ["dog"]] * 2, dtype=object)
@@ -283,4 +300,3 @@ KINDS = {
         lambda: layers.Hashing(5, salt=3), lambda: layers.Embedding(5, 2), layers.Flatten
     ),
 }
-

@@ -52,9 +52,7 @@ def images(*inside: Any, **settings: Any) -> keras.Model:
 
 def recurrent(*inside: Any, batch_size: int | None = None, **settings: Any) -> keras.Model:
     """Layers for sequences of vectors, and a linear one."""
-    model = keras.Sequential(
-        [keras.Input((4, 3), batch_size=batch_size), *inside, layers.Dense(1)]
-    )
+    model = keras.Sequential([keras.Input((4, 3), batch_size=batch_size), *inside, layers.Dense(1)])
     return finished(model, **settings)
 
 

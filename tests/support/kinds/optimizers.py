@@ -9,8 +9,8 @@ import keras
 from keras import layers, optimizers
 from keras.optimizers import schedules
 
-from tests.support.kinds.kind import Ends, Kind, restores
-from tests.support.kinds.models import dense, tokens, token_rows
+from tests.support.kinds.kind import Kind, at_least_named, restores
+from tests.support.kinds.models import dense, token_rows, tokens
 
 
 def _with(make: Callable[[], Any], **settings: Any) -> Kind:
@@ -177,9 +177,11 @@ KINDS = {
     "CosineDecayRestarts": _scheduled(lambda: schedules.CosineDecayRestarts(0.1, 4)),
     "a schedule of one's own": _scheduled(Sawtooth),
     "an optimizer of one's own": _with(lambda: Signed(0.05)),
-    "an optimizer that counts in Python": _with(lambda: Warming(0.05, 0.1)),
+    "an optimizer that counts in Python": _with(
+        lambda: Warming(0.05, 0.1), expected=at_least_named("Warming|made")
+    ),
     "a sparse gradient of an embedding": Kind(
         lambda: tokens(layers.Embedding(20, 3), layers.Flatten()), data=token_rows
     ),
-    "an optimizer as a string": Kind(lambda: dense(optimizer="rmsprop"), stop=Ends(1)),
+    "an optimizer as a string": Kind(lambda: dense(optimizer="rmsprop")),
 }

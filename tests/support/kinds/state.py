@@ -15,7 +15,14 @@ import numpy as np
 
 State = dict[str, Any]
 # Attributes that only describe how an object was made or called.
-_IGNORED = {"_build_shapes_dict", "_auto_config", "_tracker", "input_spec", "_input_spec", "summary"}
+_IGNORED = {
+    "_build_shapes_dict",
+    "_auto_config",
+    "_tracker",
+    "input_spec",
+    "_input_spec",
+    "summary",
+}
 _IGNORED_STARTS = ("_inbound", "_outbound", "_self_", "_trainable_var", "_non_trainable_var")
 
 
@@ -61,9 +68,7 @@ def _walk(thing: Any, place: str, state: State, known: set[int], depth: int = 0)
             _visit(value, f"{place}.{name}", state, known, depth, own=own)
 
 
-def _visit(
-    value: Any, place: str, state: State, known: set[int], depth: int, *, own: bool
-) -> None:
+def _visit(value: Any, place: str, state: State, known: set[int], depth: int, *, own: bool) -> None:
     found = _content(value)
     if found is not None:
         state[place] = found

@@ -8,10 +8,22 @@ import keras
 import numpy as np
 from keras import layers
 
-
 from tests.support.kinds.kind import (
-    BATCH, X, Y, Callbacks, Ends, Killed, Kind, Raises, Terminated,
-    epoch_data, named, refused, restores, sorted_data,
+    BATCH,
+    Callbacks,
+    Ends,
+    Killed,
+    Kind,
+    Raises,
+    Terminated,
+    X,
+    Y,
+    at_least_named,
+    epoch_data,
+    named,
+    refused,
+    restores,
+    sorted_data,
 )  # fmt: skip
 from tests.support.kinds.models import dense
 
@@ -57,11 +69,6 @@ def freeze(model: keras.Model) -> None:
     model.layers[0].trainable = False
 
 
-def freeze_and_compile(model: keras.Model) -> None:
-    model.layers[0].trainable = False
-    model.compile(keras.optimizers.SGD(0.02, 0.5), "mse", run_eagerly=True)
-
-
 def slower(model: keras.Model) -> None:
     model.optimizer.learning_rate = 0.01
 
@@ -92,12 +99,6 @@ def other_activation(model: keras.Model) -> None:
 
 def other_epsilon(model: keras.Model) -> None:
     model.layers[1].momentum = 0.1
-
-
-def other_loss(model: keras.Model) -> None:
-    model.loss_weights = None
-    model._compile_loss = None
-    model.compile(model.optimizer, "mae", run_eagerly=True)
 
 
 class Stateful(keras.callbacks.Callback):
@@ -191,10 +192,21 @@ def fitted_before(model: keras.Model) -> None:
     model.fit(X, Y, epochs=1, batch_size=4, shuffle=False, verbose=0)
 
 
+def fitted_and_frozen(model: keras.Model) -> None:
+    fitted_before(model)
+    model.layers[0].trainable = False
+    model.compile(keras.optimizers.SGD(0.02, 0.5), "mse", run_eagerly=True)
+
+
 def compiled_twice() -> keras.Model:
     model = noisy()
     model.compile(keras.optimizers.Adam(0.01), "mae", metrics=["mse"], run_eagerly=True)
     return model
+
+
+def stopped(model: keras.Model, callbacks: Callbacks) -> dict[str, Any]:
+    (early,) = (c for c in callbacks if isinstance(c, keras.callbacks.EarlyStopping))
+    return {"epoch": early.stopped_epoch, "best": early.best, "weights": early.best_weights[0]}
 
 
 def backup() -> Callbacks:
@@ -210,7 +222,6 @@ KINDS = {
     "trainable flipped without compiling, restored": acting(
         freeze, dropout, go_on=restores, expected=named("trainable")
     ),
-    "trainable flipped and compiled": acting(freeze_and_compile, dropout),
     "a rate of Dropout changed": acting(drop_more, dropout),
     "a rate of Dropout changed, restored": acting(
         drop_more, dropout, go_on=restores, expected=named("rate")
@@ -221,7 +232,7 @@ KINDS = {
         other_momentum, go_on=restores, expected=named("momentum")
     ),
     "clipping of the optimizer changed": acting(other_clip),
-    "a regularizer changed": acting(other_regularizer),
+    "a regularizer changed": acting(other_regularizer, expected=at_least_named("regularizer")),
     "an activation changed": acting(other_activation),
     "an activation changed, restored": acting(
         other_activation, go_on=restores, expected=named("activation")
@@ -229,7 +240,6 @@ KINDS = {
     "the momentum of BatchNormalization changed": acting(
         other_epsilon, lambda: layers.BatchNormalization(momentum=0.7)
     ),
-    "compiled with another loss by a callback": acting(other_loss),
     "EarlyStopping that fires": Kind(
         noisy,
         data=validated,
@@ -238,22 +248,21 @@ KINDS = {
                 "val_loss", patience=3, min_delta=100.0, restore_best_weights=True
             )
         ],
-        epochs=6,
-        after=lambda model, callbacks: {"stopped": callbacks[-1].stopped_epoch}
-        if isinstance(callbacks[-1], keras.callbacks.EarlyStopping) else {},
+        stop=Ends(2),
+        whole_epochs=6,
+        after=stopped,
     ),
     "ReduceLROnPlateau that fires": Kind(
         noisy,
         callbacks=lambda: [
             keras.callbacks.ReduceLROnPlateau("loss", patience=2, min_delta=100.0, cooldown=1)
         ],
-        epochs=5,
+        stop=Ends(2),
+        whole_epochs=5,
     ),
     "LearningRateScheduler": Kind(
         noisy,
-        callbacks=lambda: [
-            keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.5 * rate)
-        ],
+        callbacks=lambda: [keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.5 * rate)],
     ),
     "SwapEMAWeights": Kind(averaged, callbacks=lambda: [keras.callbacks.SwapEMAWeights()]),
     "SwapEMAWeights by epoch, killed": Kind(
@@ -276,18 +285,22 @@ KINDS = {
         noisy, callbacks=lambda: [KeepsArray()], expected=named("KeepsArray.*mean")
     ),
     "a callback that keeps an object": Kind(
-        noisy, callbacks=lambda: [KeepsObject()], expected=named("KeepsObject.*state")
+        noisy, callbacks=lambda: [KeepsObject()], expected=at_least_named("KeepsObject")
     ),
     "a LambdaCallback over a variable": Kind(
-        noisy, callbacks=closure, expected=named("LambdaCallback")
+        noisy, callbacks=closure, expected=at_least_named("LambdaCallback")
     ),
     "trained before fit": Kind(noisy, before=trained_before),
     "fitted before": Kind(noisy, before=fitted_before),
+    "fitted before, then frozen and compiled again": Kind(noisy, before=fitted_and_frozen),
     "compiled twice": Kind(compiled_twice),
     "class weights": Kind(
         lambda: dense(dropout(), loss="binary_crossentropy"),
         data=lambda: {
-            "x": X, "y": (Y > 0).astype("int64"), "batch_size": BATCH, "shuffle": False,
+            "x": X,
+            "y": (Y > 0).astype("int64"),
+            "batch_size": BATCH,
+            "shuffle": False,
             "class_weight": {0: 0.3, 1: 2.0},
         },
     ),  # fmt: skip
@@ -321,7 +334,7 @@ KINDS = {
         noisy,
         checkpoints={"forms": ("split",)},
         go_on=restores,
-        expected=refused("split|form", at_save=False),
+        expected=refused("optimizer", at_save=False),
     ),
     **{
         f"another callback raises in {hook}": Kind(noisy, data=validated_by_epoch, stop=stop)

@@ -1,6 +1,7 @@
 """Kinds of models, trainings and data, each trained, stopped and resumed (see `program`)."""
 
 from tests.support.kinds import (
+    adversary,
     compiling,
     data,
     layers_of_keras,
@@ -13,6 +14,7 @@ from tests.support.kinds.kind import Kind
 
 _MODULES = (
     optimizers, layers_of_keras, layers_of_ones_own, models_of_ones_own, compiling, trainings, data,
+    adversary,
 )  # fmt: skip
 
 KINDS: dict[str, Kind] = {}

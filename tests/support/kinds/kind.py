@@ -175,6 +175,7 @@ class Kind:
         custom_objects: Passed to `resume`.
         before: Called with the new model before its first `fit`.
         after: Returns further state at the end of a training, given the model and its callbacks.
+        later: Arguments of `fit` that differ when the training goes on.
         backends: The backends that have the feature.
         whole_epochs: Number of epochs of the whole training; None for as few as show a difference.
         expected_on: What must come of it on a backend where that differs.
@@ -191,6 +192,7 @@ class Kind:
     custom_objects: Mapping[str, Any] | None = None
     before: Callable[[keras.Model], None] = lambda _: None
     after: Callable[[keras.Model, Callbacks], dict[str, Any]] = lambda *_: {}
+    later: Mapping[str, Any] = field(default_factory=dict)
     backends: tuple[str, ...] = EVERYWHERE
     whole_epochs: int | None = None
     expected_on: Mapping[str, Expected] = field(default_factory=dict)

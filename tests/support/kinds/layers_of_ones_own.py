@@ -12,6 +12,8 @@ from keras import layers, ops
 from tests.support.kinds.kind import TENSORFLOW, TORCH, Kind, X, Y, at_least_named, named, restores
 from tests.support.kinds.models import dense, finished, rows
 
+# Where a layer can keep state of its own in Python, call by call.
+EAGER = (TENSORFLOW, TORCH)
 register = keras.saving.register_keras_serializable("kinds")
 
 
@@ -282,34 +284,34 @@ KINDS = {
     "a tf.random.Generator in a layer": drops(PlainGenerator, backends=(TENSORFLOW,)),
     "a NumPy generator in a layer": drops(
         NumpyGenerator,
-        backends=(TENSORFLOW, TORCH),
+        backends=EAGER,
         expected=at_least_named("NumpyGenerator|numpygenerator"),
     ),
     "a Python generator in a layer": drops(
         PythonGenerator,
-        backends=(TENSORFLOW, TORCH),
+        backends=EAGER,
         expected=at_least_named("PythonGenerator|pythongenerator"),
     ),
     "a layer that counts in Python": drops(
-        Counting, backends=(TENSORFLOW, TORCH), expected=at_least_named("Counting|counting")
+        Counting, backends=EAGER, expected=at_least_named("Counting|counting")
     ),
     "a layer whose helper counts in Python": drops(
-        PrivateCount, backends=(TENSORFLOW, TORCH), expected=at_least_named("PrivateCount|_box")
+        PrivateCount, backends=EAGER, expected=at_least_named("PrivateCount|_box")
     ),
     "a layer that keeps a plain array": drops(
         Remembering,
-        backends=(TENSORFLOW, TORCH),
+        backends=EAGER,
         expected=at_least_named("Remembering|remembering"),
     ),
     "a layer that keeps a list": drops(
-        Queue, backends=(TENSORFLOW, TORCH), expected=at_least_named("Queue|queue")
+        Queue, backends=EAGER, expected=at_least_named("Queue|queue")
     ),
     "a layer in a closure of a layer": drops(HiddenLayer, expected=at_least_named("[Hh]idden")),
     "a PyTorch module in a layer": drops(Buffer, backends=(TORCH,)),
     "a generator that two layers share": Kind(
         shared_generator, expected=at_least_named("[Nn]oise|seed|generator")
     ),
-    "Keras's global generator": drops(GlobalNoise),
+    "Keras's global generator": drops(GlobalNoise, backends=EAGER),
     "tf.random.normal, eager": drops(BackendNoise, backends=(TENSORFLOW,)),
     "tf.random.normal in a graph": Kind(
         lambda: dense(BackendNoise(), run_eagerly=False, jit_compile=False),

@@ -153,7 +153,8 @@ def go_on(kind: Kind, begun: dict[str, Any], expected: Expected) -> dict[str, An
         try:
             point = kind.go_on(begun["run"], kind, kind.callbacks())
             record["from"] = f"{point.initial_epoch}+{point.initial_batch}"
-            now = train(kind, point.model, point.callbacks, initial_epoch=point.initial_epoch)
+            later = {"initial_epoch": point.initial_epoch, **kind.later}
+            now = train(kind, point.model, point.callbacks, **later)
         except MlflowCkptError as error:
             return {**record, "outcome": REFUSED, "error": f"{type(error).__name__}: {error}"}
     whole = begun["whole"]
@@ -196,7 +197,7 @@ def is_expected(record: dict[str, Any], expected: Expected) -> bool:
 def _attempt(function: Any, *arguments: Any) -> dict[str, Any]:
     try:
         return dict(function(*arguments))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - reported as what came of the kind
         trace = traceback.format_exc()
         return {
             "outcome": CRASH, "error": f"{type(error).__name__}: {error}", "trace": trace[-3000:],
@@ -204,7 +205,11 @@ def _attempt(function: Any, *arguments: Any) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def main(what: str, directory: Path, names: list[str]) -> None:
+def main(what: str, arguments: list[str]) -> None:
+    """Train or resume kinds; the arguments are those of the program, without the first."""
+    directory, names = Path(arguments[0]), arguments[1:]
+    aloud = "-v" in names
+    names = [name for name in names if name != "-v"]
     backend = keras.config.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -232,7 +237,7 @@ def main(what: str, directory: Path, names: list[str]) -> None:
                 "text": expected.text,
                 "as expected": is_expected(record, expected),
             }
-        if "-v" in sys.argv:
+        if aloud:
             print(f"{time.process_time() - began:6.2f} {name}", flush=True)  # noqa: T201
         gc.collect()
         gc.freeze()  # `clear_session` collects again: 1 ms instead of 300
@@ -242,4 +247,4 @@ def main(what: str, directory: Path, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), [name for name in sys.argv[3:] if name != "-v"])
+    main(sys.argv[1], sys.argv[2:])

@@ -303,7 +303,7 @@ KINDS = {
             "shuffle": False,
             "class_weight": {0: 0.3, 1: 2.0},
         },
-    ),  # fmt: skip
+    ),
     "validation by fit's split": Kind(
         noisy, data=lambda: {**sorted_data(), "validation_split": 0.34}
     ),

@@ -1,0 +1,1 @@
+WRONG_TODAY: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Kinds of models, trainings and data, stopped and resumed in a new process: none silently wrong."""
+"""Kinds of models, trainings and data, resumed in a new process: none silently wrong."""
 
 from __future__ import annotations
 

@@ -10,7 +10,16 @@ import numpy as np
 from keras import layers, ops
 
 from tests.support.kinds.kind import (
-    BATCH, TENSORFLOW, TORCH, X, Y, Callbacks, Kind, Raises, at_least_named, named,
+    BATCH,
+    TENSORFLOW,
+    TORCH,
+    Callbacks,
+    Kind,
+    Raises,
+    X,
+    Y,
+    at_least_named,
+    named,
     sorted_data,
 )  # fmt: skip
 from tests.support.kinds.models import dense, finished

@@ -226,7 +226,7 @@ KINDS = {
             "y": keras.ops.convert_to_tensor(Y),
             "batch_size": BATCH,
         }
-    ),  # fmt: skip
+    ),
     "pandas": kind(frames),
     "tf.data in order": tf_data(),
     "tf.data in order, stopped inside an epoch": tf_data(stop=INSIDE),

@@ -101,20 +101,20 @@ def train(
     state = state_of(model)
     for key, value in kind.after(model, callbacks).items():
         state[f"after: {key}"] = np.asarray(value)
-    return {"state": state, "epochs": dict(zip(history.epoch, _by_epoch(history.history)))}
+    return {"state": state, "epochs": _by_epoch(history)}
 
 
-def _by_epoch(curves: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    length = max(map(len, curves.values()), default=0)
-    return [
-        # A metric that was not reported in each epoch is compared where it ends.
-        {
+def _by_epoch(history: keras.callbacks.History) -> dict[int, dict[str, Any]]:
+    """Return the metrics of each epoch; one that is not reported in each is compared at its end."""
+    length = len(history.epoch)
+    return {
+        epoch: {
             name: np.asarray(curve[i - length])
-            for name, curve in curves.items()
+            for name, curve in history.history.items()
             if i >= length - len(curve)
         }
-        for i in range(length)
-    ]
+        for i, epoch in enumerate(history.epoch)
+    }
 
 
 def begin(kind: Kind) -> dict[str, Any]:

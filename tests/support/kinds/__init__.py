@@ -2,19 +2,23 @@
 
 from tests.support.kinds import (
     adversary,
+    callbacks,
     compiling,
     data,
     layers_of_keras,
     layers_of_ones_own,
+    losses,
     models_of_ones_own,
     optimizers,
+    random_layers,
+    stops,
     trainings,
 )
 from tests.support.kinds.kind import Kind
 
 _MODULES = (
-    optimizers, layers_of_keras, layers_of_ones_own, models_of_ones_own, compiling, trainings, data,
-    adversary,
+    optimizers, layers_of_keras, layers_of_ones_own, random_layers, models_of_ones_own, compiling,
+    losses, trainings, callbacks, stops, data, adversary,
 )  # fmt: skip
 
 KINDS: dict[str, Kind] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import keras
@@ -29,44 +28,6 @@ class PlainVariable(layers.Layer):
     def call(self, x: Any) -> Any:
         self.highest.assign(0.5 * self.highest + ops.max(ops.abs(x)))
         return x / self.highest
-
-
-@register
-class PlainGenerator(layers.Layer):
-    """Draws from a generator of TensorFlow's own."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        import tensorflow as tf
-
-        self.random = tf.random.Generator.from_seed(3)
-
-    def call(self, x: Any) -> Any:
-        return x + self.random.normal(ops.shape(x), stddev=0.1)
-
-
-@register
-class NumpyGenerator(layers.Layer):
-    """Draws from NumPy's generator, in eager mode."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.random = np.random.default_rng(3)
-
-    def call(self, x: Any) -> Any:
-        return x * float(1 + 0.1 * self.random.normal())
-
-
-@register
-class PythonGenerator(layers.Layer):
-    """Draws from one of Python's generators, in eager mode."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._random = random.Random(3)
-
-    def call(self, x: Any) -> Any:
-        return x * (1 + 0.1 * self._random.random())
 
 
 @register
@@ -154,49 +115,6 @@ class Buffer(layers.Layer):
 
 
 @register
-class Noise(layers.Layer):
-    """Draws with a seed generator that it is given, and shares."""
-
-    def __init__(self, seed_generator: Any = None, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.seed_generator = seed_generator or keras.random.SeedGenerator(5)
-
-    def call(self, x: Any) -> Any:
-        return x + keras.random.normal(ops.shape(x), stddev=0.1, seed=self.seed_generator)
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config()
-
-
-@register
-class GlobalNoise(layers.Layer):
-    """Draws from Keras's global generator."""
-
-    def call(self, x: Any) -> Any:
-        return x + keras.random.normal(ops.shape(x), stddev=0.1)
-
-
-@register
-class BackendNoise(layers.Layer):
-    """Draws with TensorFlow's stateful random operations."""
-
-    def call(self, x: Any) -> Any:
-        import tensorflow as tf
-
-        return x + tf.random.normal(tf.shape(x), stddev=0.1)
-
-
-@register
-class TorchNoise(layers.Layer):
-    """Draws from PyTorch's global generator."""
-
-    def call(self, x: Any) -> Any:
-        import torch
-
-        return x + 0.1 * torch.randn_like(x)
-
-
-@register
 class Forgetful(layers.Layer):
     """Its config lacks an argument."""
 
@@ -270,28 +188,12 @@ def used_directly_and_inside() -> keras.Model:
     return finished(model)
 
 
-def shared_generator() -> keras.Model:
-    generator = keras.random.SeedGenerator(5)
-    return dense(Noise(generator), Noise(generator))
-
-
 def drops(layer: Any, **settings: Any) -> Kind:
     return Kind(lambda: dense(layer()), **settings)
 
 
 KINDS = {
     "a plain tf.Variable in a layer": drops(PlainVariable, backends=(TENSORFLOW,)),
-    "a tf.random.Generator in a layer": drops(PlainGenerator, backends=(TENSORFLOW,)),
-    "a NumPy generator in a layer": drops(
-        NumpyGenerator,
-        backends=EAGER,
-        expected=at_least_named("NumpyGenerator|numpygenerator"),
-    ),
-    "a Python generator in a layer": drops(
-        PythonGenerator,
-        backends=EAGER,
-        expected=at_least_named("PythonGenerator|pythongenerator"),
-    ),
     "a layer that counts in Python": drops(
         Counting, backends=EAGER, expected=at_least_named("Counting|counting")
     ),
@@ -308,17 +210,6 @@ KINDS = {
     ),
     "a layer in a closure of a layer": drops(HiddenLayer, expected=at_least_named("[Hh]idden")),
     "a PyTorch module in a layer": drops(Buffer, backends=(TORCH,)),
-    "a generator that two layers share": Kind(
-        shared_generator, expected=at_least_named("[Nn]oise|seed|generator")
-    ),
-    "Keras's global generator": drops(GlobalNoise, backends=EAGER),
-    "tf.random.normal, eager": drops(BackendNoise, backends=(TENSORFLOW,)),
-    "tf.random.normal in a graph": Kind(
-        lambda: dense(BackendNoise(), run_eagerly=False, jit_compile=False),
-        backends=(TENSORFLOW,),
-        expected=named("random"),
-    ),
-    "torch.randn in call": drops(TorchNoise, backends=(TORCH,)),
     "a config that lacks an argument": drops(
         lambda: Forgetful(0.5), expected=named("Forgetful|factor")
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers
 
 from tests.support.kinds.kind import (
@@ -14,29 +13,14 @@ from tests.support.kinds.kind import (
     Ends,
     Killed,
     Kind,
-    Raises,
-    Terminated,
     X,
     Y,
     at_least_named,
-    epoch_data,
     named,
-    refused,
     restores,
     sorted_data,
 )  # fmt: skip
 from tests.support.kinds.models import dense
-
-HOOKS = {
-    "on_epoch_begin": Raises("on_epoch_begin"),
-    "on_train_batch_begin": Raises("on_train_batch_begin"),
-    "on_train_batch_end": Raises("on_train_batch_end"),
-    "on_epoch_end": Raises("on_epoch_end"),
-    "on_test_begin": Raises("on_test_begin"),
-    "on_test_batch_begin": Raises("on_test_batch_begin"),
-    "on_test_batch_end": Raises("on_test_batch_end"),
-    "on_test_end": Raises("on_test_end"),
-}
 
 
 class Act(keras.callbacks.Callback):
@@ -101,83 +85,8 @@ def other_epsilon(model: keras.Model) -> None:
     model.layers[1].momentum = 0.1
 
 
-class Stateful(keras.callbacks.Callback):
-    """Has a state that matters, and says how to keep it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = 1.0
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.factor *= 0.5
-        self.model.optimizer.learning_rate = 0.05 * self.factor
-
-    def get_state(self) -> dict[str, Any]:
-        return {"factor": self.factor}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self.factor = state["factor"]
-
-
-class Unsaying(keras.callbacks.Callback):
-    """The same, without saying so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = 1.0
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.factor *= 0.5
-        self.model.optimizer.learning_rate = 0.05 * self.factor
-
-
-class KeepsArray(keras.callbacks.Callback):
-    """Averages the weights in an array that it changes in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mean = np.zeros((6, 4), "float32")
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        kernel = self.model.layers[0].kernel
-        self.mean *= 0.5
-        self.mean += 0.5 * keras.ops.convert_to_numpy(kernel)
-        kernel.assign(self.mean)
-
-
-class KeepsObject(keras.callbacks.Callback):
-    """Keeps its state in an object."""
-
-    class State:
-        factor = 1.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.state = self.State()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.state.factor *= 0.5
-        self.model.optimizer.learning_rate = 0.05 * self.state.factor
-
-
-def closure() -> Callbacks:
-    """A LambdaCallback over a state of its own."""
-    count = [0]
-
-    def slow_down(epoch: int, logs: Any) -> None:
-        count[0] += 1
-        callback.model.optimizer.learning_rate = 0.05 / (1 + count[0])
-
-    callback = keras.callbacks.LambdaCallback(on_epoch_end=slow_down)
-    return [callback]
-
-
 def validated() -> dict[str, Any]:
     return {**sorted_data(), "validation_data": (X, Y), "validation_batch_size": 6}
-
-
-def validated_by_epoch() -> dict[str, Any]:
-    return {**epoch_data(), "validation_data": (X, Y), "validation_batch_size": 6}
 
 
 def averaged() -> keras.Model:
@@ -277,19 +186,6 @@ KINDS = {
     "BackupAndRestore among the callbacks": Kind(
         noisy, callbacks=backup, expected=named("BackupAndRestore")
     ),
-    "a callback with get_state": Kind(noisy, callbacks=lambda: [Stateful()]),
-    "a callback without get_state": Kind(
-        noisy, callbacks=lambda: [Unsaying()], expected=named("Unsaying.*factor")
-    ),
-    "a callback that changes an array in place": Kind(
-        noisy, callbacks=lambda: [KeepsArray()], expected=named("KeepsArray.*mean")
-    ),
-    "a callback that keeps an object": Kind(
-        noisy, callbacks=lambda: [KeepsObject()], expected=at_least_named("KeepsObject")
-    ),
-    "a LambdaCallback over a variable": Kind(
-        noisy, callbacks=closure, expected=at_least_named("LambdaCallback")
-    ),
     "trained before fit": Kind(noisy, before=trained_before),
     "fitted before": Kind(noisy, before=fitted_before),
     "fitted before, then frozen and compiled again": Kind(noisy, before=fitted_and_frozen),
@@ -310,34 +206,4 @@ KINDS = {
     "validation every other epoch": Kind(
         noisy, data=lambda: {**validated(), "validation_freq": 2}, stop=Ends(1)
     ),
-    "SIGTERM inside an epoch": Kind(noisy, data=epoch_data, stop=Terminated()),
-    "SIGTERM in validation": Kind(
-        noisy, data=validated_by_epoch, stop=Terminated("on_test_batch_end", batch=0)
-    ),
-    "killed after a save inside an epoch": Kind(
-        noisy,
-        data=epoch_data,
-        stop=Killed(),
-        checkpoints={"save_freq": 2},
-        checkpoint="step:4",
-    ),
-    "killed between epochs": Kind(noisy, stop=Killed(), checkpoint="epoch:1"),
-    "killed, with accumulated gradients": Kind(
-        lambda: dense(
-            dropout(), optimizer=keras.optimizers.Adam(0.02, gradient_accumulation_steps=2)
-        ),
-        data=epoch_data,
-        stop=Raises(),
-    ),
-    "saved as HDF5": Kind(noisy, checkpoints={"full_format": "h5"}),
-    "saved in the split form, restored": Kind(
-        noisy,
-        checkpoints={"forms": ("split",)},
-        go_on=restores,
-        expected=refused("optimizer", at_save=False),
-    ),
-    **{
-        f"another callback raises in {hook}": Kind(noisy, data=validated_by_epoch, stop=stop)
-        for hook, stop in HOOKS.items()
-    },
 }

@@ -1,1 +1,0 @@
-WRONG_TODAY: dict[str, str] = {}

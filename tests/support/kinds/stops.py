@@ -1,0 +1,70 @@
+"""How a training is stopped, and in what form it was saved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tests.support.kinds.kind import (
+    Killed,
+    Kind,
+    Raises,
+    Terminated,
+    X,
+    Y,
+    epoch_data,
+    refused,
+    restores,
+)  # fmt: skip
+from tests.support.kinds.models import dense
+from tests.support.kinds.trainings import dropout, noisy
+
+HOOKS = {
+    "on_epoch_begin": Raises("on_epoch_begin"),
+    "on_train_batch_begin": Raises("on_train_batch_begin"),
+    "on_train_batch_end": Raises("on_train_batch_end"),
+    "on_epoch_end": Raises("on_epoch_end"),
+    "on_test_begin": Raises("on_test_begin"),
+    "on_test_batch_begin": Raises("on_test_batch_begin"),
+    "on_test_batch_end": Raises("on_test_batch_end"),
+    "on_test_end": Raises("on_test_end"),
+}
+
+
+def validated_by_epoch() -> dict[str, Any]:
+    return {**epoch_data(), "validation_data": (X, Y), "validation_batch_size": 6}
+
+
+KINDS = {
+    "SIGTERM inside an epoch": Kind(noisy, data=epoch_data, stop=Terminated()),
+    "SIGTERM in validation": Kind(
+        noisy, data=validated_by_epoch, stop=Terminated("on_test_batch_end", batch=0)
+    ),
+    "killed after a save inside an epoch": Kind(
+        noisy,
+        data=epoch_data,
+        stop=Killed(),
+        checkpoints={"save_freq": 2},
+        checkpoint="step:4",
+    ),
+    "killed between epochs": Kind(noisy, stop=Killed(), checkpoint="epoch:1"),
+    "killed, with accumulated gradients": Kind(
+        lambda: dense(
+            dropout(), optimizer=keras.optimizers.Adam(0.02, gradient_accumulation_steps=2)
+        ),
+        data=epoch_data,
+        stop=Raises(),
+    ),
+    "saved as HDF5": Kind(noisy, checkpoints={"full_format": "h5"}),
+    "saved in the split form, restored": Kind(
+        noisy,
+        checkpoints={"forms": ("split",)},
+        go_on=restores,
+        expected=refused("optimizer", at_save=False),
+    ),
+    **{
+        f"another callback raises in {hook}": Kind(noisy, data=validated_by_epoch, stop=stop)
+        for hook, stop in HOOKS.items()
+    },
+}

@@ -40,6 +40,9 @@ _DESCRIPTIONS = (
 )
 
 
+_COMPILED = (keras.optimizers.Optimizer, keras.losses.Loss, keras.metrics.Metric)
+
+
 class MissingPathError(LookupError):
     """A path that leads nowhere in a model."""
 
@@ -151,7 +154,10 @@ def is_managed(item: Any, name: str) -> bool:
     """Whether an attribute of one of Keras's own classes is set by Keras, not by users."""
     if isinstance(item, keras.Model) and name in ("loss", "metrics"):
         return True
-    return package_of(type(item)) == "keras" and (name.startswith("_") or name == "name")
+    if package_of(type(item)) != "keras":
+        return False
+    # Compile settings are compared as such.
+    return isinstance(item, _COMPILED) or name.startswith("_") or name == "name"
 
 
 def ignored_in(item: Any) -> frozenset[str]:

@@ -68,7 +68,7 @@ def load_full(
         return model
     with _saved_policy(directory):
         model = _load_compiled(directory, manifest, custom_objects, compile)
-    _complete(model, training_state.read(directory), put_back, optimizer=True)
+    _complete(model, training_state.read(directory), put_back, own=callable(compile))
     restore_seeds(model, directory)
     check_fingerprint(
         model,
@@ -172,7 +172,7 @@ def load_split(
             keras_private.ignoring_skipped_optimizer(),
         ):
             guarded(lambda: model.load_weights(path))
-    _complete(model, state, put_back, optimizer=False)
+    _complete(model, state, put_back, compiled=False)
     has_file = "split" in manifest.forms
     source = directory / layout.WEIGHTS if has_file else tensors_file(directory, manifest)
     # A class's own compile() creates metrics, which an uncompiled model lacks.
@@ -182,11 +182,11 @@ def load_split(
 
 
 def _complete(
-    model: keras.Model, state: TrainingState, put_back: PutBack | None, *, optimizer: bool
+    model: keras.Model, state: TrainingState, put_back: PutBack | None, **how: bool
 ) -> None:
     """Put back the state that Keras's files do not give back."""
     used = put_back or PutBack()
-    used.into_rebuilt(model, state, optimizer=optimizer)
+    used.into_rebuilt(model, state, **how)
     if put_back is None:
         used.warn()
 

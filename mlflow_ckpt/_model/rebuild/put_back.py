@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -40,26 +40,30 @@ class PutBack:
             warn(f"The loaded model differs from the one that was saved: {'; '.join(self.lost)}.")
 
     def into_rebuilt(
-        self, model: keras.Model, state: TrainingState, *, optimizer: bool = True
+        self, model: keras.Model, state: TrainingState, *, compiled: bool = True, own: bool = False
     ) -> None:
         """Put all state back into a model that was rebuilt from its configuration.
 
         Args:
             model: The model, after Keras loaded its files.
             state: The training's state.
-            optimizer: Whether the model is compiled, and has its optimizers.
+            compiled: Whether the model is compiled. If not, it lacks what `compile` creates.
+            own: Whether the user compiled it, with settings that stay as they are.
         """
-
-        def wanted(path: str) -> bool:
-            first = structure.parts(path)[0]
-            # A class's own compile() sets attributes too.
-            return optimizer or (first not in _COMPILED and hasattr(model, first))
-
-        held = [item for item in state.state if wanted(item["path"])]
-        self._state(model, held, optimizer=optimizer)
-        for path, value in _attributes(state):
-            if wanted(path):
-                self._attribute(model, path, value)
+        held = state.state
+        attributes = state.attributes or {}
+        if not compiled:
+            has = structure.members(model)
+            held = [item for item in held if structure.parts(item["path"])[0] in has]
+            attributes = {
+                p: value for p, value in attributes.items() if structure.parts(p)[0] in has
+            }
+        self._state(model, held, optimizer=compiled)
+        for path, value in attributes.items():
+            set_by_compile = structure.parts(path)[0] in (*_COMPILED, *_arguments(state))
+            before = state.attributes_before.get(path, _ABSENT) if own and set_by_compile else None
+            if before is not _ABSENT:
+                self._attribute(model, path, value, only_if=before)
 
     def into_own(self, model: keras.Model, state: TrainingState) -> None:
         """Put all state back into a model that the user built and compiled.
@@ -68,8 +72,10 @@ class PutBack:
         Others that differ are the user's choice, and named.
         """
         self._state(model, state.state, optimizer=True)
-        for path, value in _attributes(state):
+        for path, value in (state.attributes or {}).items():
             before = state.attributes_before.get(path, _ABSENT)
+            if before is _ABSENT and path in _arguments(state):
+                continue  # named as an argument of compile()
             self._attribute(model, path, value, only_if=before)
 
     def weights(self, model: keras.Model, state: TrainingState) -> None:
@@ -168,12 +174,10 @@ class PutBack:
             self.lost.append(f"{label}: `{name}` was {plain.text(value)} and {now}")
 
 
-def _attributes(state: TrainingState) -> Iterator[tuple[str, Any]]:
-    """Yield the saved attributes, without the arguments of a class's own compile()."""
-    arguments = (state.compile or {}).get("arguments", {})
-    for path, value in (state.attributes or {}).items():
-        if path not in arguments:
-            yield path, value
+def _arguments(state: TrainingState) -> Collection[str]:
+    """Return the names of the arguments of a class's own `compile`."""
+    arguments: Collection[str] = (state.compile or {}).get("arguments", {})
+    return arguments
 
 
 def _owner(held: Held) -> str:

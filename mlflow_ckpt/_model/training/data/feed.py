@@ -16,7 +16,7 @@ from mlflow_ckpt._model.training.data.grains import GrainDataset
 from mlflow_ckpt._model.training.data.loaders import StatefulLoader, TorchLoader, is_stateful
 from mlflow_ckpt._model.training.data.pipelines import LateBytes, Pipeline
 from mlflow_ckpt._model.training.data.py_datasets import OwnPyDataset
-from mlflow_ckpt._model.training.data.source import CannotContinueError, Source, State
+from mlflow_ckpt._model.training.data.source import CannotContinueError, Opened, Source, State
 
 # Estimated bytes of a tf.data iterator's state up to which it is saved.
 STATE_LIMIT = 64 * 2**20
@@ -213,14 +213,13 @@ class Feed:
             raise CannotContinueError(str(saved["problem"]))
         state = unpack(saved["state"], arrays)
         position = saved["batch"] if self._persists or batch else 0
-        self._source.prepare(state, position, replay=replay)
-        if position:
-            opened = self._source.reopen(saved["pass"], state, position)
-            if self._persists:
-                self._source.begin_pass(saved["pass"])
-                self._iteration.keep(iter(opened), position)
-            else:
-                self._opened = opened
+        try:
+            self._reopen(saved["pass"], state, position, replay=replay)
+        except CannotContinueError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of the user's data, or of their library
+            reason = str(error).partition("\n")[0]
+            raise CannotContinueError(f"{type(error).__name__}: {reason}") from error
         self._pass, self._skipped, self.length = saved["pass"], batch, saved["length"]
         self._done = position - batch if self._persists else 0
         if batch:
@@ -229,6 +228,18 @@ class Feed:
             return None
         problem: str | None = saved["problem"]
         return problem or self._source.problem
+
+    def _reopen(self, number: int, state: State, position: int, *, replay: bool) -> None:
+        self._source.prepare(state, position, replay=replay)
+        if not position:
+            return
+        # PyTorch's data loader draws a random number when it is opened: before `after`.
+        opened = iter(self._source.reopen(number, state, position))
+        if self._persists:
+            self._source.begin_pass(number)
+            self._iteration.keep(opened, position)
+        else:
+            self._opened = Opened(opened)
 
 
 def _words(kind: str, persists: bool) -> str:

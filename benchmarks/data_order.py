@@ -117,7 +117,7 @@ def _measure_states(model: Any, x: Any, y: Any, rounds: int) -> dict[str, list[A
 
 
 def _continuing() -> Any:
-    """Return a class of callbacks that follow the data as `MlflowCheckpoint` does, without saves."""
+    """Return a class of callbacks that follow the data as `MlflowCheckpoint` does."""
     import keras
 
     from mlflow_ckpt._model.training.fit_context import FitContext

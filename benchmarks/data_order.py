@@ -1,4 +1,4 @@
-"""Measures the overhead of a repeatable order of data: EpochDataset and fit on plain arrays.
+"""Measures the overhead of data that continue: per epoch, and per save within an epoch.
 
 python -m benchmarks.data_order
 """
@@ -18,6 +18,8 @@ from rich.table import Table
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 BATCH_SIZE = 64
+# The first batches trace the graph and fill buffers.
+_FIRST_SAVED = 4
 
 
 @click.command(context_settings={"show_default": True})
@@ -46,8 +48,15 @@ def main(images: int, rounds: int) -> None:
         return dataset.shuffle(10_000, seed=epoch).batch(BATCH_SIZE).prefetch(tf.data.AUTOTUNE)
 
     piped = mlflow_ckpt.EpochDataset.from_function(pipeline)
+    continuing = _continuing()
     sources: dict[str, Callable[[int], dict[str, Any]]] = {
         "fit(x, y)": lambda _: {"x": x, "y": y, "batch_size": BATCH_SIZE},
+        "fit(x, y), continued": lambda _: {
+            "x": x,
+            "y": y,
+            "batch_size": BATCH_SIZE,
+            "callbacks": [continuing()],
+        },
         "EpochDataset(x, y)": lambda epoch: {"x": _begun(data, epoch)},
         "fit(tf.data.Dataset)": lambda epoch: {"x": pipeline(epoch)},
         "EpochDataset.from_function": lambda epoch: {"x": _begun(piped, epoch)},
@@ -58,12 +67,78 @@ def main(images: int, rounds: int) -> None:
     for epoch in range(-1, rounds):
         for name, source in sources.items():
             # Without MlflowCheckpoint, which would begin the epochs but also save checkpoints.
-            arguments = {"shuffle": name == "fit(x, y)", **source(max(epoch, 0))}
+            arguments = {"shuffle": name.startswith("fit(x, y)"), **source(max(epoch, 0))}
             started = time.perf_counter()
             model.fit(**arguments, verbose=0)
             if epoch >= 0:  # the first epoch traces the graph
                 times[name].append(time.perf_counter() - started)
     _show(times, images)
+    if keras.config.backend() == "tensorflow":
+        _show_states(_measure_states(model, x, y, rounds))
+
+
+def _measure_states(model: Any, x: Any, y: Any, rounds: int) -> dict[str, list[Any]]:
+    """Return the milliseconds on the training thread and the bytes of each kind of data's state."""
+    import numpy as np
+    import tensorflow as tf
+
+    class Measure(_continuing()):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.seconds: list[float] = []
+            self.bytes = 0
+
+        def on_train_batch_end(self, batch: int, *_: Any) -> None:
+            if batch >= _FIRST_SAVED:
+                started = time.perf_counter()
+                _, arrays, _ = self.context.feed.capture(batch + 1, finished=False)
+                self.seconds.append(time.perf_counter() - started)
+                self.bytes = sum(np.asarray(array).nbytes for array in arrays.values())
+
+    rows = tf.data.Dataset.from_tensor_slices((x, y))
+
+    def cropped(image: Any, label: Any) -> Any:
+        return tf.cast(image, tf.float32), label
+
+    sources: dict[str, dict[str, Any]] = {
+        "arrays": {"x": x, "y": y, "batch_size": BATCH_SIZE, "shuffle": True},
+        "tf.data, batches shuffled": {"x": rows.batch(BATCH_SIZE).shuffle(20)},
+    }
+    for buffer in (100, 1_000, 10_000):
+        mapped = rows.shuffle(buffer).map(cropped, num_parallel_calls=tf.data.AUTOTUNE)
+        sources[f"tf.data, shuffle({buffer:_})"] = {"x": mapped.batch(BATCH_SIZE).prefetch(2)}
+    measured = {}
+    for name, arguments in sources.items():
+        measure = Measure()
+        settings = {"shuffle": False, "steps_per_epoch": _FIRST_SAVED + rounds, **arguments}
+        model.fit(**settings, verbose=0, callbacks=[measure])
+        measured[name] = [median(measure.seconds) * 1e3, measure.bytes]
+    return measured
+
+
+def _continuing() -> Any:
+    """Return a class of callbacks that follow the data as `MlflowCheckpoint` does."""
+    import keras
+
+    from mlflow_ckpt._model.training.fit_context import FitContext
+
+    class Continuing(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_begin(self, *_: Any) -> None:
+            self.context = FitContext(self, data_state_limit=1 << 40)
+
+        def on_epoch_begin(self, epoch: int, *_: Any) -> None:
+            self.context.begin_epoch(epoch)
+
+    return Continuing
+
+
+def _show_states(measured: dict[str, list[Any]]) -> None:
+    table = Table(title="Saving the state of the data within an epoch")
+    for column in ("data", "ms on the training thread", "KB"):
+        table.add_column(column, justify="left" if column == "data" else "right")
+    for name, (milliseconds, size) in measured.items():
+        table.add_row(name, f"{milliseconds:.1f}", f"{size / 1e3:,.1f}")
+    Console(width=100).print(table)
 
 
 def _begun(data: Any, epoch: int) -> Any:

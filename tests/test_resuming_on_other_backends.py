@@ -15,7 +15,9 @@ import pytest
 
 import mlflow_ckpt
 from devtools.stores import Store
+from tests.support import data_jobs
 from tests.support.jobs import JOBS, Done
+from tests.support.training import names
 
 pytestmark = pytest.mark.long
 
@@ -26,6 +28,8 @@ FROM = {
     "saved inside epochs": "step:20",
     "saved inside epochs, several steps at once": "step:19",
 }
+# Packages by words in the names of jobs.
+PACKAGES = {"DataLoader": "torch", "Grain": "grain", "tf.data": "tensorflow"}
 # Keras offers no steps_per_execution on PyTorch.
 LEFT_OUT: dict[str, set[str]] = {
     "jax": set(),
@@ -33,10 +37,16 @@ LEFT_OUT: dict[str, set[str]] = {
 }
 
 
-def do(jobs: list[list[Any]], backend: str, store: Store, spool: Path) -> list[Done]:
+def do(
+    jobs: list[list[Any]],
+    backend: str,
+    store: Store,
+    spool: Path,
+    module: str = "tests.support.jobs",
+) -> list[Done]:
     """Do jobs, one after another, in a process of their own."""
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.support.jobs"],
+        [sys.executable, "-m", module],
         input=json.dumps(jobs),
         env={
             **os.environ,
@@ -79,3 +89,42 @@ def test_a_resumed_training_is_the_one_that_never_stopped(
         assert metrics[0] == metrics[1], name
         assert done.warned == [], name
     record_property("counted", f"{len(names)} trainings resumed bit for bit")
+
+
+def needed(name: str) -> str:
+    """Return the package that a job's data need besides the backend."""
+    if "StatefulDataLoader" in name:
+        return "torchdata"
+    return next((package for word, package in PACKAGES.items() if word in name), "keras")
+
+
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_all_kinds_of_data_continue(
+    local_store: Store,
+    spool: Path,
+    backend: str,
+    part: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    if find_spec(backend) is None or find_spec("torch") is None:
+        pytest.skip("the other backends are not installed")
+    kinds = [
+        name
+        for name in data_jobs.JOBS
+        if find_spec(needed(name)) is not None and not (backend == "torch" and "at once" in name)
+    ][part::4]
+    module = "tests.support.data_jobs"
+    whole = do([[name, 3] for name in kinds], backend, local_store, spool, module)
+    again = [
+        [name, 3, done.run_id, f"step:{int(at.split('_')[1])}"]
+        for name, done in zip(kinds, whole, strict=True)
+        for at in names(done.run_id)[:2]
+    ]
+    resumed = do(again, backend, local_store, spool, module)
+    for i, done in enumerate(resumed):
+        name, expected = again[i][0], whole[i // 2]
+        assert done.warned == [], name
+        assert done.weights == expected.weights, again[i]
+        assert mlflow_ckpt.diff(expected.run_id, done.run_id).identical, name
+    record_property("counted", f"{len(kinds)} kinds of data, twice each, continued bit for bit")

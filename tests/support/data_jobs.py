@@ -179,6 +179,9 @@ class _Rows:
     def __getitem__(self, index: int) -> Any:
         return X[index], Y[index]
 
+    def __repr__(self) -> str:
+        return "rows"  # by which Grain tells a state's data
+
 
 def grains(repeat: bool = False, loaded: bool = False) -> dict[str, Any]:
     import grain

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import keras
 
-from mlflow_ckpt._format.values import Arrays, UnpackableError, pack, unpack
+from mlflow_ckpt._format.values import Arrays, pack, unpack
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.keras_data_private import Iteration
 from mlflow_ckpt._model.training.data.arrays import TensorFlowArrays
@@ -16,7 +16,7 @@ from mlflow_ckpt._model.training.data.grains import GrainDataset
 from mlflow_ckpt._model.training.data.loaders import StatefulLoader, TorchLoader, is_stateful
 from mlflow_ckpt._model.training.data.pipelines import LateBytes, Pipeline
 from mlflow_ckpt._model.training.data.py_datasets import OwnPyDataset
-from mlflow_ckpt._model.training.data.source import CannotContinueError, Source, State
+from mlflow_ckpt._model.training.data.source import CannotContinueError, Opened, Source, State
 
 # Estimated bytes of a tf.data iterator's state up to which it is saved.
 STATE_LIMIT = 64 * 2**20
@@ -159,19 +159,15 @@ class Feed:
         position = self._position(batch)
         inside = position > 0 and (self._persists or not finished)
         source = self._source
-        inner = source.capture(position) if inside else source.capture_between()
         arrays: Arrays = {}
-        late = {name: value for name, value in inner.items() if isinstance(value, LateBytes)}
         try:
-            packed = pack(
-                {name: value for name, value in inner.items() if name not in late}, "data", arrays
+            inner = source.capture(position) if inside else source.capture_between()
+            packed = _packed(inner, arrays)
+        except Exception as error:  # noqa: BLE001 - of the user's data: training goes on
+            source.problem = (
+                f"the state of the data cannot be saved ({type(error).__name__}: {error})"
             )
-        except UnpackableError as error:
-            source.problem = f"the state of the data cannot be saved ({error})"
             packed = None
-        for name, value in late.items():
-            arrays[f"data/{name}"] = value  # type: ignore[assignment]
-            packed[name] = {"$array": f"data/{name}"}
         state = {
             "kind": self.kind,
             "pass": self._pass,
@@ -213,14 +209,13 @@ class Feed:
             raise CannotContinueError(str(saved["problem"]))
         state = unpack(saved["state"], arrays)
         position = saved["batch"] if self._persists or batch else 0
-        self._source.prepare(state, position, replay=replay)
-        if position:
-            opened = self._source.reopen(saved["pass"], state, position)
-            if self._persists:
-                self._source.begin_pass(saved["pass"])
-                self._iteration.keep(iter(opened), position)
-            else:
-                self._opened = opened
+        try:
+            self._reopen(saved["pass"], state, position, replay=replay)
+        except CannotContinueError:
+            raise
+        except Exception as error:  # of the user's data, or of a library that they use
+            reason = str(error).partition("\n")[0]
+            raise CannotContinueError(f"{type(error).__name__}: {reason}") from error
         self._pass, self._skipped, self.length = saved["pass"], batch, saved["length"]
         self._done = position - batch if self._persists else 0
         if batch:
@@ -229,6 +224,28 @@ class Feed:
             return None
         problem: str | None = saved["problem"]
         return problem or self._source.problem
+
+    def _reopen(self, number: int, state: State, position: int, *, replay: bool) -> None:
+        self._source.prepare(state, position, replay=replay)
+        if not position:
+            return
+        # PyTorch's data loader draws a random number when it is opened: before `after`.
+        opened = iter(self._source.reopen(number, state, position))
+        if self._persists:
+            self._source.begin_pass(number)
+            self._iteration.keep(opened, position)
+        else:
+            self._opened = Opened(opened)
+
+
+def _packed(state: State, arrays: Arrays) -> Any:
+    """Pack a state, except for what is computed when it is written."""
+    late = {name: value for name, value in state.items() if isinstance(value, LateBytes)}
+    packed = pack({name: state[name] for name in state if name not in late}, "data", arrays)
+    for name, value in late.items():
+        arrays[f"data/{name}"] = cast(Any, value)
+        packed[name] = {"$array": f"data/{name}"}
+    return packed
 
 
 def _words(kind: str, persists: bool) -> str:
@@ -263,7 +280,7 @@ def _create(model: keras.Model, iterator: Any, limit: int) -> Feed | None:
             return Feed(iteration, loader(iteration), "DataLoader")
         if kind == "GrainDataset":
             return Feed(iteration, GrainDataset(iteration), "Grain")
-    except (AttributeError, ImportError, KeyError):
+    except Exception:  # noqa: BLE001 - another Keras or TensorFlow: the data count as unknown
         return None
     return None
 

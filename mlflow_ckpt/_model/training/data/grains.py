@@ -35,7 +35,7 @@ class GrainDataset(Source):
 
     def prepare(self, state: State, batch: int, *, replay: bool) -> None:
         if batch:
-            self._watched.saved = decode(state["iterator"])
+            self._watched.resume(decode(state["iterator"]))
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
         return self._iteration.original()
@@ -49,14 +49,15 @@ def _watched(dataset: Any) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.current: Any = None
-            self.saved: Any = None
+            self._rest: Any = None
+
+        def resume(self, state: Any) -> None:
+            rest = iter(dataset)
+            rest.set_state(state)
+            self._rest = rest
 
         def __iter__(self) -> Any:
-            iterator = iter(dataset)
-            saved, self.saved = self.saved, None
-            if saved is not None:
-                iterator.set_state(saved)
-            self.current = iterator
-            return iterator
+            self.current, self._rest = self._rest or iter(dataset), None
+            return self.current
 
     return Watched()

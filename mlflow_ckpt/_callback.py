@@ -91,6 +91,9 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         InvalidArgumentError: If an argument is invalid.
     """
 
+    _thread: threading.Thread | None = None
+    _history: Any = None
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -136,10 +139,9 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             data_state_limit=data_state_limit,
         )
         self.monitor, self.mode, self.verbose = monitor, mode, verbose
-        self.save_freq, self.save_best_only = save_freq, save_best_only
-        self.run_id, self.log_metrics = run_id, log_metrics
-        self.drain_timeout, self.report = drain_timeout, report
-        self.data_state_limit = data_state_limit
+        self.save_freq, self.save_best_only, self.run_id = save_freq, save_best_only, run_id
+        self.log_metrics, self.drain_timeout = log_metrics, drain_timeout
+        self.report, self.data_state_limit = report, data_state_limit
         # Keras may call `on_train_batch_end` late, on another thread, if nothing is saved there.
         self.async_safe = save_freq == "epoch"
         self._messages = Messages(verbose=bool(verbose), raising=on_error == "raise")
@@ -148,13 +150,11 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._signals = SignalHandler(self)
         self._batches = BatchCounter()
         self._training = self._first_epoch_checked = self._due = self._others_log = False
+        self._in_place = False
         self._fit: FitContext | None = None
         self._origin: Origin | None = None
-        self._in_place = False
         self._begun_batches = self._process = 0
         self._began = 0.0
-        self._thread: threading.Thread | None = None
-        self._history: Any = None
 
     def resume_from(self, origin: Origin, *, in_place: bool, batch: int) -> None:
         """Continue the next training from a checkpoint; called by `resume`.

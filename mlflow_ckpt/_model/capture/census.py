@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.capture import generators, plain, structure
+from mlflow_ckpt._model.capture import plain, random_generators, structure
 from mlflow_ckpt._model.capture.random_calls import TENSORFLOW, Calls
 
 # More objects than any model has: beyond this number, the walk follows the user's own data.
@@ -188,7 +188,7 @@ class Census:
         unsaved: list[str] = []
         state = list(_variables(model, plan, skipped, copy, unsaved))
         for path, generator in plan.generators.items():
-            state.append(Held(path, GENERATOR, generators.state_of(generator)))
+            state.append(Held(path, GENERATOR, random_generators.state_of(generator)))
         state += plan.adaptations
         if optimizer:
             state += _weight_decay(plan)

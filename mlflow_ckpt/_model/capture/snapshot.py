@@ -190,13 +190,7 @@ def take(
         prepared: Prepared = {}
         optimizer = full_format is not None
         captured = _capture(model, workspace, buffers or Buffers(), optimizer=optimizer)
-        if captured is not None:
-            groups = captured.groups
-        else:
-            stock_file = stock_save.save_stock(model, workspace() / "model.keras")
-            prepared[layout.FULL_KERAS] = stock_file
-            groups = stock_save.read_groups(stock_file)
-        mark_optimizers(model, groups)
+        groups = _groups(model, captured, prepared, workspace)
         described, compile_config = descriptions.of(model, captured)
         model_config.require_format(described, full_format)
         if full_format == "h5":
@@ -225,6 +219,20 @@ def take(
     except BaseException:
         workspace.remove()
         raise
+
+
+def _groups(
+    model: keras.Model, captured: CapturedState | None, prepared: Prepared, workspace: Workspace
+) -> list[Group]:
+    """Return the content of the weights file, if need be from a file that Keras saves."""
+    if captured is not None:
+        groups = captured.groups
+    else:
+        stock_file = stock_save.save_stock(model, workspace() / "model.keras")
+        prepared[layout.FULL_KERAS] = stock_file
+        groups = stock_save.read_groups(stock_file)
+    mark_optimizers(model, groups)
+    return groups
 
 
 def _capture(

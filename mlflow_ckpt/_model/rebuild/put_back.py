@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.capture import census, generators, plain, structure
+from mlflow_ckpt._model.capture import census, plain, random_generators, structure
 from mlflow_ckpt._model.capture.census import GENERATOR, VARIABLE, WEIGHT_DECAY
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._warn import warn
@@ -128,7 +128,7 @@ class PutBack:
         try:
             generator = structure.resolve(model, held["path"])
             if id(generator) not in self._shared:
-                generators.set_state(generator, held["value"])
+                random_generators.set_state(generator, held["value"])
         except structure.MissingPathError:
             self.lost.append(f"{label} is missing, and the state of this random generator is lost")
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

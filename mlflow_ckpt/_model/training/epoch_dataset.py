@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._model import keras_private
-from mlflow_ckpt._model.training.data.description import sampled_digest
+from mlflow_ckpt._model.training.data.describe_data import sampled_digest
 from mlflow_ckpt.errors import InvalidArgumentError
 
 

@@ -14,7 +14,7 @@ from mlflow_ckpt._model.capture import code
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.training import callback_state, random_state
 from mlflow_ckpt._model.training.data import feed as feeds
-from mlflow_ckpt._model.training.data.description import describe_arguments, describe_data
+from mlflow_ckpt._model.training.data.describe_data import describe_arguments, describe_data
 from mlflow_ckpt._model.training.data.feed import Feed
 from mlflow_ckpt._model.training.data.source import CannotContinueError
 from mlflow_ckpt._model.training.epoch_dataset import EpochDataset

@@ -254,8 +254,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._save_inside_epoch(logs)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Record that no training step is in progress."""
+        """Record that no training step is in progress, but a validation."""
         self._batches.rest()
+        if self._training and self._fit is not None:
+            self._fit.begin_validation()
 
     def on_test_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Stop if a signal was received."""

@@ -256,3 +256,67 @@ def test_a_pipeline_is_read_as_often_as_without_the_callback(
         epochs=2,
     )
     assert read == plain
+
+
+class Breaking(keras.callbacks.Callback):
+    """Raises in the validation of the second epoch, and has state of its own."""
+
+    def __init__(self, breaks: bool) -> None:
+        super().__init__()
+        self.breaks = breaks
+        self.epoch = 0
+        self.ended: list[tuple[float, float]] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        np.random.random()  # which validation may do, too
+        if self.breaks and self.epoch == 1 and batch == 1:
+            raise ZeroDivisionError
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.ended.append((logs["loss"], logs["val_loss"]))
+        self.model.optimizer.learning_rate = 0.05 * np.random.random()
+
+    def get_state(self) -> list[Any]:
+        return [list(pair) for pair in self.ended]
+
+    def set_state(self, state: list[Any]) -> None:
+        self.ended = [(loss, validated) for loss, validated in state]
+
+
+VALIDATED = {**ARRAYS, "validation_data": (X, Y), "validation_batch_size": BATCH, "epochs": 3}
+
+
+@pytest.mark.parametrize("kind", ["arrays", "EpochDataset"])
+def test_a_break_inside_a_validation(local_store: Store, spool: Path, kind: str) -> None:
+    settings = dict(VALIDATED)
+    if kind == "EpochDataset":
+        for name in ("y", "batch_size"):
+            del settings[name]
+
+    def trained(breaks: bool) -> tuple[keras.Model, Breaking, str]:
+        keras.utils.clear_session()  # name layers alike
+        model, breaking = small_model(), Breaking(breaks)
+        np.random.seed(3)
+        if kind == "EpochDataset":
+            settings["x"] = mlflow_ckpt.EpochDataset(X, Y, batch_size=BATCH)
+        with mlflow.start_run() as active, mlflow_ckpt.MlflowCheckpoint("loss") as checkpoints:
+            fit(model, checkpoints, breaking, **settings)
+        return model, breaking, str(active.info.run_id)
+
+    model, whole, run_id = trained(breaks=False)
+    with pytest.raises(ZeroDivisionError):
+        trained(breaks=True)
+    broken = mlflow.search_runs(output_format="list")[0].info.run_id
+    breaking = Breaking(breaks=False)
+    if kind == "EpochDataset":
+        settings["x"] = mlflow_ckpt.EpochDataset(X, Y, batch_size=BATCH)
+    point = mlflow_ckpt.resume(broken, callbacks=[breaking])
+    assert (point.initial_epoch, point.initial_batch) == (1, 3)
+    fit(point.model, *point.callbacks, **settings, initial_epoch=1)
+    assert breaking.ended == whole.ended
+    digests = [mlflow_ckpt.fingerprint(item).weights_digest for item in (model, point.model)]
+    assert digests[0] == digests[1]
+    assert mlflow_ckpt.diff(run_id, mlflow.last_active_run().info.run_id).identical

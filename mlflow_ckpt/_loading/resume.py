@@ -231,9 +231,15 @@ def _is_active(store: RunStore) -> bool:
 
 
 def _end_finished_epoch(state: TrainingState) -> list[str]:
-    """Move a state saved after an epoch's last batch to the next epoch; return what is skipped."""
-    if state.batch == 0 or state.batch != state.steps:
+    """Move a state saved after an epoch's last batch to the next epoch; return what is skipped.
+
+    If the callbacks had not been told of its end, that is made up for instead, except on JAX, where
+    `fit` fails in an epoch without batches.
+    """
+    pending = state.validation_pending and keras.config.backend() != "jax"
+    if pending or state.batch == 0 or state.batch != state.steps:
         return []
+    state.validation_pending = False
     state.epoch, state.batch = state.epoch + 1, 0
     return [
         f"the checkpoint was saved after the last batch of epoch {state.epoch}: its "
@@ -272,7 +278,7 @@ def _changes(
         changes.append("a callback had ended the training there, and now it goes on")
     for callback in callbacks:
         swapped = isinstance(callback, keras.callbacks.SwapEMAWeights) and callback.swap_on_epoch
-        if swapped and state.epochs == state.epoch:
+        if swapped and state.epochs == state.epoch and not state.dropped:
             changes.append(
                 "SwapEMAWeights put the moving average in the place of the weights for good, as "
                 f"epoch {state.epoch} was to be the last"

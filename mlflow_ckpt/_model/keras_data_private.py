@@ -3,6 +3,7 @@
 - `EpochIterator._get_iterator`, `_current_iterator`, `_steps_seen`, `_num_batches`,
   `steps_per_epoch` and TensorFlow's `_distributed_dataset` say where a training is in its data, and
   let it continue there. Fallback: the data counts as unknown, which resuming reports.
+- `EpochIterator._enumerate_iterator` lets an epoch go on with its validation. No fallback.
 - Attributes of Keras's data adapters (`_inputs`, `_shuffle`, `_batch_size`, `_num_samples`,
   `py_dataset`, `shuffle`, `enqueuer`, `generator`, `_first_batches`, `_dataset`, `_dataloader`)
   identify the data and its order. Fallback: as above.
@@ -101,6 +102,11 @@ class Iteration:
         self._iterator._steps_seen = seen
 
     @property
+    def left_out(self) -> int:
+        """Number of batches that the next epoch leaves out, all or none."""
+        return left_out(self._iterator)
+
+    @property
     def tensorflow_dataset(self) -> Any:
         """The `tf.data.Dataset` that TensorFlow trains on; None on another backend.
 
@@ -131,6 +137,30 @@ class Iteration:
         """Whether TensorFlow distributes the data over several devices."""
         dataset = getattr(self._iterator, "_distributed_dataset", None)
         return dataset is not None and self.tensorflow_dataset is None
+
+
+def leave_out_epoch(iterator: Any, batches: int) -> None:
+    """Have the next epoch of `fit` read no data, and go on with its validation.
+
+    Args:
+        iterator: Keras's `EpochIterator`.
+        batches: Number of batches of the epoch, which `left_out` returns until then.
+    """
+    iterator._enumerate_iterator  # noqa: B018 - fail now if Keras has changed
+
+    def empty() -> Iterator[Any]:
+        del iterator._enumerate_iterator
+        return iter(())
+
+    iterator._mlflow_ckpt_left_out = batches
+    iterator._enumerate_iterator = empty
+
+
+def left_out(iterator: Any) -> int:
+    """Return the number of batches that the next epoch leaves out, all or none."""
+    if "_enumerate_iterator" not in vars(iterator):
+        return 0
+    return int(iterator._mlflow_ckpt_left_out)
 
 
 class OrderedArrays:

@@ -27,6 +27,8 @@
   optimizer is built with the model's trainable variables.
 - `MultiOptimizer._optimizer_map` tells which optimizer a variable belongs to. Fallback: as Keras
   assigns them.
+- `SwapEMAWeights._finalize_ema_values` and an optimizer's `_model_variables_moving_average` keep
+  the weights that the former drops. Fallback: resuming from there is reported.
 - `Metric._direction` is `"up"` or `"down"`. Fallback: inferred from the metric's name.
 - `Model._compile_config.config` also holds the arguments of `compile`. Fallback: the user's
   functions among them are unknown, and so are those that a model keeps in no attribute.
@@ -408,6 +410,35 @@ def expect_batches(iterator: Any, count: int) -> None:
         raise PrivateApiError(f"{type(iterator).__name__} has no _num_batches, or no shuffle")
     iterator._num_batches = count
     adapter.shuffle = False
+
+
+def metrics_results(model: keras.Model) -> dict[str, float]:
+    """Return the values of a model's metrics; none if Keras has no `get_metrics_result`."""
+    get = getattr(model, "get_metrics_result", dict)
+    return {name: float(keras.ops.convert_to_numpy(value)) for name, value in get().items()}
+
+
+def moving_averages(model: keras.Model) -> list[Any]:
+    """Return the moving averages of a model's weights, optimizer by optimizer."""
+    optimizer = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    found = []
+    for item in getattr(optimizer, "optimizers", None) or [optimizer]:
+        if getattr(item, "use_ema", False):
+            found += list(getattr(item, "_model_variables_moving_average", []))
+    return found
+
+
+def before_finalizing(callback: Any, function: Callable[[], None]) -> None:
+    """Call a function once, before a `SwapEMAWeights` overwrites the averages for good."""
+
+    def finalize() -> None:
+        del callback._finalize_ema_values
+        function()
+        callback._finalize_ema_values()
+
+    if hasattr(callback, "_finalize_ema_values"):
+        callback._finalize_ema_values = finalize
 
 
 def build_metrics(model: keras.Model, batch: Any) -> None:

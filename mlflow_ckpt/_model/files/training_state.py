@@ -36,6 +36,9 @@ class TrainingState:
         arrays: States of the seed generators, and arrays that other fields refer to, by name.
         random: States of the global random generators, by library; None if unknown.
         metrics: Values of the metrics' variables, in order; empty between epochs.
+        validation_pending: Whether all batches of the epoch are completed, and its validation and
+            end are still to come.
+        dropped: Weights that `SwapEMAWeights` dropped after the last epoch; empty without it.
         callbacks: Packed states of the callbacks by key; None if unknown.
         unsaved: Phrases that describe state which could not be saved.
         stopped: Whether a callback had requested to stop the training.
@@ -62,6 +65,8 @@ class TrainingState:
     arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     random: dict[str, Any] | None = None
     metrics: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    validation_pending: bool = False
+    dropped: list[np.ndarray[Any, Any]] = field(default_factory=list)
     callbacks: dict[str, Any] | None = None
     unsaved: list[str] = field(default_factory=list)
     stopped: bool = False
@@ -92,6 +97,8 @@ def write(state: TrainingState, directory: Path) -> None:
         "layers": state.layers,
         "random": pack(state.random, "random", arrays),
         "metrics": pack(state.metrics, "metrics", arrays),
+        "validation_pending": state.validation_pending,
+        "dropped": pack(state.dropped, "dropped", arrays),
         "callbacks": state.callbacks,
         "unsaved": state.unsaved,
         "stopped": state.stopped,
@@ -155,6 +162,8 @@ def _from_content(
         arrays=arrays,
         random=unpack(content.get("random"), arrays),
         metrics=unpack(content.get("metrics", []), arrays),
+        validation_pending=bool(content.get("validation_pending", False)),
+        dropped=unpack(content.get("dropped", []), arrays),
         callbacks=content.get("callbacks"),
         unsaved=list(content.get("unsaved", [])),
         stopped=bool(content.get("stopped", False)),

@@ -12,21 +12,24 @@ from mlflow_ckpt._format.values import pack
 from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import code
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.keras_data_private import leave_out_epoch, left_out
 from mlflow_ckpt._model.training import callback_state, random_state
 from mlflow_ckpt._model.training.data import feed as feeds
 from mlflow_ckpt._model.training.data.describe_data import describe_arguments, describe_data
 from mlflow_ckpt._model.training.data.feed import Feed
 from mlflow_ckpt._model.training.data.source import CannotContinueError
 from mlflow_ckpt._model.training.epoch_dataset import EpochDataset
+from mlflow_ckpt._model.training.swapped import DroppedWeights
 from mlflow_ckpt.errors import InvalidArgumentError
 
 
 class StepObserver(keras.callbacks.Callback):  # type: ignore[misc]
-    """Calls a function with the index of each batch whose step has ended."""
+    """Calls functions with the index of each batch whose step has ended, and at an epoch's end."""
 
-    def __init__(self, end_step: Callable[[int], None]) -> None:
+    def __init__(self, end_step: Callable[[int], None], end_epoch: Callable[[], None]) -> None:
         super().__init__()
         self._end_step = end_step
+        self._end_epoch = end_epoch
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Note the end of the previous step, which Keras may report late."""
@@ -35,6 +38,10 @@ class StepObserver(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Note the end of the step."""
         self._end_step(batch)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Note that the callbacks are told of the end of an epoch."""
+        self._end_epoch()
 
 
 class FitContext:
@@ -64,6 +71,9 @@ class FitContext:
         self.kind = ""
         self._settings = dict(settings or {})
         self._model = callback.model
+        self._validation: tuple[list[np.ndarray[Any, Any]], dict[str, Any]] | None = None
+        self._ending = False
+        self._dropped: DroppedWeights | None = None
         self._monitor: callback_state.CallbackMonitor | None = None
         self._code: dict[str, str] | None = None
         self._described: dict[str, Any] | None = None
@@ -106,15 +116,38 @@ class FitContext:
         if self._list is not None:
             # A new list, as Keras is iterating over the old one.
             others = [other for other in self._list.callbacks if other is not callback]
-            self._list.callbacks = [StepObserver(end_step), *others, callback]
+            self._list.callbacks = [StepObserver(end_step, self._note_end), *others, callback]
+
+    def _note_end(self) -> None:
+        self._ending = True
+
+    def begin_validation(self) -> None:
+        """Keep what a validation changes: the metrics, and random generators."""
+        self._validation = self._metrics(), random_state.capture()
+
+    def _metrics(self) -> list[np.ndarray[Any, Any]]:
+        return [
+            np.array(keras.ops.convert_to_numpy(variable), copy=True)
+            for variable in getattr(self._model, "metrics_variables", [])
+        ]
 
     def await_reports(self) -> None:
         """Wait until the callbacks have been told of all steps."""
         keras_private.await_reports(self._list)
 
+    @property
+    def left_out(self) -> int:
+        """Number of batches that the next epoch leaves out, if only its validation is left."""
+        return 0 if self._iterator is None else left_out(self._iterator)
+
+    def leave_out(self, batches: int) -> None:
+        """Have the next epoch begin with its validation."""
+        if self._iterator is not None:
+            leave_out_epoch(self._iterator, batches)
+
     def skipped(self, batch: int) -> int:
         """Return how many of the completed batches of the first epoch are left out."""
-        if self.data is not None:
+        if self.data is not None or self.left_out:
             return batch
         return 0 if self.feed is None else self.feed.skipped
 
@@ -127,13 +160,15 @@ class FitContext:
 
     def begin_epoch(self, epoch: int, batch: int = 0) -> None:
         """Begin an epoch of the data; on the first call, record callbacks, code and data."""
+        self._validation, self._ending = None, False
         if self.feed is not None:
             self.feed.begin_epoch(epoch)
-        if self.data is not None:
+        if self.data is not None and not self.left_out:
             self.data.begin(epoch, batch)
             keras_private.expect_batches(self._iterator, self.data.num_batches)
         if self._monitor is None:
             self._monitor = callback_state.CallbackMonitor(self.callbacks)
+            self._dropped = DroppedWeights(self.callbacks)
             self._code = code.digests(self._model)
             self._described, self._arguments = self.describe()
             # The arguments may be large arrays, which Keras need not keep.
@@ -141,6 +176,7 @@ class FitContext:
 
     def end_epoch(self, batch: int) -> None:
         """End an epoch of a number of batches."""
+        self._validation, self._ending = None, False
         if self.feed is not None:
             stopped = bool(getattr(self._model, "stop_training", False))
             self.feed.end_epoch(batch, whole=not stopped)
@@ -162,22 +198,23 @@ class FitContext:
             params: The callback's `params`, which Keras sets.
         """
         steps = self.steps(params)
+        if batch and self._validation is not None:
+            steps = batch  # all batches of the epoch, even if Keras does not know their number
+        finished = steps is not None and batch >= steps
         model = self._model
         monitor = self._monitor or callback_state.CallbackMonitor(self.callbacks)
         captured = monitor.capture()
-        metrics = []
+        metrics: list[np.ndarray[Any, Any]] = []
         random = random_state.capture()
         data_state = None
         if self.feed is not None:
-            finished = steps is not None and batch >= steps
             data_state, arrays, own = self.feed.capture(batch, finished=finished)
             captured.arrays.update(arrays)
             random.update(own)
-        if batch:
-            metrics = [
-                np.array(keras.ops.convert_to_numpy(variable), copy=True)
-                for variable in getattr(model, "metrics_variables", [])
-            ]
+        if batch and self._validation is not None:
+            metrics, random = self._validation
+        elif batch:
+            metrics = self._metrics()
         return TrainingState(
             batch=batch if steps is None else min(batch, steps),
             steps=steps,
@@ -185,6 +222,8 @@ class FitContext:
             arrays=captured.arrays,
             random=random,
             metrics=metrics,
+            validation_pending=batch > 0 and finished and not self._ending,
+            dropped=[] if self._dropped is None else self._dropped.take(),
             callbacks=captured.states,
             unsaved=[*captured.unsaved, *([self.problem] if self.problem else [])],
             stopped=bool(getattr(model, "stop_training", False)),
@@ -220,7 +259,12 @@ class FitContext:
         if saved is None or self.feed is None:
             return self._unknown_data(state)
         try:
-            return self.feed.resume(saved, state.arrays, state.batch, replay=replay, after=after)
+            return self.feed.resume(
+                *(saved, state.arrays, state.batch),
+                finished=state.validation_pending,
+                replay=replay,
+                after=after,
+            )
         except CannotContinueError as error:
             return f"the data of fit start over: {error}"
 

@@ -10,9 +10,10 @@ from typing import Any
 import keras
 
 from mlflow_ckpt._format.changes import changed_values
+from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import compile_settings, introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
-from mlflow_ckpt._model.training import callback_state, random_state
+from mlflow_ckpt._model.training import callback_state, random_state, swapped
 from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._warn import warn
@@ -48,6 +49,7 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         self._replay_data, self._data_state_limit = replay_data, data_state_limit
         self._fit: FitContext | None = None
         self._done = self._inside = False
+        self._results: dict[str, Any] = {}
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Find the data of `fit`."""
@@ -61,10 +63,14 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         self._done = True
         self._require_position(epoch)
         self._inside = self._state.batch > 0
+        if self._state.validation_pending and self._fit is not None:
+            self._fit.leave_out(self._state.batch)
         self._warn()
         if self._inside and self._fit is not None and self._fit.skipped(self._state.batch):
             # With other data, the epoch starts over, and so do the metrics.
             self._restore_metrics(self._fit)
+            if self._state.validation_pending:
+                self._results = keras_private.metrics_results(self.model)
         for problem in self._restore():
             warn(f"{ADVICE}{problem}.")
 
@@ -77,6 +83,19 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         if self._inside:
             self._restore_inside()
 
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Restore everything again before the validation, if only that was left of an epoch."""
+        if self._inside:
+            self._restore_inside()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Give the other callbacks the metrics of an epoch of which only the end was left."""
+        if self._inside:
+            self._restore_inside()
+        results, self._results = self._results, {}
+        if logs is not None:
+            logs.update({name: value for name, value in results.items() if name not in logs})
+
     def _restore_inside(self) -> None:
         """Restore everything again, once the data are where they were."""
         self._inside = False
@@ -86,6 +105,9 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         """Restore callbacks and random generators; return descriptions of failures."""
         state = self._state
         callback_state.restore(self._callbacks, state.callbacks or {}, state.arrays)
+        dropped, state.dropped = state.dropped, []
+        if dropped:
+            swapped.restore(self.model, dropped)
         return random_state.restore(state.random or {})
 
     def _require_position(self, epoch: int) -> None:

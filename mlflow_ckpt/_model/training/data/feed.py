@@ -75,6 +75,10 @@ class Feed:
     def begin_epoch(self, epoch: int) -> None:
         """Begin an epoch, before Keras opens the data."""
         self._restore_length()
+        if self._iteration.left_out:
+            # Only the validation of this epoch is left.
+            self._opens, self._renewed, self._expects_pass = 0, False, False
+            return
         skipped, self._skipped = self._skipped or 0, None
         self._opens, self._renewed = 0, False
         self._expects_pass = not (self._persists and self._iteration.is_open)
@@ -185,6 +189,7 @@ class Feed:
         arrays: Arrays,
         batch: int,
         *,
+        finished: bool,
         replay: bool,
         after: Callable[[], Any],
     ) -> str | None:
@@ -194,6 +199,7 @@ class Feed:
             saved: The state that `capture` returned.
             arrays: Its arrays.
             batch: Number of completed batches of that epoch.
+            finished: Whether these are all batches of that epoch, of which validation is left.
             replay: Whether to read data again from their beginning if necessary.
             after: Called once a pass is continued within an epoch, before its next batch.
 
@@ -208,7 +214,7 @@ class Feed:
         if saved["state"] is None:
             raise CannotContinueError(str(saved["problem"]))
         state = unpack(saved["state"], arrays)
-        position = saved["batch"] if self._persists or batch else 0
+        position = saved["batch"] if self._persists or (batch and not finished) else 0
         try:
             self._reopen(saved["pass"], state, position, replay=replay)
         except CannotContinueError:
@@ -216,9 +222,10 @@ class Feed:
         except Exception as error:  # of the user's data, or of a library that they use
             reason = str(error).partition("\n")[0]
             raise CannotContinueError(f"{type(error).__name__}: {reason}") from error
-        self._pass, self._skipped, self.length = saved["pass"], batch, saved["length"]
-        self._done = position - batch if self._persists else 0
-        if batch:
+        self._pass, self.length = saved["pass"], saved["length"]
+        self._skipped = 0 if finished else batch
+        self._done = max(position - batch, 0) if self._persists else 0
+        if batch and not finished:
             self._after = after
         if replay and self._source.replayable:
             return None

@@ -100,7 +100,7 @@ class Pipeline(Source):
 
     def iterate(self) -> Iterator[Any]:
         """Return a new iterator, or the one that continues a pass."""
-        self._current, self._rest = self._rest or self._new(), None
+        self._current, self._rest, self._probe = self._rest or self._new(), None, None
         if self._needs_first and self._can_save and self._first is None:
             self._first = private.serialize(self._current)
         iterator: Iterator[Any] = self._current
@@ -120,7 +120,8 @@ class Pipeline(Source):
 
     def end_epoch(self) -> None:
         # The iterator at its end no longer says where the shuffles' generators are.
-        self._probe = None if self._continues() else self._new()
+        if self._probe is None and not self._continues():
+            self._probe = self._new()
 
     def _continues(self) -> bool:
         """Whether the next epoch continues an iterator."""
@@ -170,10 +171,9 @@ class Pipeline(Source):
             for _ in range(state["created"] - (1 if batch else 0)):
                 self._new()
         elif not batch and "next" in state:
-            self._restored(state["next"])
+            self._probe = self._restored(state["next"])
         elif not batch and "opened" in state:
             self._rest = self._restored(state["opened"])
-        self._probe = None
 
     def _repeat_seeds(self, state: State) -> None:
         saved, now = state["recorded"], self._recorded

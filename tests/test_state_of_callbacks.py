@@ -96,6 +96,29 @@ def test_what_functions_refer_to_is_state_too() -> None:
     assert second.startswith("LambdaCallback has state (on_epoch_end: losses) but")
 
 
+COUNTS = {"epochs": 0}
+SCALE = keras.Variable(1.0)
+
+
+class OverModule(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        COUNTS["epochs"] += epoch
+
+
+def test_variables_of_a_module_are_state_too() -> None:
+    callbacks = [
+        OverModule(),
+        keras.callbacks.LearningRateScheduler(lambda epoch: epoch * float(SCALE.numpy())),
+    ]
+    monitor = CallbackMonitor(callbacks)
+    assert monitor.capture().unsaved == []
+    callbacks[0].on_epoch_end(1)
+    SCALE.assign(2.0)
+    first, second = monitor.capture().unsaved
+    assert first.startswith("OverModule has state (on_epoch_end: COUNTS) but")
+    assert second.startswith("LearningRateScheduler has state (schedule: SCALE) but")
+
+
 def test_what_libraries_change_is_not_state() -> None:
     clock = threading.Event()
     held = [clock, time.monotonic, np.random, keras.layers.Dense(1)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlflow_ckpt._format.values import Arrays, UnpackableError, pack, unpack
 from mlflow_ckpt._model.keras_private import CALLBACK_STATE
-from mlflow_ckpt._model.training.outline import closures, outline
+from mlflow_ckpt._model.training.outline import outline, variables_of_code
 from mlflow_ckpt.errors import InvalidArgumentError
 
 GetState = Callable[[Any], Any]
@@ -196,5 +196,5 @@ def _may_hold_more(callback: keras.callbacks.Callback) -> bool:
 
 def _outline(callback: keras.callbacks.Callback) -> dict[str, Hashable]:
     if isinstance(callback, _OF_FUNCTIONS):
-        return closures(callback)
+        return variables_of_code(callback)
     return outline(callback, _state_attributes(callback))

@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import zlib
 from collections.abc import Hashable, Iterable, Mapping, Set
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -33,7 +34,7 @@ _UNSEEN = "unseen"
 
 
 def outline(callback: keras.callbacks.Callback, ignored: Iterable[str]) -> dict[str, Hashable]:
-    """Summarize a callback's attributes, and what the functions among them refer to.
+    """Summarize a callback's attributes, and the variables that its code refers to.
 
     Args:
         callback: The callback.
@@ -42,35 +43,42 @@ def outline(callback: keras.callbacks.Callback, ignored: Iterable[str]) -> dict[
     left_out = {*_KERAS_OWN, *ignored}
     summary: dict[str, Hashable] = {}
     for name, value in vars(callback).items():
-        if name in left_out:
-            continue
-        if inspect.isfunction(value):
-            summary |= {f"{name}: {inner}": item for inner, item in _closure(value).items()}
-        else:
+        if name not in left_out and not inspect.isfunction(value):
             summary[name] = _summary(value, _DEPTH)
-    return summary
+    return summary | variables_of_code(callback)
 
 
-def closures(callback: keras.callbacks.Callback) -> dict[str, Hashable]:
-    """Summarize only what the functions among a callback's attributes refer to."""
-    functions = {n: v for n, v in vars(callback).items() if inspect.isfunction(v)}
+def variables_of_code(callback: keras.callbacks.Callback) -> dict[str, Hashable]:
+    """Summarize the variables that a callback's code refers to: of closures, and of modules.
+
+    Args:
+        callback: The callback, whose functions are attributes, or methods that the user wrote.
+    """
+    functions = {name: f for name, f in vars(callback).items() if inspect.isfunction(f)}
+    for base in type(callback).__mro__:
+        if _is_of_user(base.__module__):
+            methods = {n: f for n, f in vars(base).items() if inspect.isfunction(f)}
+            functions = methods | functions
     return {
-        f"{name}: {inner}": item
+        f"{name}: {variable}": summary
         for name, function in functions.items()
-        for inner, item in _closure(function).items()
+        for variable, summary in _variables(function).items()
     }
 
 
-def _closure(function: Any) -> dict[str, Hashable]:
-    names = function.__code__.co_freevars
-    cells = zip(names, function.__closure__ or (), strict=True)
-    summary = {}
-    for name, cell in cells:
-        try:
-            summary[name] = _summary(cell.cell_contents, _DEPTH)
-        except ValueError:
-            continue  # not assigned yet
-    return summary
+def _variables(function: Any) -> dict[str, Hashable]:
+    code = function.__code__
+    found: dict[str, Any] = {}
+    if _is_of_user(function.__module__):
+        found = {n: function.__globals__[n] for n in code.co_names if n in function.__globals__}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not assigned yet
+            found[name] = cell.cell_contents
+    return {
+        name: _summary(value, _DEPTH)
+        for name, value in found.items()
+        if not (inspect.ismodule(value) or inspect.isclass(value) or inspect.isroutine(value))
+    }
 
 
 def _summary(value: Any, depth: int) -> Hashable:

@@ -95,7 +95,8 @@ def test_some_kinds(local_store: Store, spool: Path, tmp_path: Path) -> None:
     assert judge(outcomes, "tensorflow") == []
 
 
-@pytest.mark.long
+@pytest.mark.kinds
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_no_kind_is_silently_wrong(
     local_store: Store,

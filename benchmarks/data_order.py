@@ -88,7 +88,8 @@ def _measure_states(model: Any, x: Any, y: Any, rounds: int) -> dict[str, list[A
             self.seconds: list[float] = []
             self.bytes = 0
 
-        def on_train_batch_end(self, batch: int, *_: Any) -> None:
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            del logs
             if batch >= _FIRST_SAVED:
                 started = time.perf_counter()
                 _, arrays, _ = self.context.feed.capture(batch + 1, finished=False)
@@ -123,10 +124,12 @@ def _continuing() -> Any:
     from mlflow_ckpt._model.training.fit_context import FitContext
 
     class Continuing(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_train_begin(self, *_: Any) -> None:
+        def on_train_begin(self, logs: Any = None) -> None:
+            del logs
             self.context = FitContext(self, data_state_limit=1 << 40)
 
-        def on_epoch_begin(self, epoch: int, *_: Any) -> None:
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            del logs
             self.context.begin_epoch(epoch)
 
     return Continuing

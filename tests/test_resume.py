@@ -303,9 +303,13 @@ def test_model_checkpoint_knows_its_best_value(tmp_path: Path) -> None:
     worse = np.full_like(Y, 1000.0)
     with pytest.warns(UserWarning, match="data.digest was"):
         point.model.fit(
-            *(X, worse),
-            **{"initial_epoch": 2, "epochs": 3, "verbose": 0, "shuffle": False},
+            X,
+            worse,
+            initial_epoch=2,
+            epochs=3,
+            verbose=0,
             callbacks=point.callbacks,
+            shuffle=False,
         )
     assert again.best < 100
     assert not (tmp_path / "best.keras").exists()

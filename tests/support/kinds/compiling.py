@@ -15,7 +15,6 @@ from tests.support.kinds.kind import (
     Raises,
     X,
     epoch_data,
-    refused,
     restores,
 )  # fmt: skip
 from tests.support.kinds.models import finished
@@ -254,17 +253,20 @@ def fixed() -> keras.Model:
     return model
 
 
+def adversarial(of: Any = Gan, **settings: Any) -> Kind:
+    monitored = {"monitor": "g_loss"}
+    return Kind(lambda: gan(of), data=real_data, checkpoints=monitored, backends=ONLY, **settings)
+
+
 KINDS = {
     "a train_step of one's own": Kind(lambda: finished(OwnStep()), backends=ONLY),
     "a train_step, stopped inside an epoch": Kind(
         lambda: finished(OwnStep()), data=epoch_data, stop=Raises(), backends=ONLY
     ),
-    "a GAN, restored": Kind(gan, data=real_data, go_on=restores, backends=ONLY),
-    "a GAN, resumed": Kind(gan, data=real_data, backends=ONLY, expected=refused("compile")),
-    "a GAN, resumed with compile=": Kind(
-        gan, data=real_data, go_on=resumes_compiling, backends=ONLY
-    ),
-    "a GAN with get_compile_config": Kind(lambda: gan(DescribedGan), data=real_data, backends=ONLY),
+    "a GAN, restored": adversarial(go_on=restores),
+    "a GAN, resumed": adversarial(),
+    "a GAN, resumed with compile=": adversarial(go_on=resumes_compiling),
+    "a GAN with get_compile_config": adversarial(DescribedGan),
     "a VAE with trackers": Kind(lambda: finished(Vae()), data=real_data, backends=ONLY),
     "a distillation": Kind(distiller),
     "a distillation, restored": Kind(distiller, go_on=restores),

@@ -35,8 +35,8 @@ class Expected:
 
     Attributes:
         outcome: `EXACT`, `NAMED` or `REFUSED`; `EITHER` for one of the first two.
-        text: A regular expression that a message matches. For `EXACT`, of messages that the first
-            training may show, such as that the file cannot be loaded without one's own model.
+        text: A regular expression that a message matches. For `EXACT`, of messages that
+            may be shown, such as that the file cannot be loaded without one's own model.
         at_save: Whether a message that matches must come in the first training already.
     """
 
@@ -175,6 +175,8 @@ class Kind:
         custom_objects: Passed to `resume`.
         before: Called with the new model before its first `fit`.
         after: Returns further state at the end of a training, given the model and its callbacks.
+        saves_whole: Whether `MlflowCheckpoint` takes part in the whole training too: with it,
+            TensorFlow shuffles in another order, which it can repeat.
         later: Arguments of `fit` that differ when the training goes on.
         backends: The backends that have the feature.
         whole_epochs: Number of epochs of the whole training; None for as few as show a difference.
@@ -192,6 +194,7 @@ class Kind:
     custom_objects: Mapping[str, Any] | None = None
     before: Callable[[keras.Model], None] = lambda _: None
     after: Callable[[keras.Model, Callbacks], dict[str, Any]] = lambda *_: {}
+    saves_whole: bool = False
     later: Mapping[str, Any] = field(default_factory=dict)
     backends: tuple[str, ...] = EVERYWHERE
     whole_epochs: int | None = None

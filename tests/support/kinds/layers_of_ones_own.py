@@ -8,7 +8,17 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tests.support.kinds.kind import TENSORFLOW, TORCH, Kind, X, Y, at_least_named, named, restores
+from tests.support.kinds.kind import (
+    EXACT,
+    TENSORFLOW,
+    TORCH,
+    Expected,
+    Kind,
+    X,
+    Y,
+    at_least_named,
+    restores,
+)
 from tests.support.kinds.models import dense, finished, rows
 
 # Where a layer can keep state of its own in Python, call by call.
@@ -211,12 +221,14 @@ KINDS = {
     "a layer in a closure of a layer": drops(HiddenLayer, expected=at_least_named("[Hh]idden")),
     "a PyTorch module in a layer": drops(Buffer, backends=(TORCH,)),
     "a config that lacks an argument": drops(
-        lambda: Forgetful(0.5), expected=named("Forgetful|factor")
+        lambda: Forgetful(0.5), expected=at_least_named("Forgetful|factor")
     ),
     "a config that lacks an argument, restored": drops(lambda: Forgetful(0.5), go_on=restores),
     "a layer with a counter and an own Dropout": drops(Counter),
     "a layer given as custom object": drops(
-        Unregistered, custom_objects={"Unregistered": Unregistered}
+        Unregistered,
+        custom_objects={"Unregistered": Unregistered},
+        expected=Expected(EXACT, "custom_objects"),
     ),
     "a layer used directly and inside a wrapper": Kind(
         used_directly_and_inside,

@@ -116,7 +116,9 @@ KINDS = {
         expected=Expected(EXACT, "lambda"),
     ),
     "a loss that is a function": Kind(
-        lambda: dense(loss=a_loss_function), custom_objects={"a_loss_function": a_loss_function}
+        lambda: dense(loss=a_loss_function),
+        custom_objects={"a_loss_function": a_loss_function},
+        expected=Expected(EXACT, "custom_objects"),
     ),
     "a metric that lasts": Kind(lambda: dense(metrics=[Lasting()])),
     "a metric that lasts, stopped inside an epoch": Kind(

@@ -148,11 +148,8 @@ def policies() -> keras.Model:
 
 
 def in_float64() -> keras.Model:
-    keras.config.set_floatx("float64")
-    try:
-        return dense(layers.Dropout(0.3), dtype="float64")
-    finally:
-        keras.config.set_floatx("float32")
+    keras.config.set_floatx("float64")  # for the whole process, as scripts do
+    return dense(layers.Dropout(0.3), dtype="float64")
 
 
 def in_floats_of_64(run_id: str, kind: Kind, callbacks: Callbacks) -> Any:

@@ -117,12 +117,21 @@ def _by_epoch(history: keras.callbacks.History) -> dict[int, dict[str, Any]]:
     }
 
 
+def _saver(kind: Kind) -> mlflow_ckpt.MlflowCheckpoint:
+    return mlflow_ckpt.MlflowCheckpoint(**{"monitor": "loss", **kind.checkpoints})
+
+
 def begin(kind: Kind) -> dict[str, Any]:
     """Train a kind without a stop, and up to its stop in a run."""
     fresh(FIRST_SEED)
+    if kind.saves_whole:
+        mlflow.start_run()
+        keras.utils.set_random_seed(FIRST_SEED)
     model = kind.build()
     kind.before(model)
-    record: dict[str, Any] = {"whole": train(kind, model, kind.callbacks(), alone=True)}
+    savers = [_saver(kind)] if kind.saves_whole else []
+    whole = train(kind, model, [*savers, *kind.callbacks()], alone=not savers)
+    record: dict[str, Any] = {"whole": whole}
     del model
     fresh(FIRST_SEED)
     with messages() as record["said at save"], mlflow.start_run() as run:
@@ -131,7 +140,7 @@ def begin(kind: Kind) -> dict[str, Any]:
         keras.utils.set_random_seed(FIRST_SEED)
         model = kind.build()
         kind.before(model)
-        checkpoints = mlflow_ckpt.MlflowCheckpoint(**{"monitor": "loss", **kind.checkpoints})
+        checkpoints = _saver(kind)
         callbacks = [checkpoints, *kind.callbacks(), *kind.stop.callbacks()]
         try:
             with checkpoints:
@@ -165,10 +174,12 @@ def go_on(kind: Kind, begun: dict[str, Any], expected: Expected) -> dict[str, An
     return {**record, "outcome": NAMED if _said(record, expected) else silent}
 
 
-def _said(record: dict[str, Any], expected: Expected) -> bool:
-    allowed = expected.text if expected.outcome == EXACT else ""
-    before = [t for t in record["said at save"] if not (allowed and re.search(allowed, t))]
-    return bool(record["said"] or before)
+def _said(record: dict[str, Any], expected: Expected) -> list[str]:
+    """Return what was said of a difference."""
+    texts = [*record["said at save"], *record["said"]]
+    if expected.outcome == EXACT and expected.text:
+        return [text for text in texts if not re.search(expected.text, text)]
+    return texts
 
 
 def _flat(epochs: dict[int, dict[str, Any]], wanted: dict[int, Any]) -> dict[str, Any]:

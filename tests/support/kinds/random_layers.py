@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tests.support.kinds.kind import TENSORFLOW, TORCH, Kind, at_least_named, named
+from tests.support.kinds.kind import TENSORFLOW, TORCH, Kind, at_least_named, named, refused
 from tests.support.kinds.models import dense
 
 # Where a layer can draw anew at each call in Python.
@@ -120,7 +120,7 @@ KINDS = {
         expected=at_least_named("PythonGenerator|pythongenerator"),
     ),
     "a generator that two layers share": Kind(
-        shared_generator, expected=at_least_named("[Nn]oise|seed|generator")
+        shared_generator, expected=refused("seed generators")
     ),
     "Keras's global generator": drops(GlobalNoise, backends=EAGER),
     "tf.random.normal, eager": drops(BackendNoise, backends=(TENSORFLOW,)),

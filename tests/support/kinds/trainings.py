@@ -133,7 +133,7 @@ KINDS = {
     ),
     "a rate of Dropout changed": acting(drop_more, dropout),
     "a rate of Dropout changed, restored": acting(
-        drop_more, dropout, go_on=restores, expected=named("rate")
+        drop_more, dropout, go_on=restores, expected=at_least_named("rate")
     ),
     "weights set between epochs": acting(set_weights, dropout),
     "the momentum of the optimizer changed": acting(other_momentum),

@@ -160,13 +160,7 @@ def test_list_shows_the_chain() -> None:
     runs = [first]
     for epochs in (3, 4):
         point = mlflow_ckpt.resume(runs[-1])
-        fit(
-            point.model,
-            *point.callbacks,
-            initial_epoch=point.initial_epoch,
-            epochs=epochs,
-            shuffle=False,
-        )
+        fit(point.model, *point.callbacks, initial_epoch=point.initial_epoch, epochs=epochs)
         run_ = mlflow.last_active_run()
         assert run_ is not None
         runs.append(run_.info.run_id)

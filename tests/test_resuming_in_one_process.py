@@ -107,6 +107,7 @@ EVENTS = [
 ]
 
 
+IN_VALIDATION = ("on_test_begin", "on_test_batch_end")
 # Tracing a graph takes a second.
 IN_GRAPHS = [EVENTS[2]]
 
@@ -127,7 +128,10 @@ def test_position_and_state_belong_together_whatever_raises(
         keras.utils.set_random_seed(99)
         point = mlflow_ckpt.resume(run_id, in_place=True)
         assert point.checkpoint.manifest.step == saved, event
-        assert (point.initial_epoch, point.initial_batch) == divmod(saved, BATCHES), event
+        position = divmod(saved, BATCHES)
+        if event in IN_VALIDATION:
+            position = (position[0] - 1, BATCHES)  # the rest of the epoch is still to come
+        assert (point.initial_epoch, point.initial_batch) == position, event
         if point.initial_epoch < EPOCHS:
             train(point.model, *point.callbacks, initial_epoch=point.initial_epoch)
         for ours, expected in zip(state_of(point.model), state_of(whole), strict=True):

@@ -665,6 +665,15 @@ def _flatten(metrics: Any) -> Iterator[Any]:
         yield from _flatten(getattr(metric, "metrics", []))
 
 
+def is_known() -> bool:
+    """Whether Keras's saving code is the one that this file knows."""
+    try:
+        _require()
+    except PrivateApiError:
+        return False
+    return True
+
+
 def _require() -> None:
     if _IMPORT_PROBLEM is not None:  # pragma: no cover - another Keras
         raise PrivateApiError(str(_IMPORT_PROBLEM))

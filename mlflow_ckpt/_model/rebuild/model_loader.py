@@ -121,8 +121,8 @@ def _load_compiled(
     if manifest.full_format == "h5":
         model = load_architecture(directory, custom_objects)
         guarded(lambda: model.load_weights(path))
-    elif state.optimizers is None and compile is True:
-        # An older version saved it, or another tool.
+    elif compile is True and (state.optimizers is None or not keras_private.is_known()):
+        # An older version saved it, or another tool; or Keras has changed.
         return _load_archive(path, directory, custom_objects, compiled=True)
     else:
         model = _load_archive(path, directory, custom_objects, compiled=False)

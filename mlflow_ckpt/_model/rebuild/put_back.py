@@ -53,7 +53,7 @@ class PutBack:
         held = state.state
         attributes = state.attributes or {}
         if not compiled:
-            has = structure.members(model)
+            has = structure.members(model).keys() - set(_COMPILED)
             held = [item for item in held if structure.parts(item["path"])[0] in has]
             attributes = {
                 p: value for p, value in attributes.items() if structure.parts(p)[0] in has

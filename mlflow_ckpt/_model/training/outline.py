@@ -133,6 +133,8 @@ def _members(value: Any) -> list[tuple[str, Any]]:
 @lru_cache(maxsize=1024)
 def _is_of_user(module: str) -> bool:
     """Whether a module is the user's: objects of libraries change for many other reasons."""
+    if module.partition(".")[0] == "mlflow_ckpt":
+        return False
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
         return module == "__main__"

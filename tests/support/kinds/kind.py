@@ -119,18 +119,19 @@ def _raise() -> None:
 
 def _at(stop: Raises, act: Callable[[], None]) -> keras.callbacks.Callback:
     """Return a callback that acts in a hook of a certain epoch and batch, and has no state."""
-    epochs = [0]
 
     class At(keras.callbacks.Callback):
+        epoch = 0  # of the class, where nobody looks for a state
+
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            epochs[0] = epoch
+            At.epoch = epoch
 
     method = getattr(At, stop.hook)
 
     def hooked(self: Any, *arguments: Any, **keywords: Any) -> None:
         method(self, *arguments, **keywords)
         of_batch = "batch" in stop.hook
-        if epochs[0] == stop.epoch and (not of_batch or arguments[0] == stop.batch):
+        if At.epoch == stop.epoch and (not of_batch or arguments[0] == stop.batch):
             act()
 
     setattr(At, stop.hook, hooked)

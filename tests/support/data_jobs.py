@@ -206,7 +206,6 @@ JOBS = {
     "arrays, class weights": Job(arrays(class_weight={0: 1.0, 1: 2.0, 2: 0.5})),
     "arrays, a split": Job(arrays(validation_split=0.2), length=11),
     "arrays, a smaller last batch": Job(arrays(batch_size=5), length=11),
-    "arrays, more epochs than passes": Job(arrays(steps_per_epoch=8), length=8),
     "arrays, several steps at once": Job(
         arrays(), settings={"steps_per_execution": 2, "run_eagerly": False}, length=14
     ),
@@ -244,7 +243,6 @@ JOBS = {
     "a PyDataset that shuffles itself": Job(lambda: {"x": Shuffled()}),
     "a PyDataset that draws": Job(lambda: {"x": Noisy()}),
     "a PyDataset with a state": Job(lambda: {"x": WithState()}),
-    "a PyDataset, steps per epoch": Job(lambda: {"x": Batches(), "steps_per_epoch": 8}, length=8),
     "a generator, replayed": Job(lambda: {"x": generated(), "steps_per_epoch": 13}, replay=True),
     "a DataLoader": Job(loader),
     "a DataLoader, its own generator": Job(lambda: loader(own=True)),

@@ -43,6 +43,7 @@ class Job:
         checkpoints: Arguments of `MlflowCheckpoint`.
         settings: Arguments of `compile`.
         length: Last batch of an epoch.
+        second: Last batch of the second epoch, if that is shorter.
     """
 
     data: Callable[[], dict[str, Any]]
@@ -51,6 +52,7 @@ class Job:
     checkpoints: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     length: int = 13
+    second: int | None = None
 
 
 def arrays(**arguments: Any) -> Callable[[], dict[str, Any]]:
@@ -206,6 +208,8 @@ JOBS = {
     "arrays, class weights": Job(arrays(class_weight={0: 1.0, 1: 2.0, 2: 0.5})),
     "arrays, a split": Job(arrays(validation_split=0.2), length=11),
     "arrays, a smaller last batch": Job(arrays(batch_size=5), length=11),
+    # Keras ends an epoch with a pass through the data: 8 batches, 5, 8.
+    "arrays, more epochs than passes": Job(arrays(steps_per_epoch=8), length=8, second=5),
     "arrays, several steps at once": Job(
         arrays(), settings={"steps_per_execution": 2, "run_eagerly": False}, length=14
     ),
@@ -243,6 +247,9 @@ JOBS = {
     "a PyDataset that shuffles itself": Job(lambda: {"x": Shuffled()}),
     "a PyDataset that draws": Job(lambda: {"x": Noisy()}),
     "a PyDataset with a state": Job(lambda: {"x": WithState()}),
+    "a PyDataset, steps per epoch": Job(
+        lambda: {"x": Batches(), "steps_per_epoch": 8}, length=8, second=5
+    ),
     "a generator, replayed": Job(lambda: {"x": generated(), "steps_per_epoch": 13}, replay=True),
     "a DataLoader": Job(loader),
     "a DataLoader, its own generator": Job(lambda: loader(own=True)),
@@ -327,7 +334,7 @@ def train(
         checkpoints = mlflow_ckpt.MlflowCheckpoint("loss", save_freq=RARELY, **job.checkpoints)
         # Inside the second epoch, at its end, and at the end of the third one.
         last = job.length
-        saves = Saves(checkpoints, {(1, 4), (1, last), (2, last)})
+        saves = Saves(checkpoints, {(1, 4), (1, job.second or last), (2, last)})
         if resume_from is None:
             model, initial, callbacks = build(**job.settings), 0, [checkpoints, saves, *others]
             data = job.data()

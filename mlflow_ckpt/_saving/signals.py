@@ -22,13 +22,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Signal handlers are per process: one is installed while any training runs.
 _active: list[SignalHandler] = []
 _previous_handlers: dict[int, _Handler] = {}
+# The signal mask from before a fork, in the thread that forks.
+_forking = threading.local()
 
 
 class SignalHandler:
     """Defers SIGINT and SIGTERM during a training, so that it can end between two batches.
 
     A second signal has its usual effect immediately. So has the first one if the training is no
-    longer on the stack, or in a child process.
+    longer on the stack. A forked child process has the handlers from before the training.
     """
 
     def __init__(self, callback: Any) -> None:
@@ -124,14 +126,42 @@ def _handle(number: int, frame: FrameType | None) -> None:
 def _restore_unless_needed(frame: FrameType | None) -> None:
     # Trainings that ended in an exception are not reported, but are no longer on the stack.
     _active[:] = [handler for handler in _active if handler.is_training(frame)]
-    if _active:
-        return
+    if not _active:
+        _restore_previous_handlers()
+
+
+def _restore_previous_handlers() -> None:
     for number, previous in _previous_handlers.items():
         # Keep a handler that was installed later. None means that it was not installed from
         # Python, so Python cannot restore it.
         if signal.getsignal(number) is _handle and previous is not None:
             signal.signal(number, previous)
     _previous_handlers.clear()
+
+
+def _before_fork() -> None:
+    # Python forgets the signals that a child receives before Python is ready in it, so that a
+    # worker terminated at once would never end: they wait until it is.
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if _active else None
+
+
+def _after_fork_in_parent() -> None:
+    if getattr(_forking, "mask", None) is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _after_fork_in_child() -> None:
+    _active.clear()
+    _restore_previous_handlers()
+    _after_fork_in_parent()
+
+
+if os.name != "nt":
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def is_whole(model: keras.Model, error: BaseException | None, *, in_step: bool) -> bool:

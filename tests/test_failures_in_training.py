@@ -19,7 +19,7 @@ import pytest
 import mlflow_ckpt
 from devtools.stores import Store, current
 from mlflow_ckpt import MlflowCheckpoint
-from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.keras_private import keras_version, saving_code
 from mlflow_ckpt._saving import saver as saver_module
 from mlflow_ckpt._saving.compose import Composer, Job
 from mlflow_ckpt._saving.saver import CheckpointSaver
@@ -350,9 +350,9 @@ def test_a_changed_keras_is_warned_of_once(
     local_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def changed() -> None:
-        raise keras_private.PrivateApiError("saving_lib has no _save_state")
+        raise keras_version.PrivateApiError("saving_lib has no _save_state")
 
-    monkeypatch.setattr(keras_private, "_require", changed)
+    monkeypatch.setattr(saving_code, "require", changed)
     run_id = new_run()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")

@@ -19,8 +19,8 @@ from keras.src.saving import saving_lib
 import mlflow_ckpt
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import snapshot, write_snapshot
+from mlflow_ckpt._model.keras_private import saving_code
 from mlflow_ckpt.errors import UnsupportedModelError
 from tests.support.training import X, Y, fit, small_model
 from tests.support.waiting import PATIENCE_SECONDS
@@ -161,7 +161,7 @@ def test_without_keras_private_code_the_public_road_gives_the_same(
     before = mlflow_ckpt.fingerprint(model)
     # Keras itself goes on; only this package no longer finds what it leans on.
     remaining = {name: value for name, value in vars(saving_lib).items() if name != gone}
-    monkeypatch.setattr(keras_private, "saving_lib", SimpleNamespace(**remaining))
+    monkeypatch.setattr(saving_code, "saving_lib", SimpleNamespace(**remaining))
     with pytest.warns(UserWarning, match=f"saves models differently .*no {gone}"):
         taken = snapshot.take(model)
     monkeypatch.undo()

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import mlflow_ckpt
 from mlflow_ckpt import MlflowCheckpoint
-from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.keras_private import trial_thread
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import UnsupportedModelError
 from tests.support.training import X, Y, names, new_run
@@ -170,7 +170,7 @@ def test_the_training_is_the_same_with_and_without() -> None:
 
 
 def test_the_modules_that_keras_uses_are_put_back() -> None:
-    with keras_private.apart_from_training({}):
+    with trial_thread.apart_from_training({}):
         assert keras.src.random.seed_generator.python_random is not random
     assert keras.src.random.seed_generator.python_random is random
     assert keras.src.saving.saving_lib.warnings is warnings

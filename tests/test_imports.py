@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import mlflow_ckpt
 from devtools.stores import current
+from mlflow_ckpt._model import keras_private
 from tests.conftest import TrainedRun
 from tests.support.checkpoints import save_run
 from tests.support.waiting import PATIENCE_SECONDS
@@ -120,3 +123,64 @@ def test_every_error_is_public_and_in_one_tree() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="attribute nothing"):
         mlflow_ckpt.nothing  # noqa: B018
+
+
+PACKAGE = ROOT / "mlflow_ckpt"
+GUARDED = PACKAGE / "_model" / "keras_private"
+# Python's own modules, and the file of MLflow's private names.
+PYTHON = ("sys", "random")
+ELSEWHERE = PACKAGE / "_tracking" / "mlflow_private.py"
+
+
+def is_private(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("_") and not name.startswith("__")
+
+
+def foreign_private_names(file: Path) -> Iterator[str]:
+    """Yield the private names of others that a file refers to, and where."""
+    tree = ast.parse(file.read_text("utf-8"))
+    nodes = list(ast.walk(tree))
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    own |= {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
+    }
+    for node in nodes:
+        found = None
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
+            found = ast.unparse(node)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+            name = node.args[1]
+            if isinstance(name, ast.Constant) and is_private(name.value):
+                found = f"{ast.unparse(node.args[0])}.{name.value}"
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found = f"{node.module}."
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = node.value
+        if found is None or found.partition(".")[0] in PYTHON:
+            continue
+        inner = found.startswith(("keras.src", "tensorflow.python"))
+        if inner or isinstance(node, (ast.Attribute, ast.Call)):
+            yield f"{file.name}:{node.lineno}: {found}"
+
+
+def test_private_names_of_keras_are_used_in_one_package() -> None:
+    files = [
+        file
+        for file in sorted(PACKAGE.rglob("*.py"))
+        if GUARDED not in file.parents and file != ELSEWHERE
+    ]
+    assert len(files) > 100
+    assert [name for file in files for name in foreign_private_names(file)] == []
+    assert len([name for file in GUARDED.glob("*.py") for name in foreign_private_names(file)]) > 80
+
+
+def test_every_module_of_private_names_is_in_the_overview_and_lists_its_own() -> None:
+    overview = keras_private.__doc__ or ""
+    for file in sorted(GUARDED.glob("*.py")):
+        if file.stem != "__init__":
+            assert f"\n- `{file.stem}`: " in overview
+            listed = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
+            assert "\n- " in listed, file.name
+            assert "fallback" in listed.lower(), file.name

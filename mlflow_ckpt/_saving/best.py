@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import keras
 
 from mlflow_ckpt._format.monitor import Monitor, infer_mode, is_better
-from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.keras_private import compiled_model
 from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt.errors import InvalidArgumentError
 
@@ -86,7 +86,8 @@ class BestTracker:
             return None
         mode: str | None = self._mode
         if mode == "auto":
-            mode = keras_private.metric_direction(model, self._monitor) or infer_mode(self._monitor)
+            direction = compiled_model.metric_direction(model, self._monitor)
+            mode = direction or infer_mode(self._monitor)
         if mode is not None:
             return Monitor(self._monitor, mode)
         if self._save_best_only:

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._model.keras_private import PrivateApiError
+from mlflow_ckpt._model.keras_private.keras_version import PrivateApiError
 from mlflow_ckpt._model.rebuild.trial import Conditions, try_loading
 from mlflow_ckpt._saving.outcomes import Outcomes
 from mlflow_ckpt._saving.worker import Worker

@@ -10,9 +10,9 @@ import mlflow
 
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.lineage import Origin
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.keras_private import keras_version
 from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.best import BestTracker
@@ -65,7 +65,7 @@ class Session:
             InvalidArgumentError: If it continues in the same run while another one is active.
             UnsupportedModelError: If Keras cannot save the model.
         """
-        keras_private.mention_untested_version()
+        keras_version.mention_untested_version()
         same = in_place and origin is not None and run_id == origin.run_id
         try:
             if same or not run_id:

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.keras_private import fit_internals, messages_of_keras
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -94,17 +94,15 @@ class SignalHandler:
     def is_training(self, frame: FrameType | None) -> bool:
         """Whether a stack is within the training that this handler was installed for."""
         while frame is not None:
-            if frame.f_code is self._training and self._is_among(frame.f_locals.get("callbacks")):
+            if frame.f_code is self._training and self._is_called_from(frame):
                 return os.getpid() == self._process
             frame = frame.f_back
         return False
 
-    def _is_among(self, callbacks: Any) -> bool:
+    def _is_called_from(self, frame: FrameType) -> bool:
         # All trainings run the same code object; their callbacks distinguish them.
-        callbacks = getattr(callbacks, "callbacks", callbacks)
-        if isinstance(callbacks, (list, tuple)):
-            return any(callback is self._callback for callback in callbacks)
-        return callbacks is None or callbacks is self._callback
+        callbacks = fit_internals.callbacks_in(frame)
+        return callbacks is None or any(callback is self._callback for callback in callbacks)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -184,7 +182,7 @@ def is_whole(model: keras.Model, error: BaseException | None, *, in_step: bool) 
     is_eager = (
         getattr(model, "run_eagerly", False) and getattr(model, "steps_per_execution", 1) == 1
     )
-    return is_eager and keras_private.failed_before_step(error)
+    return is_eager and messages_of_keras.failed_before_step(error)
 
 
 def _came_from_callback(error: BaseException) -> bool:

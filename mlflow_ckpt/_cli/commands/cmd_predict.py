@@ -90,7 +90,7 @@ def _predict(model: keras.Model, inputs: Any, batch_size: int) -> Mapping[str, A
     """
     import numpy as np
 
-    from mlflow_ckpt._model import keras_private
+    from mlflow_ckpt._model.keras_private import messages_of_keras
 
     try:
         outputs = model.predict(inputs, batch_size=batch_size, verbose=0)
@@ -99,7 +99,7 @@ def _predict(model: keras.Model, inputs: Any, batch_size: int) -> Mapping[str, A
         # embedding's vocabulary or an unsupported shape.
         raise InputMismatchError(
             f"The model {model.name!r} cannot take the input: "
-            f"{type(error).__name__}: {keras_private.call_message(error)}"
+            f"{type(error).__name__}: {messages_of_keras.call_message(error)}"
         ) from error
     if not isinstance(outputs, dict):
         arrays = outputs if isinstance(outputs, (list, tuple)) else [outputs]

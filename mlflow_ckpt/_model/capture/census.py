@@ -12,9 +12,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import plain, random_generators, structure
 from mlflow_ckpt._model.capture.random_calls import TENSORFLOW, Calls
+from mlflow_ckpt._model.keras_private import (
+    compiled_model,
+    global_generators,
+    layer_adapters,
+    optimizer_internals,
+)
 
 # More objects than any model has: beyond this number, the walk follows the user's own data.
 MOST_OBJECTS = 50_000
@@ -101,7 +106,7 @@ def survey(model: keras.Model) -> Plan:
         if isinstance(item, keras.optimizers.Optimizer):
             plan.optimizers[path] = item
         elif isinstance(item, keras.layers.Layer):
-            adaptation = keras_private.adaptation_of(item)
+            adaptation = layer_adapters.adaptation_of(item)
             if adaptation is not None:
                 plan.adaptations.append(Held(path, ADAPTATION, adaptation))
         for name, value in structure.children(item):
@@ -209,7 +214,7 @@ class Census:
         self, model: keras.Model, attributes: Mapping[str, Any], before: Mapping[str, Any]
     ) -> list[str]:
         """Return phrases that describe state which cannot be saved."""
-        compiled = keras_private.runs_compiled(model)
+        compiled = compiled_model.runs_compiled(model)
         if self._known is None or self._known[0] != compiled:
             self._calls = Calls(self._plan.objects, self._plan.functions)
             self._known = (compiled, list(_unknown(model, self._plan, self._calls, compiled)))
@@ -290,7 +295,7 @@ def _unknown(model: keras.Model, plan: Plan, calls: Calls, compiled: bool) -> It
                     f"{label} calls {call}, which draws from {owner} only while the step is "
                     "compiled, so a resumed training draws other numbers"
                 )
-        elif compiled or seeded or not keras_private.tensorflow_is_seeded():
+        elif compiled or seeded or not global_generators.tensorflow_is_seeded():
             yield (
                 f"{label} calls {call}, a random operation of TensorFlow whose state cannot be "
                 "saved (keras.random with a SeedGenerator can)"
@@ -327,7 +332,7 @@ def _is_of_optimizer(plan: Plan, path: str) -> bool:
 
 def _weight_decay(plan: Plan) -> Iterator[Held]:
     for path, optimizer in plan.optimizers.items():
-        excluded = keras_private.weight_decay_of(optimizer)
+        excluded = optimizer_internals.weight_decay_of(optimizer)
         if excluded is not None:
             keys = paths_by_key(plan, optimizer)
             paths = [keys[key] for key in excluded.keys if key in keys]
@@ -337,7 +342,7 @@ def _weight_decay(plan: Plan) -> Iterator[Held]:
 def paths_by_key(plan: Plan, optimizer: Any) -> Mapping[Any, str]:
     """Return the paths of variables by the keys under which an optimizer knows them."""
     return {
-        keras_private.variable_key(optimizer, variable): path
+        optimizer_internals.variable_key(optimizer, variable): path
         for path, variable in plan.variables.items()
         if isinstance(variable, keras.Variable)
     }

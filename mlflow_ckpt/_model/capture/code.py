@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
+from mlflow_ckpt._model.keras_private import compiled_model
 
 _LIBRARIES = ("keras", "builtins", "tensorflow", "jax", "jaxlib", "torch", "numpy", "functools")
 
@@ -31,7 +31,7 @@ def digests(model: keras.Model) -> dict[str, str]:
 def used_by(model: keras.Model) -> list[Any]:
     """Return the user's classes and functions in a model and its compile settings."""
     found: dict[int, Any] = {}
-    settings = [getattr(model, "loss", None), *keras_private.compile_arguments(model).values()]
+    settings = [getattr(model, "loss", None), *compiled_model.compile_arguments(model).values()]
     items = [model, *introspection.layers_of(model), getattr(model, "optimizer", None)]
     items += [*getattr(model, "metrics", []), *keras.tree.flatten(settings)]
     for item in items:

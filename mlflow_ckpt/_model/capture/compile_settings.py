@@ -14,8 +14,8 @@ from typing import Any
 import keras
 
 from mlflow_ckpt._format.text import first_line
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import layers, optimizers
+from mlflow_ckpt._model.keras_private import compiled_model
 
 # Settings of `compile` that Keras keeps in attributes, which may be changed afterwards.
 _ATTRIBUTES = ("run_eagerly", "jit_compile", "steps_per_execution")
@@ -66,7 +66,7 @@ def describe(model: keras.Model, metrics: list[str] | None = None) -> dict[str, 
     """
     if not getattr(model, "compiled", False):
         return None
-    config = keras_private.compile_arguments(model)
+    config = compiled_model.compile_arguments(model)
     described: dict[str, Any] = {"settings": _settings(model, config)}
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not is_compiled_with(optimizer, config.get("optimizer")):
@@ -201,7 +201,7 @@ def takes_more(owner: type) -> bool:
 def _value_of(model: keras.Model, name: str) -> tuple[bool, Any]:
     """Return whether an argument of `compile` is known, and its value."""
     attributes, passed = _destinations(type(model).compile)
-    config = keras_private.compile_arguments(model)
+    config = compiled_model.compile_arguments(model)
     if name in attributes and hasattr(model, attributes[name]):
         return True, getattr(model, attributes[name])
     if passed.get(name) in config:

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from mlflow_ckpt._format.text import first_line
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.files.model_config import layers_in
+from mlflow_ckpt._model.keras_private import saving_code
 from mlflow_ckpt.errors import UnsupportedModelError
 
 
@@ -23,7 +23,7 @@ def describe(model: keras.Model) -> dict[str, Any]:
         UnsupportedModelError: If the model or one of its layers has no usable `get_config`.
     """
     try:
-        with keras_private.sharing_objects():
+        with saving_code.sharing_objects():
             architecture: dict[str, Any] = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UnsupportedModelError(

@@ -11,10 +11,10 @@ import numpy as np
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import Fingerprint, architecture_digest
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import describing, stock_save
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._model.files.captured import CapturedState, mark_optimizers, tensors_of
+from mlflow_ckpt._model.keras_private import capturing, keras_version, optimizer_internals
 from mlflow_ckpt.errors import UnsupportedModelError
 
 # Prefix of the seed generators' arrays in training_state.npz.
@@ -43,8 +43,8 @@ def fingerprint_tensors(model: keras.Model) -> Fingerprint:
     """
     require_built(model)
     try:
-        groups = keras_private.capture_groups(model, Buffers().copy)
-    except keras_private.PrivateApiError as error:
+        groups = capturing.capture_groups(model, Buffers().copy)
+    except keras_version.PrivateApiError as error:
         stock_save.warn_of_fallback(error)
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
             path = Path(directory) / layout.WEIGHTS
@@ -123,5 +123,5 @@ def readable_names(model: keras.Model) -> dict[str, str]:
     # The optimizer prefixes variables with the model's name, but not in a reloaded model.
     return {
         path: name.removeprefix(f"{model.name}_")
-        for path, name in keras_private.variable_names(model).items()
+        for path, name in optimizer_internals.variable_names(model).items()
     }

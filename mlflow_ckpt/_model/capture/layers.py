@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from mlflow_ckpt._format.text import listed
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import optimizers
+from mlflow_ckpt._model.keras_private import tracked_attributes
 
 
 def record(model: keras.Model) -> dict[str, Any] | None:
@@ -18,7 +18,7 @@ def record(model: keras.Model) -> dict[str, Any] | None:
     Returns:
         The record; None if the layers are unknown.
     """
-    layers = keras_private.all_layers(model)
+    layers = tracked_attributes.all_layers(model)
     if layers is None:
         return None
     frozen = [index for index, layer in enumerate(layers) if not layer.trainable]
@@ -45,7 +45,7 @@ def _differing(
     model: keras.Model, saved: Mapping[str, Any] | None
 ) -> Iterator[tuple[keras.layers.Layer, bool]]:
     """Yield the layers whose `trainable` differs, and the saved value."""
-    layers = keras_private.all_layers(model)
+    layers = tracked_attributes.all_layers(model)
     if saved is None or layers is None or len(layers) != saved["count"]:
         return
     frozen = set(saved["frozen"])

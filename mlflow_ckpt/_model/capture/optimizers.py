@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
+from mlflow_ckpt._model.keras_private import capturing, optimizer_internals
 
 # Variables by the name under which a record refers to them.
 Names = Mapping[str, keras.Variable]
@@ -66,7 +66,7 @@ def names_of(model: keras.Model) -> dict[str, keras.Variable]:
     """
     by_position = {f"variables/{index}": v for index, v in enumerate(model.variables)}
     optimizers = optimizers_of(model).values()
-    return {**keras_private.named_variables(model, optimizers), **by_position}
+    return {**capturing.named_variables(model, optimizers), **by_position}
 
 
 def record(model: keras.Model, names: Names) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _describe(optimizer: keras.optimizers.Optimizer, by_id: Mapping[int, str]) -
         "class": type(optimizer).__name__,
         "variables": None if variables is None else [by_id.get(id(v), "") for v in variables],
     }
-    inner = keras_private.inner_optimizers(optimizer)
+    inner = optimizer_internals.inner_optimizers(optimizer)
     if variables is not None and inner:
         described["inner"] = [type(item).__name__ for item in inner]
         described["parts"] = parts(variables, inner)
@@ -105,7 +105,7 @@ def built_with(optimizer: keras.optimizers.Optimizer) -> list[Any] | None:
     """Return the variables that an optimizer was built with; None if it is not built."""
     if not optimizer.built:
         return None
-    return list(keras_private.optimized_variables(optimizer))
+    return list(optimizer_internals.optimized_variables(optimizer))
 
 
 def state_key(model: keras.Model) -> Any:

@@ -22,7 +22,6 @@ from mlflow_ckpt._format.fingerprint import (
     architecture_digest,
 )
 from mlflow_ckpt._format.schema import ModelSchema
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import describing, introspection, stock_save
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._model.capture.census import Census, Taken
@@ -38,6 +37,7 @@ from mlflow_ckpt._model.files.captured import (
     tensors_of,
 )
 from mlflow_ckpt._model.files.hdf5 import LaidOutFile
+from mlflow_ckpt._model.keras_private import capturing, compiled_model, keras_version
 
 # Files that had to be made from the live model, by their path in the checkpoint.
 Prepared = dict[str, Path | LaidOutFile]
@@ -181,7 +181,7 @@ def take(
         UnsupportedModelError: If the model is not built, or Keras cannot save it in this format.
     """
     introspection.require_built(model)
-    keras_private.repair_compile_settings(model)
+    compiled_model.repair_compile_settings(model)
     workspace = Workspace()
     descriptions = descriptions or Descriptions()
     try:
@@ -240,11 +240,11 @@ def _capture(
 ) -> CapturedState | None:
     """Capture a model's state; None, with a warning, if only Keras's `save` can."""
     try:
-        return keras_private.capture(
+        return capturing.capture(
             *(model, workspace, buffers.copy),
             optimizer=optimizer,
             optimizers=optimizers_of(model).values(),
         )
-    except keras_private.PrivateApiError as error:
+    except keras_version.PrivateApiError as error:
         stock_save.warn_of_fallback(error)
         return None

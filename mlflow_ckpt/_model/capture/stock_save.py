@@ -12,17 +12,23 @@ import keras
 
 from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._format.weights_file import open_weights
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.files.captured import Group
 from mlflow_ckpt._model.files.hdf5 import LaidOutFile, laid_out, native
+from mlflow_ckpt._model.keras_private import (
+    compiled_model,
+    keras_version,
+    messages_of_keras,
+    saving_code,
+    trial_thread,
+)
 from mlflow_ckpt.errors import UnsupportedModelError
 
 
 def warn_of_fallback(error: Exception) -> None:
     """Warn that saving falls back to Keras's public API, which is slower."""
-    if keras_private.is_apart():
+    if trial_thread.is_apart():
         return  # the training has warned of it
-    tested = " and ".join(keras_private.TESTED_WITH)
+    tested = " and ".join(keras_version.TESTED_WITH)
     warnings.warn(
         f"Keras {keras.__version__} saves models differently from Keras {tested}, which "
         f"this mlflow_ckpt was tested with ({error}); falling back to Keras's public API, which is "
@@ -43,14 +49,14 @@ def save_h5(model: keras.Model, workspace: Callable[[], Path]) -> Path | LaidOut
     """
     try:
         with laid_out() as (file, laid):
-            keras_private.save_legacy_h5(model, file)
-    except keras_private.PrivateApiError as error:
+            saving_code.save_legacy_h5(model, file)
+    except keras_version.PrivateApiError as error:
         warn_of_fallback(error)
         return save_stock(model, workspace() / "model.h5")
     except (NotImplementedError, TypeError, ValueError) as error:
         raise _unsupported(model, ".h5", error) from error
     finally:
-        keras_private.repair_compile_settings(model)
+        compiled_model.repair_compile_settings(model)
     return laid
 
 
@@ -61,12 +67,12 @@ def save_stock(model: keras.Model, path: Path) -> Path:
         UnsupportedModelError: If Keras cannot save this model in that format.
     """
     try:
-        with keras_private.ignoring_legacy_format():
+        with messages_of_keras.ignoring_legacy_format():
             model.save(path)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise _unsupported(model, path.suffix, error) from error
     finally:
-        keras_private.repair_compile_settings(model)
+        compiled_model.repair_compile_settings(model)
     return path
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.keras_private import compiled_model, tracked_attributes
 
 # Longer lists are data, and are not looked through.
 LONGEST = 1000
@@ -71,17 +71,17 @@ def members(item: Any) -> Mapping[str, Any]:
     if isinstance(item, FunctionType):
         return {}
     found: dict[str, Any] = {}
-    if keras_private.has_layers_in_order(item):
+    if tracked_attributes.has_layers_in_order(item):
         found["layers"] = item.layers
     attributes = attributes_of(item)
     ignored = ignored_in(item)
     for name in sorted(attributes, key=lambda name: (name.startswith("_"), name)):
-        if name not in ignored and not name.startswith("_self_"):
+        if name not in ignored and not tracked_attributes.is_of_wrapper(name):
             found[name] = attributes[name]
     if isinstance(item, keras.Model):
-        found |= {"metrics": keras_private.metrics_given(item)}
-    if _is_keras(item):
-        found.update(keras_private.tracked_lists(item))
+        found |= {"metrics": compiled_model.metrics_given(item)}
+    if tracked_attributes.is_tracked(item):
+        found.update(tracked_attributes.tracked_lists(item))
     elif _is_torch_module(item):
         found.pop("training", None)
     return found
@@ -147,7 +147,11 @@ def holds_state(value: Any) -> bool:
     kind: Any = type(value)
     if not hasattr(value, "__dict__") and not _slots(kind):
         return False
-    return _is_torch_module(value) or _is_keras(value) or package_of(kind) not in _OPAQUE
+    return (
+        _is_torch_module(value)
+        or tracked_attributes.is_tracked(value)
+        or package_of(kind) not in _OPAQUE
+    )
 
 
 def is_managed(item: Any, name: str) -> bool:
@@ -162,14 +166,14 @@ def is_managed(item: Any, name: str) -> bool:
 
 def ignored_in(item: Any) -> frozenset[str]:
     """Return the names of an object's attributes that hold no state of the user's."""
-    if not _is_keras(item):
+    if not tracked_attributes.is_tracked(item):
         return frozenset()
-    return keras_private.own_attributes(item)
+    return tracked_attributes.own_attributes(item)
 
 
 def is_walked_by_keras(item: Any) -> bool:
     """Whether Keras looks into an object or a container when it saves a model."""
-    return isinstance(item, (list, tuple, dict)) or _is_keras(item)
+    return isinstance(item, (list, tuple, dict)) or tracked_attributes.is_tracked(item)
 
 
 def reader_of(item: Any) -> Callable[[], Any]:
@@ -209,10 +213,6 @@ def children(item: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(item, CONTAINERS) and len(item) > LONGEST:
         return
     yield from members(item).items()
-
-
-def _is_keras(item: Any) -> bool:
-    return hasattr(item, "_obj_type") and hasattr(item, "__dict__")
 
 
 @lru_cache(maxsize=1024)

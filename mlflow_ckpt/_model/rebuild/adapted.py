@@ -13,10 +13,10 @@ from typing import Any
 
 import keras
 
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import structure
 from mlflow_ckpt._model.capture.census import ADAPTATION
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.keras_private import layer_adapters, saving_code
 from mlflow_ckpt._model.rebuild.guarded import guarded
 
 
@@ -44,7 +44,7 @@ def load(
         if known is not None and state.compile_config is not None:
             with keras.saving.custom_object_scope(dict(known)):
                 model.compile_from_config(state.compile_config)
-        keras_private.load_archive_into(model, archive)
+        saving_code.load_archive_into(model, archive)
 
     guarded(fill)
     return model
@@ -56,14 +56,14 @@ def adapt(model: keras.Model, state: TrainingState) -> bool:
     lacking = [held for held in wanted if not _has(model, held)]
     for held in lacking:
         layer = structure.resolve(model, held["path"])
-        guarded(partial(keras_private.adapt, layer, held["value"]))
+        guarded(partial(layer_adapters.adapt, layer, held["value"]))
     return bool(lacking)
 
 
 def _has(model: keras.Model, held: Mapping[str, Any]) -> bool:
     """Whether a layer of a new model is adapted as the saved one was, or cannot be."""
     try:
-        now = keras_private.adaptation_of(structure.resolve(model, held["path"])) or {}
+        now = layer_adapters.adaptation_of(structure.resolve(model, held["path"])) or {}
     except structure.MissingPathError:
         return True
     return all(now.get(key) == held["value"][key] for key in ("quantized", "rank"))

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 
 from mlflow_ckpt._format.text import listed
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import compile_settings, optimizers
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.keras_private import compiled_model, optimizer_internals
 from mlflow_ckpt._model.rebuild.guarded import guarded, known_objects
 from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError
 
@@ -142,7 +142,7 @@ def _passed_on(model: keras.Model, config: Mapping[str, Any]) -> dict[str, Any]:
 def _apply_settings(model: keras.Model, record: Mapping[str, Any]) -> None:
     """Set what was changed after `compile`."""
     saved = record.get("optimizer")
-    compiled = keras_private.compile_arguments(model).get("optimizer")
+    compiled = compiled_model.compile_arguments(model).get("optimizer")
     if saved is not None and compile_settings.is_compiled_with(model.optimizer, compiled):
         model.optimizer = keras.saving.deserialize_keras_object(saved)
     for name, value in record.get("settings", {}).items():
@@ -200,7 +200,7 @@ def _is_as_saved(optimizer: Any, variables: list[Any], saved: Mapping[str, Any])
     built = optimizers.built_with(optimizer) or []
     same = list(map(id, built)) == list(map(id, variables))
     return same and optimizers.parts(
-        variables, keras_private.inner_optimizers(optimizer)
+        variables, optimizer_internals.inner_optimizers(optimizer)
     ) == saved.get("parts", optimizers.parts(variables, []))
 
 
@@ -215,13 +215,13 @@ def _new_like(holder: Any, key: Any, optimizer: Any) -> Any:
 
 
 def _build(optimizer: Any, variables: list[Any], saved: Mapping[str, Any]) -> None:
-    inner = keras_private.inner_optimizers(optimizer)
+    inner = optimizer_internals.inner_optimizers(optimizer)
     parts = saved.get("parts", [])
     if [type(item).__name__ for item in inner] != saved.get("inner", []) or not inner:
         optimizer.build(variables)
         return
     chosen = {id(v): inner[part] for v, part in zip(variables, parts, strict=True)}
-    with keras_private.dividing(optimizer, lambda variable: chosen[id(variable)]):
+    with optimizer_internals.dividing(optimizer, lambda variable: chosen[id(variable)]):
         optimizer.build(variables)
 
 
@@ -240,7 +240,7 @@ def require_optimizers(model: keras.Model, record: Mapping[str, Any]) -> None:
                 f"Expected the same in the compiled model. Received: {name}. Compile the model as "
                 "for the saved training, or load with compile=False."
             )
-        inner = keras_private.inner_optimizers(found[path])
+        inner = optimizer_internals.inner_optimizers(found[path])
         variables = optimizers.built_with(found[path])
         if inner and variables and optimizers.parts(variables, inner) != saved.get("parts"):
             raise ModelLoadError(

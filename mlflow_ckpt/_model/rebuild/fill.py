@@ -21,10 +21,10 @@ from mlflow_ckpt._format.fingerprint import (
 )
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.text import listed
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files import training_state
 from mlflow_ckpt._model.files.hdf5 import native
+from mlflow_ckpt._model.keras_private import messages_of_keras
 from mlflow_ckpt._model.rebuild import compiling, model_loader
 from mlflow_ckpt._model.rebuild.guarded import guarded
 from mlflow_ckpt._model.rebuild.model_loader import weights_path
@@ -103,7 +103,7 @@ def fill(
     with (
         weights_path(directory, manifest, custom_objects) as path,
         # The optimizer is deliberately not loaded; the report covers everything else.
-        keras_private.ignoring_skipped_weights(),
+        messages_of_keras.ignoring_skipped_weights(),
     ):
         if not problems:
             guarded(lambda: model.load_weights(path))

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import keras
 
 from mlflow_ckpt._format.text import first_line
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.files import model_config
+from mlflow_ckpt._model.keras_private import keras_version, messages_of_keras, saving_code
 from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ def build(
     """
     known = known_objects(architecture, custom_objects)
     try:
-        with keras_private.sharing_objects():
+        with saving_code.sharing_objects():
             return guarded(
                 lambda: keras.models.model_from_json(json.dumps(architecture), custom_objects=known)
             )
@@ -79,7 +79,7 @@ def _registered_names(value: Any) -> Iterator[str]:
 
 def _load_error(error: Exception) -> ModelLoadError:
     """Translate an error that Keras raised while rebuilding a model."""
-    name = keras_private.unknown_object(error)
+    name = messages_of_keras.unknown_object(error)
     if name is not None:
         short = name.rpartition(">")[2]
         return UnknownObjectError(
@@ -88,21 +88,21 @@ def _load_error(error: Exception) -> ModelLoadError:
             f"{{{short!r}: {short}}} (mlflow-ckpt: --custom-objects MODULE).",
             name=name,
         )
-    if keras_private.is_unsafe(error):
+    if messages_of_keras.is_unsafe(error):
         return ModelLoadError(
             "The model holds a Lambda layer or another object that runs stored code, which Keras's "
             "safe mode refuses. Replace it by a registered layer, or, if you trust the run, call "
             "keras.config.enable_unsafe_deserialization() first."
         )
-    message = keras_private.constructor_message(error)
+    message = messages_of_keras.constructor_message(error)
     if message is None:
-        message = f"{type(error).__name__}: {keras_private.call_message(error)}"
+        message = f"{type(error).__name__}: {messages_of_keras.call_message(error)}"
     return ModelLoadError(f"Keras cannot rebuild the model: {first_line(message)}")
 
 
 def guarded(action: Callable[[], T]) -> T:
     """Call code that may run constructors, and translate its errors."""
-    keras_private.mention_untested_version()
+    keras_version.mention_untested_version()
     try:
         return action()
     except (MemoryError, ModelLoadError):

@@ -18,10 +18,10 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, read_fingerprint
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.weights_file import has_assets, open_weights
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection, layers
 from mlflow_ckpt._model.files import model_config, training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.keras_private import compiled_model, messages_of_keras, saving_code
 from mlflow_ckpt._model.rebuild import adapted, compiling, legacy_h5
 from mlflow_ckpt._model.rebuild.by_name import put_back as put_back_by_name
 from mlflow_ckpt._model.rebuild.compiling import Compile
@@ -121,12 +121,12 @@ def _load_compiled(
     if manifest.full_format == "h5":
         model = load_architecture(directory, custom_objects)
         guarded(lambda: model.load_weights(path))
-    elif compile is True and (state.optimizers is None or not keras_private.is_known()):
+    elif compile is True and (state.optimizers is None or not saving_code.is_known()):
         # An older version saved it, or another tool; or Keras has changed.
         return _load_archive(path, directory, custom_objects, compiled=True)
     else:
         model = _load_archive(path, directory, custom_objects, compiled=False)
-    with keras.saving.custom_object_scope(known), keras_private.unlocked(model):
+    with keras.saving.custom_object_scope(known), compiled_model.unlocked(model):
         if callable(compile):
             model = compiling.compile_with(model, compile)
         else:
@@ -169,7 +169,7 @@ def load_split(
         with (
             weights_path(directory, manifest, custom_objects) as path,
             # A model may compile itself in its constructor, as KerasHub's tasks do.
-            keras_private.ignoring_skipped_optimizer(),
+            messages_of_keras.ignoring_skipped_optimizer(),
         ):
             guarded(lambda: model.load_weights(path))
     _complete(model, state, put_back, compiled=False)
@@ -229,7 +229,7 @@ def _load_archive(
 ) -> keras.Model:
     architecture = _read_architecture(directory)
     known = known_objects(architecture, custom_objects)
-    with keras_private.ignoring_skipped_optimizer():
+    with messages_of_keras.ignoring_skipped_optimizer():
         model = adapted.load(
             training_state.read(directory),
             lambda: load_architecture(directory, custom_objects),

@@ -8,8 +8,8 @@ from pathlib import Path
 import keras
 
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, read_fingerprint
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import introspection
+from mlflow_ckpt._model.keras_private import capturing
 from mlflow_ckpt._model.rebuild.by_name import put_back
 from mlflow_ckpt.errors import FingerprintMismatchError, ModelLoadError
 
@@ -80,7 +80,7 @@ def _cause(model: keras.Model, differing: list[str], ours: set[str], theirs: set
             "the trained model was created or shared outside of the constructors. Restore into a "
             "model that your code builds: restore(model, …) or load_weights(model, …)."
         )
-    owners = keras_private.owners_of(model)
+    owners = capturing.owners_of(model)
     classes = {
         type(owners[name.rpartition("/")[0]])
         for name in differing

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import census, plain, random_generators, structure
 from mlflow_ckpt._model.capture.census import GENERATOR, VARIABLE, WEIGHT_DECAY
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.keras_private import optimizer_internals
 from mlflow_ckpt._warn import warn
 
 _COMPILED = ("optimizer", "loss", "metrics")
@@ -142,9 +142,11 @@ class PutBack:
             label = structure.label_of(model, held["path"])
             self.lost.append(f"{label} excludes {error} from weight decay, which is missing")
             return
-        keys = frozenset(keras_private.variable_key(optimizer, variable) for variable in variables)
-        excluded = keras_private.WeightDecay(keys, held["value"]["names"])
-        keras_private.exclude_from_weight_decay(optimizer, excluded)
+        keys = frozenset(
+            optimizer_internals.variable_key(optimizer, variable) for variable in variables
+        )
+        excluded = optimizer_internals.WeightDecay(keys, held["value"]["names"])
+        optimizer_internals.exclude_from_weight_decay(optimizer, excluded)
 
     def _attribute(self, model: keras.Model, path: str, value: Any, *, only_if: Any = None) -> None:
         """Set an attribute that differs, if it can be set.

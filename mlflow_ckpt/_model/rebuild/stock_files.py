@@ -13,8 +13,8 @@ import keras
 import yaml
 
 from mlflow_ckpt._format.text import first_line
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.files import model_config
+from mlflow_ckpt._model.keras_private import messages_of_keras
 from mlflow_ckpt._model.rebuild import legacy_h5
 from mlflow_ckpt._model.rebuild.guarded import build, guarded
 from mlflow_ckpt.errors import ModelLoadError
@@ -47,7 +47,7 @@ def load(
     if path.suffix == ".h5":
         return _load_h5(path, custom_objects)
     lost = _lost_from_archive(path)
-    with keras_private.ignoring_skipped_optimizer():
+    with messages_of_keras.ignoring_skipped_optimizer():
         model = guarded(
             lambda: keras.saving.load_model(
                 path, custom_objects=custom_objects, compile=lost is None

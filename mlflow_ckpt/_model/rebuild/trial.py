@@ -10,8 +10,8 @@ from typing import Any
 import keras
 
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import census, code
+from mlflow_ckpt._model.keras_private import trial_thread
 from mlflow_ckpt._model.rebuild import model_loader
 from mlflow_ckpt._model.rebuild.put_back import PutBack
 from mlflow_ckpt.errors import MlflowCkptError, UnknownObjectError
@@ -38,7 +38,7 @@ class Conditions:
     def of(cls, model: keras.Model) -> Conditions:
         """Return the conditions of the current thread, which trains the model."""
         return cls(
-            keras_private.thread_settings(),
+            trial_thread.thread_settings(),
             {item.__name__: item for item in code.used_by(model)},
             census.survey(model).by_id(),
         )
@@ -58,7 +58,7 @@ def try_loading(directory: Path, manifest: Manifest, conditions: Conditions) -> 
         What does not load, why, and what does; None if all loads.
     """
     loaders: dict[str, _Load] = {"full": model_loader.load_full, "split": model_loader.load_split}
-    with keras_private.apart_from_training(conditions.settings):
+    with trial_thread.apart_from_training(conditions.settings):
         needed: dict[str, Any] = {}
         lost: list[str] = []
         form = "full" if manifest.full_file is not None else "split"

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._format.values import Arrays, UnpackableError, pack, unpack
-from mlflow_ckpt._model.keras_private import CALLBACK_STATE
+from mlflow_ckpt._model.keras_private.callback_internals import CALLBACK_STATE
 from mlflow_ckpt._model.training.outline import outline, variables_of_code
 from mlflow_ckpt.errors import InvalidArgumentError
 

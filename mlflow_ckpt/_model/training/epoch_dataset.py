@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.keras_private import epoch_iterator, fit_internals
 from mlflow_ckpt._model.training.data.describe_data import sampled_digest
 from mlflow_ckpt.errors import InvalidArgumentError
 
@@ -122,13 +122,13 @@ class EpochDataset(keras.utils.PyDataset):  # type: ignore[misc]
 
     def on_epoch_begin(self) -> None:
         """Begin the epoch of the `fit` that uses the data set, unless a callback has."""
-        running = keras_private.running_epoch()
-        if running is None or keras_private.data_of(running[1])[1] is not self:
+        running = fit_internals.running_epoch()
+        if running is None or epoch_iterator.data_of(running[1])[1] is not self:
             return  # Keras inspects the data, or evaluates
         epoch, iterator = running
         if epoch != self._epoch:
             self.begin(epoch)
-            keras_private.expect_batches(iterator, self.num_batches)
+            epoch_iterator.expect_batches(iterator, self.num_batches)
 
     def describe(self) -> dict[str, Any]:
         """Return plain values by name that identify the data set."""

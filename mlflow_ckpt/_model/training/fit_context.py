@@ -9,10 +9,15 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._format.values import pack
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import code
 from mlflow_ckpt._model.files.training_state import TrainingState
-from mlflow_ckpt._model.keras_data_private import leave_out_epoch, left_out
+from mlflow_ckpt._model.keras_private import (
+    callback_internals,
+    compiled_model,
+    epoch_iterator,
+    fit_internals,
+    keras_version,
+)
 from mlflow_ckpt._model.training import callback_state, random_state
 from mlflow_ckpt._model.training.data import feed as feeds
 from mlflow_ckpt._model.training.data.describe_data import describe_arguments, describe_data
@@ -79,14 +84,14 @@ class FitContext:
         self._described: dict[str, Any] | None = None
         self._arguments: dict[str, Any] | None = None
         try:
-            frame = keras_private.find_fit_frame()
-        except keras_private.PrivateApiError as error:
+            frame = fit_internals.find_fit_frame()
+        except keras_version.PrivateApiError as error:
             self.problem = str(error)
-            frame = keras_private.FitFrame(None, None)
+            frame = fit_internals.FitFrame(None, None)
         self._list, self._iterator = frame.callbacks, frame.iterator
         self._variables = frame.variables
         if self._iterator is not None:
-            self.kind, data = keras_private.data_of(self._iterator)
+            self.kind, data = epoch_iterator.data_of(self._iterator)
             if isinstance(data, EpochDataset):
                 self.data = data
                 self._require_whole_epochs()
@@ -94,7 +99,7 @@ class FitContext:
                 self.feed = feeds.find_feed(self._model, self._iterator, data_state_limit)
 
     def _require_whole_epochs(self) -> None:
-        steps = getattr(self._iterator, "steps_per_epoch", None)
+        steps = epoch_iterator.steps_per_epoch(self._iterator)
         if steps is not None:
             raise InvalidArgumentError(
                 "An EpochDataset defines the length of an epoch. Expected fit without "
@@ -133,17 +138,17 @@ class FitContext:
 
     def await_reports(self) -> None:
         """Wait until the callbacks have been told of all steps."""
-        keras_private.await_reports(self._list)
+        callback_internals.await_reports(self._list)
 
     @property
     def left_out(self) -> int:
         """Number of batches that the next epoch leaves out, if only its validation is left."""
-        return 0 if self._iterator is None else left_out(self._iterator)
+        return 0 if self._iterator is None else epoch_iterator.left_out(self._iterator)
 
     def leave_out(self, batches: int) -> None:
         """Have the next epoch begin with its validation."""
         if self._iterator is not None:
-            leave_out_epoch(self._iterator, batches)
+            epoch_iterator.leave_out_epoch(self._iterator, batches)
 
     def skipped(self, batch: int) -> int:
         """Return how many of the completed batches of the first epoch are left out."""
@@ -165,7 +170,7 @@ class FitContext:
             self.feed.begin_epoch(epoch)
         if self.data is not None and not self.left_out:
             self.data.begin(epoch, batch)
-            keras_private.expect_batches(self._iterator, self.data.num_batches)
+            epoch_iterator.expect_batches(self._iterator, self.data.num_batches)
         if self._monitor is None:
             self._monitor = callback_state.CallbackMonitor(self.callbacks)
             self._dropped = DroppedWeights(self.callbacks)
@@ -241,7 +246,7 @@ class FitContext:
         else:
             batch = None if self.feed is None else self.feed.example()
         if batch is not None:
-            keras_private.build_metrics(self._model, batch)
+            compiled_model.build_metrics(self._model, batch)
 
     def resume_data(
         self, state: TrainingState, *, replay: bool, after: Callable[[], Any]

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.keras_private import global_generators
 
 _PYTHON, _NUMPY, _KERAS = "python", "numpy", "keras"
 
@@ -26,7 +26,7 @@ def capture() -> dict[str, Any]:
         _PYTHON: [version, np.array(words, dtype=np.uint32), gauss],
         _NUMPY: np.random.get_state(legacy=False),
     }
-    seed = keras_private.global_seed_state()
+    seed = global_generators.global_seed_state()
     if seed is not None:
         state[_KERAS] = np.array(keras.ops.convert_to_numpy(seed), copy=True)
     for name, (module, get_state, _) in _LIBRARIES.items():
@@ -66,7 +66,7 @@ def restore(state: Mapping[str, Any]) -> list[str]:
             elif key == _NUMPY:
                 np.random.set_state(value)
             elif key == _KERAS:
-                keras_private.set_global_seed_state(value)
+                global_generators.set_global_seed_state(value)
             elif key in _LIBRARIES and value is not None:
                 # The training may use a library that is not loaded yet.
                 import_module(_LIBRARIES[key][0])
@@ -105,8 +105,8 @@ def _restore_torch(state: Mapping[str, Any]) -> None:
 _LIBRARIES = {
     "tensorflow": (
         "tensorflow",
-        keras_private.tensorflow_random_state,
-        keras_private.set_tensorflow_random_state,
+        global_generators.tensorflow_random_state,
+        global_generators.set_tensorflow_random_state,
     ),
     "torch": ("torch", _capture_torch, _restore_torch),
 }

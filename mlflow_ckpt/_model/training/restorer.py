@@ -10,9 +10,9 @@ from typing import Any
 import keras
 
 from mlflow_ckpt._format.changes import changed_values
-from mlflow_ckpt._model import keras_private
 from mlflow_ckpt._model.capture import compile_settings, introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.keras_private import compiled_model
 from mlflow_ckpt._model.training import callback_state, random_state, swapped
 from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._model.training.fit_context import FitContext
@@ -70,7 +70,7 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
             # With other data, the epoch starts over, and so do the metrics.
             self._restore_metrics(self._fit)
             if self._state.validation_pending:
-                self._results = keras_private.metrics_results(self.model)
+                self._results = compiled_model.metrics_results(self.model)
         for problem in self._restore():
             warn(f"{ADVICE}{problem}.")
 

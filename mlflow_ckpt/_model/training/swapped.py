@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model import keras_private
+from mlflow_ckpt._model.keras_private import callback_internals, optimizer_internals
 
 
 class DroppedWeights:
@@ -27,12 +27,12 @@ class DroppedWeights:
         self._arrays: list[np.ndarray[Any, Any]] = []
         for callback in callbacks:
             if isinstance(callback, keras.callbacks.SwapEMAWeights) and callback.swap_on_epoch:
-                keras_private.before_finalizing(callback, partial(self._copy, callback))
+                callback_internals.before_finalizing(callback, partial(self._copy, callback))
 
     def _copy(self, callback: keras.callbacks.Callback) -> None:
         self._arrays = [
             np.array(keras.ops.convert_to_numpy(average), copy=True)
-            for average in keras_private.moving_averages(callback.model)
+            for average in optimizer_internals.moving_averages(callback.model)
         ]
 
     def take(self) -> list[np.ndarray[Any, Any]]:
@@ -47,6 +47,6 @@ def restore(model: keras.Model, weights: Sequence[np.ndarray[Any, Any]]) -> None
     Raises:
         ValueError: If they do not fit.
     """
-    averages = keras_private.moving_averages(model)
+    averages = optimizer_internals.moving_averages(model)
     for average, value in zip(averages, weights, strict=True):
         average.assign(value)

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_ckpt._model import keras_data_private as private
-from mlflow_ckpt._model.keras_data_private import Iteration
+from mlflow_ckpt._model.keras_private import data_adapters, global_generators
+from mlflow_ckpt._model.keras_private.epoch_iterator import Iteration
+from mlflow_ckpt._model.keras_private.ordered_arrays import OrderedArrays
 from mlflow_ckpt._model.training.data.source import Source, State, order_of
 
 
@@ -26,10 +27,10 @@ class TensorFlowArrays(Source):
 
     def __init__(self, iteration: Iteration, step: int) -> None:
         super().__init__(iteration)
-        self._shuffle = private.shuffle_of(iteration.adapter)
-        self._samples, self._size = private.batching_of(iteration.adapter)
+        self._shuffle = data_adapters.shuffle_of(iteration.adapter)
+        self._samples, self._size = data_adapters.batching_of(iteration.adapter)
         self._seed = _seed(step)
-        self._arrays: private.OrderedArrays | None = None
+        self._arrays: OrderedArrays | None = None
 
     def open(self, number: int) -> Any:
         if not self._shuffle:
@@ -57,18 +58,18 @@ class TensorFlowArrays(Source):
         size = self._size if self._shuffle == "batch" else None
         return order_of(self._seed, number, self._samples, size)
 
-    def _pipeline(self) -> private.OrderedArrays:
+    def _pipeline(self) -> OrderedArrays:
         if self._arrays is None:
             # Keras's own pipeline has converted the arrays too: give that memory back.
             self._iteration.tensorflow_dataset = None
-            self._arrays = private.OrderedArrays(self._iteration.adapter)
+            self._arrays = OrderedArrays(self._iteration.adapter)
             self._iteration.tensorflow_dataset = self._arrays.open(np.arange(self._samples))
         return self._arrays
 
 
 def _seed(step: int) -> int:
     """Return a seed: random, unless TensorFlow's global seed makes the training repeatable."""
-    given = private.tensorflow_seed()
+    given = global_generators.tensorflow_seed()
     if given is None:
         # From the operating system: nobody's generator is drawn from.
         return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model import keras_data_private as private
+from mlflow_ckpt._model.keras_private import data_adapters, epoch_iterator
 
 # Number of evenly spread rows that identify an array.
 _SAMPLED_ROWS = 1024
@@ -27,28 +27,27 @@ _DATA = ("class_weight", "sample_weight", "validation_data")
 def describe_data(iterator: Any) -> dict[str, Any] | None:
     """Return plain values by name that identify the data of Keras's iterator; None if unknown."""
     try:
-        return _describe(iterator.data_adapter)
+        return _describe(epoch_iterator.adapter_of(iterator))
     except Exception:  # noqa: BLE001 - an object of the user's may raise anything
         return None
 
 
 def _describe(adapter: Any) -> dict[str, Any]:
-    kind = type(adapter).__name__.removesuffix("Adapter")
+    kind = data_adapters.kind_of(adapter)
     described: dict[str, Any] = {"kind": kind}
     if kind == "ArrayData":
-        samples, size = private.batching_of(adapter)
+        samples, size = data_adapters.batching_of(adapter)
         described |= {"samples": samples, "batch_size": size}
-        described |= describe_arrays(private.arrays_of(adapter))
+        described |= describe_arrays(data_adapters.arrays_of(adapter))
         return described
-    data = private.source_of(adapter)
+    data = data_adapters.source_of(adapter)
     if data is not None:
         described["class"] = type(data).__qualname__
     if kind == "TFData" or hasattr(data, "element_spec"):
         described["class"] = "tf.data.Dataset"
         described["elements"] = [str(spec) for spec in keras.tree.flatten(data.element_spec)]
     if kind != "GeneratorData":
-        described["batches"] = adapter.num_batches
-        described["batch_size"] = adapter.batch_size
+        described["batches"], described["batch_size"] = data_adapters.lengths_of(adapter)
     return described
 
 

@@ -9,7 +9,8 @@ import keras
 
 from mlflow_ckpt._format.values import Arrays, pack, unpack
 from mlflow_ckpt._model.capture import introspection
-from mlflow_ckpt._model.keras_data_private import Iteration
+from mlflow_ckpt._model.keras_private import epoch_iterator
+from mlflow_ckpt._model.keras_private.epoch_iterator import Iteration
 from mlflow_ckpt._model.training.data.arrays import TensorFlowArrays
 from mlflow_ckpt._model.training.data.generators import PythonGenerator
 from mlflow_ckpt._model.training.data.grains import GrainDataset
@@ -275,7 +276,7 @@ def _create(model: keras.Model, iterator: Any, limit: int) -> Feed | None:
             return None
         kind = iteration.kind
         if kind == "ArrayData":
-            return _of_arrays(model, iteration)
+            return Feed(iteration, _arrays(model, iteration), epoch_iterator.data_of(iterator)[0])
         if kind == "TFDataset":
             return Feed(iteration, Pipeline(iteration, limit), "tf.data.Dataset")
         if kind == "PyDataset":
@@ -292,11 +293,7 @@ def _create(model: keras.Model, iterator: Any, limit: int) -> Feed | None:
     return None
 
 
-def _of_arrays(model: keras.Model, iteration: Iteration) -> Feed:
-    shuffle = getattr(iteration.adapter, "_shuffle", True)
-    kind = "shuffled arrays" if shuffle else "arrays"
+def _arrays(model: keras.Model, iteration: Iteration) -> Source:
     if keras.config.backend() == "tensorflow":
-        source: Source = TensorFlowArrays(iteration, introspection.step_of(model))
-    else:
-        source = Source(iteration)
-    return Feed(iteration, source, kind)
+        return TensorFlowArrays(iteration, introspection.step_of(model))
+    return Source(iteration)

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from mlflow_ckpt._model import keras_data_private as private
-from mlflow_ckpt._model.keras_data_private import Iteration
+from mlflow_ckpt._model.keras_private import data_adapters
+from mlflow_ckpt._model.keras_private.epoch_iterator import Iteration
 from mlflow_ckpt._model.training.data.recent import RecentStates
 from mlflow_ckpt._model.training.data.source import (
     REPLAY,
@@ -29,11 +29,11 @@ class PythonGenerator(Source):
 
     def __init__(self, iteration: Iteration) -> None:
         super().__init__(iteration)
-        self._first, self._generator = private.generator_of(iteration.adapter)
+        self._first, self._generator = data_adapters.generator_of(iteration.adapter)
         self._taken = self._before = 0
         self._recent = RecentStates(None)
         self._prepared: tuple[Iterator[Any], int] | None = None
-        iteration.adapter.generator = self._read
+        data_adapters.replace_generator(iteration.adapter, self._read)
 
     def open(self, number: int) -> Any:
         self._before = self._taken

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlflow_ckpt._model import keras_data_private as private
-from mlflow_ckpt._model.keras_data_private import Iteration
+from mlflow_ckpt._model.keras_private import data_adapters
+from mlflow_ckpt._model.keras_private.epoch_iterator import Iteration
 from mlflow_ckpt._model.training.data.object_state import decode, encode
 from mlflow_ckpt._model.training.data.source import Source, State
 
@@ -20,8 +20,8 @@ class GrainDataset(Source):
 
     def __init__(self, iteration: Iteration) -> None:
         super().__init__(iteration)
-        self._watched = _watched(private.grain_dataset(iteration.adapter))
-        private.replace_grain_dataset(iteration, self._watched)
+        self._watched = _watched(data_adapters.dataset_of(iteration.adapter))
+        iteration.replace_dataset(self._watched)
 
     def open(self, number: int) -> Any:
         return self._iteration.original()

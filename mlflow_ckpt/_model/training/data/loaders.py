@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_ckpt._model import keras_data_private as private
-from mlflow_ckpt._model.keras_data_private import Iteration
+from mlflow_ckpt._model.keras_private import data_adapters
+from mlflow_ckpt._model.keras_private.epoch_iterator import Iteration
 from mlflow_ckpt._model.training.data.object_state import (
     ObjectState,
     decode,
@@ -27,7 +27,7 @@ class TorchLoader(Source):
 
     def __init__(self, iteration: Iteration) -> None:
         super().__init__(iteration)
-        loader = private.loader_of(iteration.adapter)
+        loader = data_adapters.loader_of(iteration.adapter)
         self._parts = {
             name: ObjectState(part)
             for name in ("dataset", "sampler", "batch_sampler")
@@ -68,11 +68,11 @@ class StatefulLoader(TorchLoader):
     """
 
     def capture(self, batch: int) -> State:
-        loader = private.loader_of(self._iteration.adapter)
+        loader = data_adapters.loader_of(self._iteration.adapter)
         return {**super().capture(batch), "loader": encode(loader.state_dict())}
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
-        loader = private.loader_of(self._iteration.adapter)
+        loader = data_adapters.loader_of(self._iteration.adapter)
         loader.load_state_dict(decode(state["loader"]))
         self._start = state["start"]
         iterator = iter(self._iteration.original())
@@ -81,7 +81,7 @@ class StatefulLoader(TorchLoader):
 
 def is_stateful(iteration: Iteration) -> bool:
     """Whether a data loader saves its own position."""
-    return state_functions(private.loader_of(iteration.adapter)) == (
+    return state_functions(data_adapters.loader_of(iteration.adapter)) == (
         "state_dict",
         "load_state_dict",
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_ckpt._format.values import UnpackableError, pack
+from mlflow_ckpt._model.keras_private import data_adapters
 
 _FUNCTIONS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
 _BYTES, _TENSOR, _OWN = "$bytes", "$tensor", "own"
@@ -19,7 +20,6 @@ _LARGEST = 16 * 2**20
 _LONGEST_LIST = 20_000
 _DEEPEST = 3
 _LIBRARIES = ("builtins", "grain", "jax", "keras", "numpy", "tensorflow", "torch", "threading")
-_IGNORED = frozenset({"_workers", "_use_multiprocessing", "_max_queue_size"})
 
 
 def state_functions(item: Any) -> tuple[str, str] | None:
@@ -92,7 +92,7 @@ class ObjectState:
     def _outlines(self) -> Iterator[tuple[str, Any]]:
         for owner, prefix in _objects(self._item):
             for name, value in vars(owner).items():
-                if name not in _IGNORED:
+                if name not in data_adapters.PY_DATASET_SETTINGS:
                     yield prefix + name, _outline(value)
 
 

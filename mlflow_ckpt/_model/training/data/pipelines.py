@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model import keras_data_private as private
-from mlflow_ckpt._model.keras_data_private import Iteration
+from mlflow_ckpt._model.keras_private import data_adapters, tf_data, tf_data_seeds
+from mlflow_ckpt._model.keras_private.epoch_iterator import Iteration
 from mlflow_ckpt._model.training.data.source import (
     REPLAY,
     CannotContinueError,
@@ -36,7 +36,7 @@ class LateBytes:
         self._state = state
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
-        return private.to_bytes(self._state)
+        return tf_data.to_bytes(self._state)
 
 
 class Iterated:
@@ -66,9 +66,12 @@ class Pipeline(Source):
     def __init__(self, iteration: Iteration, limit: int) -> None:
         super().__init__(iteration)
         self._on_tensorflow = keras.config.backend() == "tensorflow"
-        adapter = iteration.adapter
-        self.dataset = iteration.tensorflow_dataset if self._on_tensorflow else adapter._dataset
-        self._recorded = private.seeds_of(self.dataset)
+        self.dataset = (
+            iteration.tensorflow_dataset
+            if self._on_tensorflow
+            else data_adapters.dataset_of(iteration.adapter)
+        )
+        self._recorded = tf_data.seeds_of(self.dataset)
         self._seeds: Seeds | None = None
         self._created = 0
         self._current: Any = None
@@ -76,21 +79,21 @@ class Pipeline(Source):
         self._probe: Any = None
         self._first: Any = None
         # Reading again takes longer than restoring, but a huge buffer makes a huge checkpoint.
-        self._huge = private.buffered_bytes(self.dataset) > limit
+        self._huge = tf_data.buffered_bytes(self.dataset) > limit
         # An iterator that has reached its end, known or not, has lost all other state.
         self._needs_first = self._huge or int(self.dataset.cardinality()) < 0
-        self._can_save, lost = private.saving_problem(self.dataset)
+        self._can_save, lost = tf_data.saving_problem(self.dataset)
         if any(not any(pair) for pair in self._recorded):
             self._reseed(_random_where_none)
         if lost is not None:
             self.problem = f"the tf.data pipeline cannot be saved: {lost}"
             self.replayable = not self._can_save
         if not self._on_tensorflow:
-            adapter._dataset = Iterated(self)
+            iteration.replace_dataset(Iterated(self))
 
     def _reseed(self, choose: Any) -> None:
         try:
-            self.dataset, self._seeds = private.with_seeds(self.dataset, choose)
+            self.dataset, self._seeds = tf_data_seeds.with_seeds(self.dataset, choose)
         except Exception as error:  # noqa: BLE001 - TensorFlow's, of many kinds
             reason = str(error).partition("\n")[0]
             self.problem = (
@@ -102,7 +105,7 @@ class Pipeline(Source):
         """Return a new iterator, or the one that continues a pass."""
         self._current, self._rest, self._probe = self._rest or self._new(), None, None
         if self._needs_first and self._can_save and self._first is None:
-            self._first = private.serialize(self._current)
+            self._first = tf_data.serialize(self._current)
         iterator: Iterator[Any] = self._current
         return iterator
 
@@ -137,7 +140,7 @@ class Pipeline(Source):
 
     def _saved(self, name: str, iterator: Any) -> State:
         try:
-            return self._described(**{name: LateBytes(private.serialize(iterator))})
+            return self._described(**{name: LateBytes(tf_data.serialize(iterator))})
         except Exception as error:  # noqa: BLE001 - TensorFlow's, of many kinds
             reason = str(getattr(error, "message", error)).partition("\n")[0]
             self._can_save = False
@@ -195,14 +198,14 @@ class Pipeline(Source):
             self._rest = self._restored(state["iterator"])
         else:
             self._rest = self._restored(state["first"]) if "first" in state else self._new()
-            self._first = private.serialize(self._rest) if "first" in state else None
+            self._first = tf_data.serialize(self._rest) if "first" in state else None
             discard(self._rest, batch)
         return Opened(self.iterate()) if self._on_tensorflow else self._iteration.original()
 
     def _restored(self, state: np.ndarray[Any, Any]) -> Any:
         iterator = self._new()
         try:
-            private.deserialize(iterator, state)
+            tf_data.deserialize(iterator, state)
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise CannotContinueError(

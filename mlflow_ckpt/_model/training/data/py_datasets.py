@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model import keras_data_private as private
-from mlflow_ckpt._model.keras_data_private import Iteration
+from mlflow_ckpt._model.keras_private import data_adapters
+from mlflow_ckpt._model.keras_private.epoch_iterator import Iteration
 from mlflow_ckpt._model.training.data.object_state import ObjectState
 from mlflow_ckpt._model.training.data.recent import RecentStates
 from mlflow_ckpt._model.training.data.source import CannotContinueError, Source, State
@@ -81,13 +81,13 @@ class OwnPyDataset(Source):
     def __init__(self, iteration: Iteration) -> None:
         super().__init__(iteration)
         adapter = iteration.adapter
-        self._inner = adapter.py_dataset
-        self._shuffle = bool(private.shuffle_of(adapter))
+        self._inner = data_adapters.py_dataset_of(adapter)
+        self._shuffle = bool(data_adapters.shuffle_of(adapter))
         self._state = ObjectState(self._inner)
         self._recent = RecentStates(self._state)
-        has_workers = adapter.enqueuer is not None
+        has_workers = data_adapters.has_workers(adapter)
         self._view = View(self._inner) if has_workers else _RecordingView(self._inner, self._recent)
-        private.replace_py_dataset(adapter, self._view)
+        data_adapters.replace_py_dataset(adapter, self._view)
         if has_workers and iteration.steps_per_epoch is not None:
             self.problem = (
                 "a PyDataset with workers starts anew in each epoch of steps_per_epoch batches, "
@@ -98,7 +98,7 @@ class OwnPyDataset(Source):
     def begin_pass(self, number: int) -> None:
         self._recent.forget()
         # Batches that Keras has left from another pass would be read first.
-        private.drop_left_over(self._iteration.adapter)
+        data_adapters.drop_left_over(self._iteration.adapter)
         pending, self._pending = self._pending, None
         if pending is not None:
             order = pending["order"]

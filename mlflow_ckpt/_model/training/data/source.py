@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_ckpt._model.keras_data_private import Iteration
+from mlflow_ckpt._model.keras_private.epoch_iterator import Iteration
 from mlflow_ckpt._model.training import random_state
 
 State = dict[str, Any]

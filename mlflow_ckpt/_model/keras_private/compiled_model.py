@@ -1,0 +1,111 @@
+"""What a model keeps of `compile`, and its metrics.
+
+- `Model._compile_config.config` is repaired after a legacy save. Fallback: no repair.
+- `Model._compile_config.config` also holds the arguments of `compile`. Fallback: the user's
+  functions among them are unknown, and so are those that a model keeps in no attribute.
+- `Layer._tracker` is unlocked while a built model is compiled again. Fallback: a class whose own
+  `compile` creates metrics cannot be compiled again.
+- `Model._symbolic_build` creates the metrics of an `EpochDataset` within an epoch. No fallback:
+  `PrivateApiError` ends `fit`.
+- `CompileMetrics._user_metrics` leads to metrics that are no attribute. Fallback: they are not
+  looked at.
+- `Metric._direction` is `"up"` or `"down"`. Fallback: inferred from the metric's name.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from mlflow_ckpt._model.keras_private.keras_version import PrivateApiError
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """Return the arguments that Keras's `compile` was called with; empty if unknown."""
+    return dict(_arguments(model) or {})
+
+
+def repair_compile_settings(model: keras.Model) -> None:
+    """Restore the optimizer in a model's compile settings after `model.save("x.h5")`.
+
+    Keras 3.15 removes it: the next `.keras` file names none, and loads with RMSprop.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    config = _arguments(model)
+    if optimizer is not None and config is not None and "optimizer" not in config:
+        config["optimizer"] = optimizer
+
+
+def _arguments(model: keras.Model) -> dict[str, Any] | None:
+    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    return config if isinstance(config, dict) else None
+
+
+@contextmanager
+def unlocked(model: keras.Model) -> Iterator[None]:
+    """Let a built model take new metrics and variables, as one does that is compiled first."""
+    tracker: Any = getattr(model, "_tracker", None)
+    if not getattr(tracker, "locked", False):
+        yield
+        return
+    tracker.unlock()
+    try:
+        yield
+    finally:
+        tracker.lock()
+
+
+def runs_compiled(model: keras.Model) -> bool:
+    """Whether the training step runs as a graph, which Python's code only made."""
+    if getattr(model, "run_eagerly", False):
+        return False
+    if keras.config.backend() == "torch":
+        return bool(getattr(model, "jit_compile", False))
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is None or not tensorflow.config.functions_run_eagerly()
+
+
+def metrics_given(model: keras.Model) -> Any:
+    """Return the metrics that a model was compiled with; None if there are none."""
+    return getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
+
+
+def metrics_results(model: keras.Model) -> dict[str, float]:
+    """Return the values of a model's metrics; none if Keras has no `get_metrics_result`."""
+    get = getattr(model, "get_metrics_result", dict)
+    return {name: float(keras.ops.convert_to_numpy(value)) for name, value in get().items()}
+
+
+def build_metrics(model: keras.Model, batch: Any) -> None:
+    """Create the variables of a compiled model's metrics, as the first step does.
+
+    Args:
+        model: A built model.
+        batch: A batch of its data: (x, y) or (x, y, sample_weight).
+
+    Raises:
+        PrivateApiError: If Keras has no `_symbolic_build`.
+    """
+    if not hasattr(model, "_symbolic_build"):
+        raise PrivateApiError("keras.Model has no _symbolic_build")
+    model._symbolic_build(data_batch=batch)
+
+
+def metric_direction(model: keras.Model, name: str) -> str | None:
+    """Return `"min"` or `"max"` as the metric object declares it; None if unknown."""
+    wanted = name.removeprefix("val_")
+    for metric in _flatten(getattr(model, "metrics", [])):
+        if getattr(metric, "name", None) == wanted:
+            return {"up": "max", "down": "min"}.get(getattr(metric, "_direction", None) or "")
+    return None
+
+
+def _flatten(metrics: Any) -> Iterator[Any]:
+    for metric in metrics:
+        yield metric
+        # Compiled metrics are in a wrapper that is a metric itself.
+        yield from _flatten(getattr(metric, "metrics", []))

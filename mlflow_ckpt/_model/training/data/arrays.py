@@ -33,32 +33,40 @@ class TensorFlowArrays(Source):
         self._arrays: OrderedArrays | None = None
 
     def open(self, number: int) -> Any:
+        """Return the batches of a pass, in the order that follows from the seed and its number."""
         if not self._shuffle:
             return self._iteration.original()
         return self._pipeline().open(self._order(number))
 
     def open_unused(self) -> Any:
+        """Return Keras's own batches, without drawing an order."""
         return self._iteration.original()
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
+        """Return the rest of a pass: all batches but the first `batch`."""
         if not self._shuffle:
             return self._iteration.original().skip(batch)
         return self._pipeline().open(self._order(number), batch)
 
     def prepare(self, state: State, batch: int, *, replay: bool) -> None:
+        """Take over the seed of the saved training, with which all its orders are known."""
         self._seed = int(state["seed"])
 
     def capture(self, batch: int) -> State:
+        """Return the seed, an int from 0 to 2**64 - 1: the rest follows from the position."""
         return {"seed": self._seed}
 
     def capture_between(self) -> State:
+        """Return the same as `capture`."""
         return {"seed": self._seed}
 
     def _order(self, number: int) -> np.ndarray[Any, Any]:
+        """Return the order of the samples in a pass: int64 indices, shape (samples,)."""
         size = self._size if self._shuffle == "batch" else None
         return order_of(self._seed, number, self._samples, size)
 
     def _pipeline(self) -> OrderedArrays:
+        """Return the pipeline that replaces Keras's, created when it is first needed."""
         if self._arrays is None:
             # Keras's own pipeline has converted the arrays too: give that memory back.
             self._iteration.tensorflow_dataset = None

@@ -33,6 +33,7 @@ def describe_data(iterator: Any) -> dict[str, Any] | None:
 
 
 def _describe(adapter: Any) -> dict[str, Any]:
+    """Describe the data of one of Keras's adapters; raise whatever they do."""
     kind = data_adapters.kind_of(adapter)
     described: dict[str, Any] = {"kind": kind}
     if kind == "ArrayData":
@@ -69,6 +70,7 @@ def describe_arguments(variables: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _described_argument(value: Any) -> Any:
+    """Describe arrays by their rows, and anything else by its class."""
     try:
         leaves = [leaf for leaf in keras.tree.flatten(value) if leaf is not None]
         if all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
@@ -86,6 +88,7 @@ def describe_arrays(arrays: Any) -> dict[str, Any]:
 
 
 def _dtype(leaf: Any) -> str:
+    """Return the name of an array's dtype, such as `float32`, whichever library it is from."""
     dtype = getattr(leaf, "dtype", None)
     return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
 

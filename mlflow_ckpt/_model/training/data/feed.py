@@ -92,6 +92,11 @@ class Feed:
             self._continued()
 
     def _shorten(self, skipped: int) -> None:
+        """Have Keras expect an epoch without its first batches.
+
+        Args:
+            skipped: Their number.
+        """
         self._shortened = skipped
         iteration = self._iteration
         if skipped and self._persists:
@@ -100,6 +105,7 @@ class Feed:
             iteration.batches -= skipped
 
     def _restore_length(self) -> None:
+        """Have Keras expect whole epochs again, after one that was shortened."""
         shortened, self._shortened = self._shortened, 0
         iteration = self._iteration
         if shortened and self._persists:
@@ -121,6 +127,7 @@ class Feed:
         return self._source.open(self._pass)
 
     def _begin(self) -> Any:
+        """Return the batches of a pass that begins, or of the one that is continued."""
         opened, self._opened = self._opened, None
         if opened is None:
             return self._source.open(self._pass)
@@ -128,6 +135,7 @@ class Feed:
         return opened
 
     def _continued(self) -> None:
+        """Call, once, the function that waits for a pass to be continued."""
         after, self._after = self._after, None
         if after is not None:
             after()
@@ -234,6 +242,18 @@ class Feed:
         return problem or self._source.problem
 
     def _reopen(self, number: int, state: State, position: int, *, replay: bool) -> None:
+        """Restore the state of the data, and open the pass that is continued within.
+
+        Args:
+            number: Number of the pass.
+            state: State of the source, unpacked.
+            position: Number of batches of the pass that were trained on; 0 between passes.
+            replay: Whether to read data again from their beginning if necessary.
+
+        Raises:
+            CannotContinueError: If the data cannot continue.
+            Exception: Whatever an object of the user's raises.
+        """
         self._source.prepare(state, position, replay=replay)
         if not position:
             return
@@ -257,6 +277,7 @@ def _packed(state: State, arrays: Arrays) -> Any:
 
 
 def _words(kind: str, persists: bool) -> str:
+    """Return the kind of data as a phrase."""
     return f"{kind} with steps_per_epoch" if persists else kind
 
 
@@ -270,6 +291,16 @@ def find_feed(model: keras.Model, iterator: Any, limit: int) -> Feed | None:
 
 
 def _create(model: keras.Model, iterator: Any, limit: int) -> Feed | None:
+    """Return a new feed of Keras's iterator.
+
+    Args:
+        model: The model that is trained.
+        iterator: Keras's `EpochIterator`.
+        limit: Largest estimated state of a `tf.data` iterator, in bytes, that is saved.
+
+    Returns:
+        The feed; None if the data are distributed, or of a kind that is not known.
+    """
     try:
         iteration = Iteration(iterator)
         if iteration.is_distributed:
@@ -294,6 +325,7 @@ def _create(model: keras.Model, iterator: Any, limit: int) -> Feed | None:
 
 
 def _arrays(model: keras.Model, iteration: Iteration) -> Source:
+    """Return the source for arrays on the running backend."""
     if keras.config.backend() == "tensorflow":
         return TensorFlowArrays(iteration, introspection.step_of(model))
     return Source(iteration)

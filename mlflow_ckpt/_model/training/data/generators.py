@@ -36,20 +36,37 @@ class PythonGenerator(Source):
         data_adapters.replace_generator(iteration.adapter, self._read)
 
     def open(self, number: int) -> Any:
+        """Return the batches of a pass, and note how many the generator had yielded before it."""
         self._before = self._taken
         self._recent.forget()
         return self._iteration.original()
 
     def capture(self, batch: int) -> State:
+        """Return how many batches the generator had yielded when the pass began."""
         return {"before": self._before}
 
     def capture_between(self) -> State:
+        """Return how many batches the generator has yielded."""
         return {"before": self._taken}
 
     def own_random(self, batch: int) -> State:
+        """Return the states of global generators that the data draw from, at a position.
+
+        Keras reads generators ahead of the training.
+        """
         return self._recent.random(batch)
 
     def prepare(self, state: State, batch: int, *, replay: bool) -> None:
+        """Read the generator up to where the training was.
+
+        Args:
+            state: Holds `before`, the number of batches that were yielded before the pass.
+            batch: Number of batches of the pass that were trained on.
+            replay: Whether the user agreed to that.
+
+        Raises:
+            CannotContinueError: If the user did not, or if the generator ends before.
+        """
         if not replay:
             raise CannotContinueError(f"a Python generator starts from its beginning; {REPLAY}")
         discard(self._rest(), state["before"])
@@ -60,14 +77,17 @@ class PythonGenerator(Source):
         self._before = state["before"]
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
+        """Return the rest of the pass, which `prepare` has read up to its position."""
         self._recent.forget()
         return self._iteration.original()
 
     def _chain(self) -> Iterator[Any]:
+        """Return the batches of a pass."""
         # As Keras does: each pass begins with the batches that it has read in advance.
         return itertools.chain(self._first, self._rest())
 
     def _rest(self) -> Iterator[Any]:
+        """Yield the generator's further batches, and count them."""
         for item in self._generator:
             self._taken += 1
             yield item

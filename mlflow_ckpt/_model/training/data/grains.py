@@ -24,20 +24,29 @@ class GrainDataset(Source):
         iteration.replace_dataset(self._watched)
 
     def open(self, number: int) -> Any:
+        """Return the batches of a pass, from a new iterator."""
         return self._iteration.original()
 
     def capture(self, batch: int) -> State:
+        """Return the state of the iterator, which says where it is."""
         iterator = self._watched.current
         return {"iterator": None if iterator is None else encode(iterator.get_state())}
 
     def capture_between(self) -> State:
+        """Return no state: each pass has a new iterator."""
         return {}
 
     def prepare(self, state: State, batch: int, *, replay: bool) -> None:
+        """Have the next pass continue the saved iterator, within a pass.
+
+        Raises:
+            Exception: Grain's, if the state does not fit.
+        """
         if batch:
             self._watched.resume(decode(state["iterator"]))
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
+        """Return the rest of the pass, which `prepare` has set up."""
         return self._iteration.original()
 
 
@@ -46,12 +55,15 @@ def _watched(dataset: Any) -> Any:
     grain = sys.modules["grain"]
 
     class Watched(grain.IterDataset):  # type: ignore[name-defined,misc]
+        """The same data, with its newest iterator as `current`."""
+
         def __init__(self) -> None:
             super().__init__()
             self.current: Any = None
             self._rest: Any = None
 
         def resume(self, state: Any) -> None:
+            """Have the next iterator continue where an earlier one had this state."""
             rest = iter(dataset)
             rest.set_state(state)
             self._rest = rest

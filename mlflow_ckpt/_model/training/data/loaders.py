@@ -40,6 +40,12 @@ class TorchLoader(Source):
         }
 
     def extras(self) -> State:
+        """Return what the order depends on besides the global generators.
+
+        Returns:
+            `parts`, the states of the user's data set and samplers by name, and `generators`, those
+            of the loader's and the sampler's own random generators.
+        """
         parts = {}
         for name, part in self._parts.items():
             parts[name], unsaved = part.capture()
@@ -52,6 +58,7 @@ class TorchLoader(Source):
         return {"parts": parts, "generators": generators}
 
     def restore_extras(self, state: Mapping[str, Any]) -> None:
+        """Restore the states of those parts and generators that this loader has too."""
         for name, value in state.get("parts", {}).items():
             if name in self._parts:
                 self._parts[name].restore(value)
@@ -68,10 +75,16 @@ class StatefulLoader(TorchLoader):
     """
 
     def capture(self, batch: int) -> State:
+        """Return the loader's own state as well, which says where it is."""
         loader = data_adapters.loader_of(self._iteration.adapter)
         return {**super().capture(batch), "loader": encode(loader.state_dict())}
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
+        """Return the rest of a pass, from the loader's own state: no batch is read again.
+
+        Raises:
+            Exception: The loader's, if the state does not fit.
+        """
         loader = data_adapters.loader_of(self._iteration.adapter)
         loader.load_state_dict(decode(state["loader"]))
         self._start = state["start"]
@@ -88,4 +101,5 @@ def is_stateful(iteration: Iteration) -> bool:
 
 
 def _is_own(part: Any) -> bool:
+    """Whether an object is of a class of the user's, whose state PyTorch does not know."""
     return type(part).__module__.partition(".")[0] not in ("torch", "torchdata", "builtins")

@@ -83,6 +83,14 @@ class ObjectState:
                     setattr(owner, name, decode(value))
 
     def _owner(self, path: str) -> tuple[Any, str]:
+        """Return the object that holds an attribute, and the attribute's name.
+
+        Args:
+            path: Names joined by dots, such as `sampler.seed`.
+
+        Returns:
+            Both; None as the object if there is none.
+        """
         *parents, name = path.split(".")
         owner = self._item
         for parent in parents:
@@ -90,6 +98,7 @@ class ObjectState:
         return owner, name
 
     def _outlines(self) -> Iterator[tuple[str, Any]]:
+        """Yield the path of each attribute of the user's, and its outline."""
         for owner, prefix in _objects(self._item):
             for name, value in vars(owner).items():
                 if name not in data_adapters.PY_DATASET_SETTINGS:

@@ -92,6 +92,11 @@ class Pipeline(Source):
             iteration.replace_dataset(Iterated(self))
 
     def _reseed(self, choose: Any) -> None:
+        """Replace the pipeline by a copy with other seeds; if it cannot be copied, say so.
+
+        Args:
+            choose: Called with the pairs of seeds in the pipeline; returns the new ones.
+        """
         try:
             self.dataset, self._seeds = tf_data_seeds.with_seeds(self.dataset, choose)
         except Exception as error:  # noqa: BLE001 - TensorFlow's, of many kinds
@@ -110,18 +115,22 @@ class Pipeline(Source):
         return iterator
 
     def _new(self) -> Any:
+        """Return a new iterator from the beginning of a pass."""
         # Each iterator advances the generators of the shuffles, so they are counted.
         self._created += 1
         return iter(self.dataset)
 
     def open(self, number: int) -> Any:
+        """Return the batches of a pass, from a new iterator."""
         self._first = None
         return Opened(self.iterate()) if self._on_tensorflow else self._iteration.original()
 
     def open_unused(self) -> Any:
+        """Return a new iterator, which counts although Keras reads nothing from it."""
         return Opened(self._new()) if self._on_tensorflow else self._iteration.original()
 
     def end_epoch(self) -> None:
+        """Create an iterator that shows where the next pass begins, unless this one continues."""
         # The iterator at its end no longer says where the shuffles' generators are.
         if self._probe is None and not self._continues():
             self._probe = self._new()
@@ -131,6 +140,13 @@ class Pipeline(Source):
         return self._iteration.steps_per_epoch is not None and self._iteration.is_open
 
     def capture(self, batch: int) -> State:
+        """Capture the state within a pass.
+
+        Returns:
+            The seeds, the number of iterators created, and as `iterator` the state of the current
+            one. If that is over the limit, `first` instead: its state at the start of the pass,
+            from which it is read again. `first` is there too if the number of batches is unknown.
+        """
         if not self._can_save or self._current is None:
             return self._described()
         if self._huge:
@@ -139,6 +155,10 @@ class Pipeline(Source):
         return state if self._first is None else {**state, "first": LateBytes(self._first)}
 
     def _saved(self, name: str, iterator: Any) -> State:
+        """Return the description with the state of an iterator, under a name.
+
+        Only the description if TensorFlow cannot save it; `problem` then says why.
+        """
         try:
             return self._described(**{name: LateBytes(tf_data.serialize(iterator))})
         except Exception as error:  # noqa: BLE001 - TensorFlow's, of many kinds
@@ -148,6 +168,13 @@ class Pipeline(Source):
             return self._described()
 
     def capture_between(self) -> State:
+        """Capture the state between two passes.
+
+        Returns:
+            The seeds and the number of iterators created, and the state of an iterator: `opened`,
+            of the current one, if the next epoch continues it (with `steps_per_epoch`); otherwise
+            `next`, of one that is created to show where the next pass begins.
+        """
         if not self._can_save:
             return self._described()
         if self._continues() and self._current is not None:
@@ -157,6 +184,11 @@ class Pipeline(Source):
         return self._saved("next", self._probe)
 
     def _described(self, **state: Any) -> State:
+        """Return what identifies the orders of the pipeline, with further states.
+
+        Args:
+            state: States of iterators, by name.
+        """
         described = {
             "recorded": self._recorded,
             "seeds": self._seeds,
@@ -165,6 +197,14 @@ class Pipeline(Source):
         return {**described, **state}
 
     def prepare(self, state: State, batch: int, *, replay: bool) -> None:
+        """Give the pipeline the saved seeds, and restore the iterator between two passes.
+
+        Without a saved iterator, as many are created as before, so that seeds of shuffles advance.
+
+        Raises:
+            CannotContinueError: If no state was saved and `replay` is false, if the pipeline has
+                another number of random stages, or if an iterator's state does not fit it.
+        """
         if not batch and not self._recorded and not self._can_save:
             return  # a pass starts from its beginning anyway
         if not (self._can_save and set(state) & _SAVED) and not replay:
@@ -179,6 +219,11 @@ class Pipeline(Source):
             self._rest = self._restored(state["opened"])
 
     def _repeat_seeds(self, state: State) -> None:
+        """Give the pipeline the seeds that it had.
+
+        Raises:
+            CannotContinueError: If it has another number of random stages.
+        """
         saved, now = state["recorded"], self._recorded
         if len(saved) != len(now):
             raise CannotContinueError(
@@ -192,6 +237,11 @@ class Pipeline(Source):
         self._recorded = saved
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
+        """Return the rest of a pass: from the saved iterator, or by reading up to its position.
+
+        Raises:
+            CannotContinueError: If the state does not fit, or if there are fewer batches.
+        """
         if "iterator" in state:
             if "first" in state:
                 self._restored(state["first"])
@@ -203,6 +253,14 @@ class Pipeline(Source):
         return Opened(self.iterate()) if self._on_tensorflow else self._iteration.original()
 
     def _restored(self, state: np.ndarray[Any, Any]) -> Any:
+        """Return a new iterator with a saved state.
+
+        Args:
+            state: The bytes that `LateBytes` computed: uint8, of shape (bytes,).
+
+        Raises:
+            CannotContinueError: If the state does not fit.
+        """
         iterator = self._new()
         try:
             tf_data.deserialize(iterator, state)

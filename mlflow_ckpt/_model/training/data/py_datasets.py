@@ -96,6 +96,10 @@ class OwnPyDataset(Source):
         self._pending: State | None = None
 
     def begin_pass(self, number: int) -> None:
+        """Draw the order of a pass, or take that of the pass which is continued.
+
+        It is drawn from Python's global generator, as Keras does, if `fit` shuffles.
+        """
         self._recent.forget()
         # Batches that Keras has left from another pass would be read first.
         data_adapters.drop_left_over(self._iteration.adapter)
@@ -112,9 +116,17 @@ class OwnPyDataset(Source):
             random.shuffle(self._view.order)
 
     def open(self, number: int) -> Any:
+        """Return the batches of a pass, through the view."""
         return self._iteration.original()
 
     def capture(self, batch: int) -> State:
+        """Capture the order of the pass, and the data set's own state.
+
+        Returns:
+            `order`, the indices of batches (int64, of shape (batches,); None if `fit` does not
+            shuffle), and `object`, the state of the data set. If one thread reads ahead of the
+            training, its random generators and numbers are those before the next batch.
+        """
         order = self._view.order
         state, unsaved = self._state.capture()
         self._name(unsaved)
@@ -125,11 +137,17 @@ class OwnPyDataset(Source):
         }
 
     def capture_between(self) -> State:
+        """Capture the data set's own state."""
         state, unsaved = self._state.capture()
         self._name(unsaved)
         return {"object": state}
 
     def _name(self, unsaved: list[str]) -> None:
+        """Note attributes that changed and cannot be saved.
+
+        Args:
+            unsaved: Their paths.
+        """
         if unsaved:
             self.problem = (
                 f"attributes of {type(self._inner).__name__} changed and cannot be saved "
@@ -137,9 +155,19 @@ class OwnPyDataset(Source):
             )
 
     def own_random(self, batch: int) -> State:
+        """Return the states of global generators that the data draw from, at a position.
+
+        Empty if workers read the data set: their states are not known.
+        """
         return self._recent.random(batch)
 
     def prepare(self, state: State, batch: int, *, replay: bool) -> None:
+        """Restore the data set's own state, and keep the order of the pass for `begin_pass`.
+
+        Raises:
+            CannotContinueError: If the data set has another number of batches.
+            Exception: Whatever the data set's own state function raises.
+        """
         self._state.restore(state["object"])
         if batch:
             batches = self._inner.num_batches
@@ -151,4 +179,5 @@ class OwnPyDataset(Source):
             self._view.skipped, self._view.begun = batch, True
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
+        """Return the rest of the pass: the view skips what was trained on."""
         return self._iteration.original()

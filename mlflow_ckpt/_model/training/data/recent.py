@@ -65,6 +65,7 @@ class RecentStates:
         return {} if found is None else found[1]
 
     def _find(self, position: int) -> Any:
+        """Return the global and the own states before a batch; None if they are not kept."""
         with self._lock:
             if position in self._before:
                 return self._before[position]
@@ -73,11 +74,13 @@ class RecentStates:
         return None
 
     def _now(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the current states: of global generators, and of the object's own."""
         own = {} if self._item is None else self._item.capture_generators()
         return random_state.capture_drawn(), own
 
 
 def _same(one: Any, other: Any) -> bool:
+    """Whether two states are equal, array by array."""
     if isinstance(one, np.ndarray):
         return np.array_equal(one, other)
     if isinstance(one, dict):

@@ -50,10 +50,18 @@ class Source:
         self._start: State | None = None
 
     def begin_pass(self, number: int) -> None:
-        """Prepare a pass, before Keras notifies the data that an epoch begins."""
+        """Prepare a pass, before Keras notifies the data that an epoch begins.
+
+        Args:
+            number: Number of the pass: 0 for the first one of the training.
+        """
 
     def open(self, number: int) -> Any:
-        """Return an iterable of the batches of a pass."""
+        """Return an iterable of the batches of a pass.
+
+        Args:
+            number: Number of the pass, as in `begin_pass`.
+        """
         self._start = {"random": random_state.capture(), **self.extras()}
         return self._iteration.original()
 
@@ -72,7 +80,12 @@ class Source:
         """Capture the state within a pass.
 
         Args:
-            batch: Number of batches of the pass that were trained on.
+            batch: Number of batches of the pass that were trained on, at least 1.
+
+        Returns:
+            Plain values and arrays, as `_format.values.pack` takes them, for `prepare` and
+            `reopen` in another process. Here: `start`, the random states when the pass began, and
+            `now`, what `extras` returns.
         """
         return {"start": self._start, "now": self.extras()}
 
@@ -84,11 +97,24 @@ class Source:
         """Do what must be done in every epoch, whether it is saved or not."""
 
     def own_random(self, batch: int) -> State:
-        """Return the states of those random generators that only the data draw from."""
+        """Return the states of those random generators that only the data draw from.
+
+        Args:
+            batch: Number of batches of the pass that were trained on.
+
+        Returns:
+            States by the names that `random_state.capture` gives them, as they were before the
+            next batch was produced; empty if the data are not produced ahead of the training.
+        """
         return {}
 
     def prepare(self, state: State, batch: int, *, replay: bool) -> None:
         """Check that the data can continue, and restore the state between two passes.
+
+        Args:
+            state: What `capture` returned, or `capture_between`.
+            batch: Number of batches of the pass that were trained on; 0 between two passes.
+            replay: Whether to read data again from their beginning if necessary.
 
         Raises:
             CannotContinueError: If they cannot.
@@ -99,7 +125,16 @@ class Source:
             self.restore_extras(state.get("now") or {})
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
-        """Return the rest of a pass, after `prepare`."""
+        """Return the rest of a pass, after `prepare`.
+
+        Args:
+            number: Number of the pass, as in `begin_pass`.
+            state: What `capture` returned.
+            batch: Number of batches of the pass that were trained on, at least 1.
+
+        Raises:
+            CannotContinueError: If the data have fewer batches.
+        """
         start = state["start"]
         random_state.restore(start["random"])
         self.restore_extras(start)
@@ -131,6 +166,9 @@ def order_of(seed: int, number: int, samples: int, size: int | None) -> np.ndarr
         number: Number of the pass.
         samples: Number of samples.
         size: Samples per batch, to shuffle only within batches; None to shuffle all.
+
+    Returns:
+        Indices of the samples: int64, of shape (samples,).
     """
     bits = np.random.Philox(key=np.array([seed, number], dtype=np.uint64))
     generator = np.random.Generator(bits)

@@ -34,7 +34,7 @@ def changed_values(what: str, saved: Any, now: Any, ignored: Collection[str] = (
         now: The tree of the resumed training.
         ignored: Paths of values that may differ, such as `"optimizer.name"`.
     """
-    before, after = dict(_leaves(saved, what)), dict(_leaves(now, what))
+    before, after = dict(leaves(saved, what)), dict(leaves(now, what))
     for name in (name for name in {**before, **after} if name not in ignored):
         old, new = before.get(name, _ABSENT), after.get(name, _ABSENT)
         if old is _ABSENT:
@@ -45,14 +45,15 @@ def changed_values(what: str, saved: Any, now: Any, ignored: Collection[str] = (
             yield f"{name} was {_shown(old)} and is now {_shown(new)}"
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values in a tree of mappings and lists, by their paths below a path."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             # Keras wraps an object's settings in "config", which adds nothing to the path.
-            yield from _leaves(item, path if key == "config" else f"{path}.{key}")
+            yield from leaves(item, path if key == "config" else f"{path}.{key}")
     elif isinstance(value, (list, tuple)) and value:
         for i, item in enumerate(value):
-            yield from _leaves(item, f"{path}[{i}]")
+            yield from leaves(item, f"{path}[{i}]")
     else:
         yield path, value
 

@@ -11,12 +11,12 @@ import keras
 import mlflow
 
 from mlflow_ckpt._callback import MlflowCheckpoint, settle_run
-from mlflow_ckpt._format.changes import changed_code, changed_versions
+from mlflow_ckpt._format.changes import changed_code, changed_values, changed_versions
 from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._loading.newest_valid import open_for_resume
-from mlflow_ckpt._model.capture import code, layers
+from mlflow_ckpt._model.capture import code, keras_config, layers
 from mlflow_ckpt._model.files import training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.rebuild import compiling, fill, model_loader
@@ -113,7 +113,7 @@ def resume(
         def compile_model(model: keras.Model) -> keras.Model:
             compiled = compiling.compile_with(model, cast(Compile, compile))
             # Before the optimizer's variables are replaced, which include compile settings.
-            put_back.lost.extend(changed_settings(compiled, state))
+            put_back.lost.extend(changed_settings(compiled, state, to_be_loaded=True))
             return compiled
 
         how = True if compile is None else compile_model
@@ -163,7 +163,8 @@ def restore(
 
     def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:
         # Before the optimizer's variables are replaced, which include compile settings.
-        changes = [*changed_settings(model, state), *layers.changed_trainable(model, state.layers)]
+        changes = changed_settings(model, state, to_be_loaded=True)
+        changes += layers.changed_trainable(model, state.layers)
         changes += fill.fill_all(model, directory, manifest, custom_objects)
         return model, changes
 
@@ -266,6 +267,8 @@ def _changes(
     """Return the differences of the resumed training from the saved one, as phrases."""
     changes = list(changed_versions(checkpoint.manifest.versions, versions()))
     changes += changed_code(state.code, code.digests(model))
+    if state.keras_config is not None:
+        changes += changed_values("keras.config", state.keras_config, keras_config.current())
     if state.callbacks is None or state.random is None:
         changes.append(
             f"{checkpoint.name} holds no states of callbacks and random generators (an older "

@@ -14,6 +14,8 @@ import numpy as np
 
 from mlflow_ckpt._model.capture import plain, random_generators, structure
 from mlflow_ckpt._model.capture.random_calls import TENSORFLOW, Calls
+from mlflow_ckpt._model.capture.script_state import ScriptState
+from mlflow_ckpt._model.capture.variable_settings import Settings, VariableSettings
 from mlflow_ckpt._model.keras_private import (
     compiled_model,
     global_generators,
@@ -25,7 +27,7 @@ from mlflow_ckpt._model.keras_private import (
 MOST_OBJECTS = 50_000
 # What stands in the file for state, by kind.
 VARIABLE, GENERATOR, WEIGHT_DECAY = "variable", "generator", "weight_decay"
-ADAPTATION = "adaptation"
+ADAPTATION, SETTINGS = "adaptation", "settings"
 Copy = Callable[[str, Any], np.ndarray[Any, Any]]
 
 
@@ -35,8 +37,9 @@ class Held:
 
     Attributes:
         path: Its path from the model.
-        kind: `"variable"`, `"generator"`, `"weight_decay"`, or `"adaptation"`: how a layer was
-            quantized and given LoRA adapters, which its configuration may lack.
+        kind: `"variable"`, `"generator"`, `"weight_decay"`, `"settings"` of variables, or
+            `"adaptation"`: how a layer was quantized and given LoRA adapters, which its
+            configuration may lack.
         value: Its value: plain values and arrays.
     """
 
@@ -88,6 +91,11 @@ class Plan:
     adaptations: list[Held] = field(default_factory=list)
     objects: dict[str, Any] = field(default_factory=dict)
 
+    def variables_outside_optimizers(self) -> dict[str, Any]:
+        """Return the variables of the model and its layers, losses and metrics, by path."""
+        inside = tuple(f"{path}/" for path in self.optimizers)
+        return {p: variable for p, variable in self.variables.items() if not p.startswith(inside)}
+
     def by_id(self) -> dict[int, Any]:
         """Return all that state was found in, by id."""
         found = [*self.variables.values(), *self.generators.values(), *self.objects.values()]
@@ -124,8 +132,7 @@ def survey(model: keras.Model) -> Plan:
 def _record(plan: Plan, owner: Any, name: str, path: str, value: Any) -> bool:
     """Record one value; return whether to look inside of it."""
     if structure.is_variable(value):
-        # Metrics begin every epoch anew; within one, all their variables are saved elsewhere.
-        if not isinstance(owner, keras.metrics.Metric):
+        if not _begins_anew(owner):
             plan.variables[path] = value
         return False
     if structure.is_generator(value):
@@ -134,7 +141,7 @@ def _record(plan: Plan, owner: Any, name: str, path: str, value: Any) -> bool:
     if isinstance(value, FunctionType):
         if structure.package_of(value) != "keras":
             plan.functions[path] = value
-        return False
+        return structure.holds_state(value)
     if structure.is_managed(owner, name) and not isinstance(value, structure.CONTAINERS):
         return structure.holds_state(value)
     try:
@@ -147,6 +154,15 @@ def _record(plan: Plan, owner: Any, name: str, path: str, value: Any) -> bool:
     if not structure.is_managed(owner, name):
         plan.mutable[path] = (owner, name)
     return False
+
+
+def _begins_anew(owner: Any) -> bool:
+    """Whether an object's variables are those of a metric that begins every epoch anew.
+
+    Within an epoch, all variables of metrics are saved elsewhere.
+    """
+    reset = getattr(type(owner), "reset_state", None)
+    return isinstance(owner, keras.metrics.Metric) and structure.package_of(reset) == "keras"
 
 
 class Census:
@@ -164,6 +180,9 @@ class Census:
         self._begin: dict[str, Any] | None = None
         self._calls = Calls({}, {})
         self._known: tuple[bool, list[str]] | None = None
+        self._script = ScriptState()
+        self._settings = VariableSettings()
+        self._own_variables: dict[str, Any] = {}
 
     def take(
         self,
@@ -189,12 +208,15 @@ class Census:
             if _is_saved(plan, path):
                 skipped |= {id(variable) for variable in item.variables}
         if not optimizer:
-            skipped |= {id(v) for path, v in plan.variables.items() if _is_of_optimizer(plan, path)}
+            outside = self._own_variables
+            skipped |= {id(v) for path, v in plan.variables.items() if path not in outside}
         unsaved: list[str] = []
         state = list(_variables(model, plan, skipped, copy, unsaved))
         for path, generator in plan.generators.items():
             state.append(Held(path, GENERATOR, random_generators.state_of(generator)))
         state += plan.adaptations
+        settings = self._settings.of(self._own_variables)
+        state.append(Held("", SETTINGS, settings))
         if optimizer:
             state += _weight_decay(plan)
         attributes = self._attributes()
@@ -207,11 +229,16 @@ class Census:
             and value is not self._begin[path]
             and not plain.equal(value, self._begin[path])
         }
-        unsaved += self._inexact(model, attributes, before)
+        unsaved += self._script.changed()
+        unsaved += self._inexact(model, attributes, before, settings)
         return Taken(state, attributes, before, unsaved)
 
     def _inexact(
-        self, model: keras.Model, attributes: Mapping[str, Any], before: Mapping[str, Any]
+        self,
+        model: keras.Model,
+        attributes: Mapping[str, Any],
+        before: Mapping[str, Any],
+        settings: Settings,
     ) -> list[str]:
         """Return phrases that describe state which cannot be saved."""
         compiled = compiled_model.runs_compiled(model)
@@ -228,6 +255,13 @@ class Census:
                     f"{plain.text(attributes[path])} in training, but a compiled step keeps the "
                     "value with which it was compiled"
                 )
+        for difference in self._settings.changed(settings):
+            if compiled and difference.name != "trainable":  # told when the training is resumed
+                old, new = difference.texts()
+                phrases.append(
+                    f"{difference.label(model)} changed from {old} to {new} in training, but a "
+                    "compiled step keeps the one with which it was compiled"
+                )
         return phrases
 
     def _refresh(self, model: keras.Model) -> None:
@@ -237,9 +271,11 @@ class Census:
         ):
             return
         self._model, self._known = model, None
-        self._plan = survey(model)
-        self._scalars = dict(self._plan.scalars)
-        self._nodes = [_Node(path, item) for path, item in self._plan.objects.items()]
+        plan = self._plan = survey(model)
+        self._own_variables = plan.variables_outside_optimizers()
+        self._script.look_at(plan.objects, plan.functions, plan.by_id())
+        self._scalars = dict(plan.scalars)
+        self._nodes = [_Node(path, item) for path, item in plan.objects.items()]
 
     def _attributes(self) -> dict[str, Any]:
         attributes = dict(self._scalars)
@@ -324,10 +360,6 @@ def _is_saved(plan: Plan, path: str) -> bool:
         if not structure.is_walked_by_keras(plan.objects[path]):
             return False
     return True
-
-
-def _is_of_optimizer(plan: Plan, path: str) -> bool:
-    return any(path.startswith(f"{optimizer}/") for optimizer in plan.optimizers)
 
 
 def _weight_decay(plan: Plan) -> Iterator[Held]:

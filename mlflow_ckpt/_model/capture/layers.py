@@ -41,6 +41,11 @@ def changed_trainable(model: keras.Model, saved: Mapping[str, Any] | None) -> li
     ]
 
 
+def variables_of_differing(model: keras.Model, saved: Mapping[str, Any] | None) -> set[int]:
+    """Return the ids of the variables of the layers whose `trainable` differs."""
+    return {id(variable) for layer, _ in _differing(model, saved) for variable in layer.variables}
+
+
 def _differing(
     model: keras.Model, saved: Mapping[str, Any] | None
 ) -> Iterator[tuple[keras.layers.Layer, bool]]:

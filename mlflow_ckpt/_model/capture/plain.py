@@ -96,13 +96,28 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def text(value: Any) -> str:
-    """Return a value as short text."""
+    """Return a value as short text; Keras's description of an object as a call."""
     if isinstance(value, np.ndarray) and value.size > 4:
         return f"an array {value.dtype.name} {list(value.shape)}"
     if isinstance(value, dict) and list(value) == [SUMMARIZED]:
         return str(value[SUMMARIZED])
+    if isinstance(value, dict) and {"class_name", "config"} <= value.keys():
+        value = _described(value["class_name"], value["config"])
     shown = repr(value.item() if isinstance(value, np.generic) else value)
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
+
+
+class _Call(str):
+    """Text that is shown without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _described(name: Any, config: Any) -> _Call:
+    if not isinstance(config, dict):
+        return _Call(config)  # a function
+    return _Call(f"{name}({', '.join(f'{key}={text(item)}' for key, item in config.items())})")
 
 
 def _frozen_array(value: Any) -> Any:

@@ -25,7 +25,7 @@ from mlflow_ckpt._model.capture.structure import package_of
 PYTHON, NUMPY, TENSORFLOW = "Python's random", "NumPy's random", "TensorFlow"
 _BASES = (keras.layers.Layer, keras.Model, keras.losses.Loss, keras.metrics.Metric)
 # Not called in a training step.
-_OUTSIDE = frozenset(
+OUTSIDE_STEPS = frozenset(
     ["__init__", "__new__", "build", "adapt", "get_config", "from_config", "compile", "summary"]
 )
 # These run Python code in every step, although the step is compiled.
@@ -80,7 +80,7 @@ def _methods(cls: Any) -> tuple[FunctionType, ...]:
             continue
         for name, value in vars(parent).items():
             function = getattr(value, "__func__", getattr(value, "fget", value))
-            if isinstance(function, FunctionType) and name not in _OUTSIDE:
+            if isinstance(function, FunctionType) and name not in OUTSIDE_STEPS:
                 found.setdefault(name, function)
     return tuple(found.values())
 

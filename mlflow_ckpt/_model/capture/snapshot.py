@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.changes import leaves
 from mlflow_ckpt._format.fingerprint import (
     WEIGHTS_ROLE,
     Fingerprint,
@@ -22,7 +23,7 @@ from mlflow_ckpt._format.fingerprint import (
     architecture_digest,
 )
 from mlflow_ckpt._format.schema import ModelSchema
-from mlflow_ckpt._model.capture import describing, introspection, stock_save
+from mlflow_ckpt._model.capture import describing, introspection, keras_config, stock_save
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._model.capture.census import Census, Taken
 from mlflow_ckpt._model.capture.compile_settings import Record, Recorder
@@ -54,6 +55,8 @@ class Snapshot:
         step: `optimizer.iterations`; 0 for an uncompiled model.
         seeds: States of the seed generators by name, which Keras's files do not contain.
         compile_config: Argument of `model.compile_from_config`; None for an uncompiled model.
+        compile_before: Values in it that changed since the first snapshot, as they were then, by
+            path.
         compiled: How the model was compiled, as far as that argument does not say it.
         captured: The content of the `.keras` archive; None if `prepared` has that file.
         prepared: Files that had to be made from the live model, by their path in the checkpoint:
@@ -62,6 +65,7 @@ class Snapshot:
         schema: Inputs and outputs of the model; None if unknown.
         created: Time of the snapshot.
         dtype_policy: Name of the model's dtype policy.
+        keras_config: Keras's settings of the process.
         variable_names: Readable names of tensors that are stored without a name.
         beside: The state that Keras's files do not give back.
     """
@@ -71,6 +75,7 @@ class Snapshot:
     step: int
     seeds: Mapping[str, np.ndarray[Any, Any]]
     compile_config: dict[str, Any] | None
+    compile_before: dict[str, Any]
     compiled: Record
     captured: CapturedState | None
     prepared: Prepared
@@ -78,6 +83,7 @@ class Snapshot:
     schema: ModelSchema | None
     created: datetime
     dtype_policy: str
+    keras_config: dict[str, Any]
     variable_names: Mapping[str, str] = field(default_factory=dict)
     beside: Taken = field(default_factory=Taken)
 
@@ -129,6 +135,8 @@ class Descriptions:
     """Caches a model's architecture and compile settings until its configuration changes.
 
     Attributes:
+        compile_before: Compile settings that changed since they were first described, as they were
+            then, by path.
         recorder: Records the settings that the configuration does not hold.
     """
 
@@ -136,6 +144,8 @@ class Descriptions:
         self._config_json: str | None = None
         self._architecture: dict[str, Any] = {}
         self._compile_config: dict[str, Any] | None = None
+        self._first: dict[str, Any] | None = None
+        self.compile_before: dict[str, Any] = {}
         self.recorder = Recorder()
         self.census = Census()
 
@@ -153,8 +163,19 @@ class Descriptions:
             self._compile_config = (
                 model.get_compile_config() if introspection.is_compiled(model) else None
             )
+            self._compare_with_first()
             self._config_json = None if captured is None else captured.config_json
         return self._architecture, self._compile_config
+
+    def _compare_with_first(self) -> None:
+        if self._compile_config is None:
+            return
+        now = dict(leaves(self._compile_config, "compile"))
+        if self._first is None:
+            self._first = now
+        self.compile_before = {
+            path: value for path, value in self._first.items() if path in now and now[path] != value
+        }
 
     @property
     def is_empty(self) -> bool:
@@ -201,6 +222,7 @@ def take(
             step=introspection.step_of(model),
             seeds=introspection.seed_states(model),
             compile_config=compile_config,
+            compile_before=descriptions.compile_before,
             compiled=descriptions.recorder.record(model),
             captured=captured,
             prepared=prepared,
@@ -208,6 +230,7 @@ def take(
             schema=schema_of(model),
             created=datetime.now(UTC),
             dtype_policy=str(model.dtype_policy.name),
+            keras_config=keras_config.current(),
             variable_names=introspection.readable_names(model),
             beside=descriptions.census.take(
                 model,

@@ -11,8 +11,9 @@ import random
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
-from types import FunctionType, ModuleType
+from contextlib import suppress
+from functools import lru_cache, partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import keras
@@ -23,6 +24,7 @@ from mlflow_ckpt._model.keras_private import compiled_model, tracked_attributes
 # Longer lists are data, and are not looked through.
 LONGEST = 1000
 CONTAINERS = (list, tuple, dict, deque)
+_CALLABLES = (FunctionType, MethodType, partial)
 # Objects of these packages hold no state that could be told from their internals.
 _OPAQUE = {
     *sys.stdlib_module_names,
@@ -68,8 +70,8 @@ def members(item: Any) -> Mapping[str, Any]:
         return {str(key): value for key, value in item.items()}
     if isinstance(item, CONTAINERS):
         return {str(index): value for index, value in enumerate(item)}
-    if isinstance(item, FunctionType):
-        return {}
+    if isinstance(item, _CALLABLES):
+        return _held_by_callable(item)
     found: dict[str, Any] = {}
     if tracked_attributes.has_layers_in_order(item):
         found["layers"] = item.layers
@@ -99,7 +101,9 @@ def step(item: Any, name: str) -> Any:
         if isinstance(item, CONTAINERS):
             return item[int(name)]
         attributes = attributes_of(item)
-        return attributes[name] if name in attributes else members(item)[name]
+        if name in attributes and not isinstance(item, _CALLABLES):
+            return attributes[name]
+        return members(item)[name]
     except (LookupError, StopIteration, ValueError) as error:
         raise MissingPathError(name) from error
 
@@ -140,7 +144,9 @@ def holds_state(value: Any) -> bool:
     """Whether to look inside an object for state."""
     if isinstance(value, CONTAINERS):
         return True
-    if isinstance(value, (type, ModuleType, FunctionType, _DESCRIPTIONS)) or callable(
+    if isinstance(value, _CALLABLES):
+        return bool(_held_by_callable(value))
+    if isinstance(value, (type, ModuleType, _DESCRIPTIONS)) or callable(
         getattr(value, "__get__", None)
     ):
         return False
@@ -180,6 +186,8 @@ def reader_of(item: Any) -> Callable[[], Any]:
     """Return a function that returns the content of an object or a container, quickly."""
     if isinstance(item, CONTAINERS):
         return lambda: item
+    if isinstance(item, _CALLABLES):
+        return lambda: _held_by_callable(item)
     attributes = attributes_of(item)
     if attributes is getattr(item, "__dict__", None):
         return lambda: attributes
@@ -213,6 +221,21 @@ def children(item: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(item, CONTAINERS) and len(item) > LONGEST:
         return
     yield from members(item).items()
+
+
+def _held_by_callable(item: Any) -> dict[str, Any]:
+    """Return what a function's closure, a method or a partial function holds."""
+    if isinstance(item, MethodType):
+        return {"self": item.__self__}
+    if isinstance(item, partial):
+        return {"func": item.func, "args": item.args, "keywords": item.keywords}
+    held: dict[str, Any] = {}
+    # Keras wraps methods of the user's in functions of its own.
+    if str(item.__globals__.get("__name__")).partition(".")[0] not in _OPAQUE | {"keras"}:
+        for name, cell in zip(item.__code__.co_freevars, item.__closure__ or (), strict=True):
+            with suppress(ValueError):  # not assigned yet
+                held[name] = cell.cell_contents
+    return held
 
 
 @lru_cache(maxsize=1024)
@@ -267,8 +290,11 @@ def replace(owner: Any, name: str, value: Any) -> None:
     """Set an attribute, or a member of a container.
 
     Raises:
-        AttributeError, IndexError, TypeError, ValueError: If it cannot be set.
+        AttributeError, IndexError, TypeError, ValueError: If it cannot be set. What a function
+            holds is not set, because others may use the function.
     """
+    if isinstance(owner, _CALLABLES):
+        raise TypeError(f"{owner!r} may be used by others")
     if isinstance(owner, dict):
         key = next((key for key in owner if str(key) == name), name)
         owner[key] = value

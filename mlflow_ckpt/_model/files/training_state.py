@@ -29,7 +29,10 @@ class TrainingState:
         steps: Number of batches per epoch; None if unknown.
         epochs: The argument `epochs` of `fit`; None if unknown.
         dtype_policy: Name of the model's dtype policy; None if unknown.
+        keras_config: Keras's settings of the process; None if unknown.
         compile_config: Argument of `model.compile_from_config`; None for an uncompiled model.
+        compile_before: Values in it that changed since the training began, as they were then, by
+            path.
         compile: Compile settings that no configuration holds; None if unknown or uncompiled.
         optimizers: What each optimizer was built with, by its path; None if unknown.
         layers: Number of layers and positions of the frozen ones; None if unknown.
@@ -58,7 +61,9 @@ class TrainingState:
     steps: int | None = None
     epochs: int | None = None
     dtype_policy: str | None = None
+    keras_config: dict[str, Any] | None = None
     compile_config: dict[str, Any] | None = None
+    compile_before: dict[str, Any] = field(default_factory=dict)
     compile: dict[str, Any] | None = None
     optimizers: dict[str, Any] | None = None
     layers: dict[str, Any] | None = None
@@ -91,7 +96,9 @@ def write(state: TrainingState, directory: Path) -> None:
         "steps": state.steps,
         "epochs": state.epochs,
         "dtype_policy": state.dtype_policy,
+        "keras_config": state.keras_config,
         "compile_config": state.compile_config,
+        "compile_before": state.compile_before,
         "compile": state.compile,
         "optimizers": state.optimizers,
         "layers": state.layers,
@@ -155,7 +162,9 @@ def _from_content(
         steps=content.get("steps"),
         epochs=content.get("epochs"),
         dtype_policy=content.get("dtype_policy"),
+        keras_config=content.get("keras_config"),
         compile_config=content["compile_config"],
+        compile_before=content.get("compile_before", {}),
         compile=content.get("compile"),
         optimizers=content.get("optimizers"),
         layers=content.get("layers"),

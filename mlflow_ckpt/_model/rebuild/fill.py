@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from mlflow_ckpt._format.fingerprint import (
 )
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.text import listed
-from mlflow_ckpt._model.capture import introspection
-from mlflow_ckpt._model.files import training_state
+from mlflow_ckpt._model.capture import describing, introspection
+from mlflow_ckpt._model.files import model_config, training_state
 from mlflow_ckpt._model.files.hdf5 import native
 from mlflow_ckpt._model.keras_private import messages_of_keras
-from mlflow_ckpt._model.rebuild import compiling, model_loader
+from mlflow_ckpt._model.rebuild import compiling, differing_layers, model_loader
 from mlflow_ckpt._model.rebuild.guarded import guarded
 from mlflow_ckpt._model.rebuild.model_loader import weights_path
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
@@ -159,7 +159,16 @@ def fill_all(
     check_fingerprint(
         model, directory, roles=compared, fresh_optimizer=manifest.step == 0, source=source
     )
-    return put_back.lost
+    return [*put_back.lost, *_differing_layers(model, directory, put_back.lost)]
+
+
+def _differing_layers(model: keras.Model, directory: Path, known: Iterable[str]) -> Iterator[str]:
+    """Describe how the layers' configurations differ, unless that is known."""
+    saved = model_config.from_json((directory / layout.ARCHITECTURE_JSON).read_bytes())
+    named = tuple(phrase.partition("` ")[0] for phrase in known)
+    for what, how in differing_layers.differences(saved, describing.describe(model)):
+        if what.rstrip("`") not in named:
+            yield f"{what} {how}"
 
 
 def _build_optimizers(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, read_fingerprint
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.weights_file import has_assets, open_weights
-from mlflow_ckpt._model.capture import introspection, layers
+from mlflow_ckpt._model.capture import introspection, keras_config, layers
 from mlflow_ckpt._model.files import model_config, training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.keras_private import compiled_model, messages_of_keras, saving_code
@@ -66,7 +65,7 @@ def load_full(
         with suppress(ModelLoadError):  # compile() of a class's own may create some of them
             restore_seeds(model, directory)
         return model
-    with _saved_policy(directory):
+    with _as_saved(directory):
         model = _load_compiled(directory, manifest, custom_objects, compile)
     _complete(model, training_state.read(directory), put_back, own=callable(compile))
     restore_seeds(model, directory)
@@ -87,26 +86,19 @@ def tensors_file(directory: Path, manifest: Manifest) -> Path | None:
     return directory / layout.WEIGHTS if "split" in manifest.forms else None
 
 
-@contextmanager
-def _saved_policy(directory: Path) -> Iterator[None]:
-    """Set Keras's global dtype policy to that of the saved model, within the context.
+def _as_saved(directory: Path) -> AbstractContextManager[None]:
+    """Set Keras's dtype policy and float type to those of the saved training, within the context.
 
-    Keras does not save it, but `compile` uses it: otherwise a mixed-precision model would lose the
-    state of its optimizer, including the loss scale.
+    Keras does not save them, but `compile` and optimizers use them: otherwise a mixed-precision
+    model would lose the state of its optimizer, including the loss scale.
     """
-    before = keras.config.dtype_policy()
-    policy = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8")).get("dtype_policy")
+    state = training_state.read(directory)
+    policy = state.dtype_policy
     if policy is None:
         scaled = any(t.variable == "dynamic_scale" for t in read_fingerprint(directory).tensors)
-        policy = "mixed_float16" if scaled else before.name
-    if policy == before.name:
-        yield
-        return
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+        policy = "mixed_float16" if scaled else keras.config.dtype_policy().name
+    config = state.keras_config or keras_config.current()
+    return keras_config.building_with(policy, config["floatx"])
 
 
 def _load_compiled(

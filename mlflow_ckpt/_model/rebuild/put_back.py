@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from mlflow_ckpt._model.capture import census, plain, random_generators, structure
-from mlflow_ckpt._model.capture.census import GENERATOR, VARIABLE, WEIGHT_DECAY
+from mlflow_ckpt._model.capture import (
+    census,
+    layers,
+    plain,
+    random_generators,
+    structure,
+    variable_settings,
+)
+from mlflow_ckpt._model.capture.census import GENERATOR, SETTINGS, VARIABLE, WEIGHT_DECAY
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.keras_private import optimizer_internals
 from mlflow_ckpt._warn import warn
@@ -54,13 +61,12 @@ class PutBack:
         attributes = state.attributes or {}
         if not compiled:
             has = structure.members(model).keys() - set(_COMPILED)
-            held = [item for item in held if structure.parts(item["path"])[0] in has]
-            attributes = {
-                p: value for p, value in attributes.items() if structure.parts(p)[0] in has
-            }
+            held = [item for item in held if _first(item["path"]) in has]
+            attributes = {path: value for path, value in attributes.items() if _first(path) in has}
         self._state(model, held, optimizer=compiled)
+        self._settings(model, state)
         for path, value in attributes.items():
-            set_by_compile = structure.parts(path)[0] in (*_COMPILED, *_arguments(state))
+            set_by_compile = _first(path) in (*_COMPILED, *_arguments(state))
             before = state.attributes_before.get(path, _ABSENT) if own and set_by_compile else None
             if before is not _ABSENT:
                 self._attribute(model, path, value, only_if=before)
@@ -72,6 +78,10 @@ class PutBack:
         Others that differ are the user's choice, and named.
         """
         self._state(model, state.state, optimizer=True)
+        named = layers.variables_of_differing(model, state.layers)
+        for variable, difference in _differing_settings(model, state):
+            if id(variable) not in named:
+                self._name(model, difference)
         for path, value in (state.attributes or {}).items():
             before = state.attributes_before.get(path, _ABSENT)
             if before is _ABSENT and path in _arguments(state):
@@ -99,6 +109,19 @@ class PutBack:
                 self._weight_decay(model, held)
         for group in owners.values():
             self._variables(model, group)
+
+    def _settings(self, model: keras.Model, state: TrainingState) -> None:
+        """Set the settings of variables, such as `trainable`, where they differ."""
+        for variable, difference in _differing_settings(model, state):
+            if id(variable) not in self._shared:
+                try:
+                    variable_settings.assign(variable, difference.name, difference.before)
+                except (TypeError, ValueError):
+                    self._name(model, difference)
+
+    def _name(self, model: keras.Model, difference: variable_settings.Difference) -> None:
+        before, now = difference.texts()
+        self.lost.append(f"{difference.label(model)} was {before} and is {now}")
 
     def _variables(self, model: keras.Model, group: Sequence[Held]) -> None:
         """Assign the variables of one object: all or none, as Keras may have merged some."""
@@ -180,6 +203,21 @@ def _arguments(state: TrainingState) -> Collection[str]:
     """Return the names of the arguments of a class's own `compile`."""
     arguments: Collection[str] = (state.compile or {}).get("arguments", {})
     return arguments
+
+
+def _first(path: str) -> str:
+    return next(iter(structure.parts(path)), "")
+
+
+def _differing_settings(
+    model: keras.Model, state: TrainingState
+) -> Iterator[tuple[keras.Variable, variable_settings.Difference]]:
+    """Yield variables whose settings differ from the saved ones, and how."""
+    saved = next((held["value"] for held in state.state if held["kind"] == SETTINGS), None)
+    if saved is not None:
+        variables = census.survey(model).variables_outside_optimizers()
+        for difference in variable_settings.differing(variables, saved):
+            yield variables[difference.path], difference
 
 
 def _owner(held: Held) -> str:

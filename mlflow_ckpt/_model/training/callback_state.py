@@ -101,6 +101,7 @@ class CallbackMonitor:
                         f"{key.partition('/')[0]} has state ({', '.join(changed[:3])}) but "
                         "no get_state and set_state (see register_callback_state)"
                     )
+        captured.unsaved[:] = dict.fromkeys(captured.unsaved)
         return captured
 
 
@@ -135,8 +136,8 @@ def compare(
 ) -> Iterator[str]:
     """Describe the callbacks that a resumed training lacks, and those without a saved state."""
     stateful = {key for key, callback in keyed(callbacks) if _accessors(callback) is not None}
-    for key in states:
-        if key not in stateful:
+    for key, state in states.items():
+        if key not in stateful and state is not None:
             yield f"{key.partition('/')[0]} was among the callbacks before and is missing now"
     for key in sorted(stateful - states.keys()):
         yield f"{key.partition('/')[0]} has no saved state, so it starts with its initial state"

@@ -29,12 +29,21 @@ from mlflow_ckpt.errors import InvalidArgumentError
 
 
 class StepObserver(keras.callbacks.Callback):  # type: ignore[misc]
-    """Calls functions with the index of each batch whose step has ended, and at an epoch's end."""
+    """Calls functions with the index of each batch whose step has ended, and at an epoch's ends."""
 
-    def __init__(self, end_step: Callable[[int], None], end_epoch: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        end_step: Callable[[int], None],
+        begin_epoch: Callable[[], None],
+        end_epoch: Callable[[], None],
+    ) -> None:
         super().__init__()
         self._end_step = end_step
-        self._end_epoch = end_epoch
+        self._begin_epoch, self._end_epoch = begin_epoch, end_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Note that the callbacks are told of the begin of an epoch."""
+        self._begin_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Note the end of the previous step, which Keras may report late."""
@@ -121,7 +130,15 @@ class FitContext:
         if self._list is not None:
             # A new list, as Keras is iterating over the old one.
             others = [other for other in self._list.callbacks if other is not callback]
-            self._list.callbacks = [StepObserver(end_step, self._note_end), *others, callback]
+            self._list.callbacks = [
+                StepObserver(end_step, self._note_begin, self._note_end),
+                *others,
+                callback,
+            ]
+
+    def _note_begin(self) -> None:
+        if self._monitor is None:
+            self._monitor = callback_state.CallbackMonitor(self.callbacks)
 
     def _note_end(self) -> None:
         self._ending = True
@@ -171,8 +188,8 @@ class FitContext:
         if self.data is not None and not self.left_out:
             self.data.begin(epoch, batch)
             epoch_iterator.expect_batches(self._iterator, self.data.num_batches)
-        if self._monitor is None:
-            self._monitor = callback_state.CallbackMonitor(self.callbacks)
+        if self._dropped is None:
+            self._note_begin()
             self._dropped = DroppedWeights(self.callbacks)
             self._code = code.digests(self._model)
             self._described, self._arguments = self.describe()

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from mlflow_ckpt._format.changes import changed_values
+from mlflow_ckpt._format.changes import changed_values, leaves
 from mlflow_ckpt._model.capture import compile_settings, introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.keras_private import compiled_model
@@ -162,13 +162,25 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         return changes if inexact is None else [*changes, inexact]
 
 
-def changed_settings(model: keras.Model, state: TrainingState) -> list[str]:
-    """Describe how a model's compile settings differ from the saved ones."""
+def changed_settings(
+    model: keras.Model, state: TrainingState, *, to_be_loaded: bool = False
+) -> list[str]:
+    """Describe how a model's compile settings differ from the saved ones.
+
+    Args:
+        model: The model.
+        state: The saved state.
+        to_be_loaded: Whether the state of the optimizers is still to be loaded into the model. A
+            learning rate that was changed in training is then changed again.
+    """
     if state.compile_config is None or not introspection.is_compiled(model):
         return []
     now = json.loads(json.dumps(model.get_compile_config()))
     saved = state.compile_config
-    changes = list(changed_values("compile", _unnumbered(saved), _unnumbered(now)))
+    own = dict(leaves(now, "compile")) if to_be_loaded else {}
+    before = {p for p, value in state.compile_before.items() if p in own and own[p] == value}
+    again = {path for path in before if path.endswith(".learning_rate")}
+    changes = list(changed_values("compile", _unnumbered(saved), _unnumbered(now), again))
     return [*changes, *_changed_arguments(model, state.compile, changes)]
 
 

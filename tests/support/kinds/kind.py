@@ -121,7 +121,12 @@ def _at(stop: Raises, act: Callable[[], None]) -> keras.callbacks.Callback:
     """Return a callback that acts in a hook of a certain epoch and batch, and has no state."""
 
     class At(keras.callbacks.Callback):
-        epoch = 0  # of the class, where nobody looks for a state
+        epoch = 0
+
+        def get_state(self) -> None:
+            """Have no state that a resumed training would miss."""
+
+        def set_state(self, state: None) -> None: ...
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             At.epoch = epoch

@@ -18,6 +18,7 @@ from tests.support.kinds.kind import (
     X,
     Y,
     at_least_named,
+    named,
     refused,
     restores,
     resumes,
@@ -205,7 +206,7 @@ KINDS = {
     "bfloat16": Kind(lambda: dense(layers.Dropout(0.3), dtype="bfloat16")),
     "float64": Kind(in_float64, go_on=in_floats_of_64, backends=(TENSORFLOW, TORCH)),
     "float64, which the later process forgot": Kind(
-        in_float64, backends=(TENSORFLOW, TORCH), expected=refused("float", at_save=False)
+        in_float64, backends=(TENSORFLOW, TORCH), expected=named("floatx")
     ),
     "layers of the same name": Kind(same_names),
     "a submodel used twice": Kind(one_model_twice),

@@ -1,6 +1,8 @@
 """The states of Keras's callbacks, and what it has still to tell them.
 
 - Attributes of callbacks (`CALLBACK_STATE`) are their states. Fallback: a missing one is None.
+- Attributes that Keras sets in each callback (`SET_BY_KERAS`) are no state. Fallback: what changes
+  in others counts as the callback's state.
 - `CallbackList._futures` are the reports of steps that Keras makes on other threads. Fallback: one
   that is late is not waited for.
 - `SwapEMAWeights._finalize_ema_values` overwrites weights, which are copied before. Fallback:
@@ -15,6 +17,8 @@ from typing import Any
 
 import keras
 
+# Attributes that Keras sets in each callback.
+SET_BY_KERAS = frozenset({"model", "_model", "params", "validation_data"})
 # Attributes that change during training, by class.
 CALLBACK_STATE: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),

@@ -8,9 +8,7 @@ from collections.abc import Hashable, Iterable
 import keras
 
 from mlflow_ckpt._model.capture.summaries import Summarizer, methods_of_user
-
-# Attributes that Keras sets.
-_KERAS_OWN = frozenset({"model", "_model", "params", "validation_data"})
+from mlflow_ckpt._model.keras_private import callback_internals
 
 
 def outline(callback: keras.callbacks.Callback, ignored: Iterable[str]) -> dict[str, Hashable]:
@@ -20,7 +18,7 @@ def outline(callback: keras.callbacks.Callback, ignored: Iterable[str]) -> dict[
         callback: The callback.
         ignored: Names of attributes to leave out.
     """
-    left_out = {*_KERAS_OWN, *ignored}
+    left_out = {*callback_internals.SET_BY_KERAS, *ignored}
     summary = Summarizer().of_class(type(callback))
     for name, value in vars(callback).items():
         if name not in left_out and not inspect.isfunction(value):

@@ -546,6 +546,11 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
     return dict(config) if isinstance(config, dict) else {}
 
 
+def compiled_settings(model: keras.Model) -> Any:
+    """Return an object that each call of `compile` replaces; None if unknown."""
+    return getattr(model, "_compile_config", None)
+
+
 @contextmanager
 def unlocked(model: keras.Model) -> Iterator[None]:
     """Let a built model take new metrics and variables, as one does that is compiled first."""

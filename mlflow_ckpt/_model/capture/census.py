@@ -141,6 +141,8 @@ def _record(plan: Plan, owner: Any, name: str, path: str, value: Any) -> bool:
     if isinstance(value, FunctionType):
         if structure.package_of(value) != "keras":
             plan.functions[path] = value
+        if not structure.is_managed(owner, name):
+            plan.mutable[path] = (owner, name)
         return structure.holds_state(value)
     if structure.is_managed(owner, name) and not isinstance(value, structure.CONTAINERS):
         return structure.holds_state(value)

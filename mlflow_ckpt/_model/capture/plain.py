@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import array
+import datetime
 import enum
 import math
 import zlib
 from collections import deque
+from decimal import Decimal
+from fractions import Fraction
 from itertools import islice
+from pathlib import PurePath
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -18,8 +24,15 @@ LARGEST_BYTES = 1 << 20
 # The only key of a dictionary that stands for such a value.
 SUMMARIZED = "summarized"
 _SAMPLE = 4096
+_LONGEST_TEXT = 200
 _DEEPEST = 6
 _EXACT = (bool, int, float, str, type(None))
+# Values that are compared, but not put back.
+_VALUES = (
+    *(enum.Enum, bytes, bytearray, array.array, complex, range, PurePath, Decimal, Fraction),
+    *(datetime.date, datetime.time, datetime.timedelta),
+)
+_FUNCTIONS = (FunctionType, BuiltinFunctionType)
 
 
 class NotPlainError(TypeError):
@@ -47,8 +60,13 @@ def frozen(value: Any, depth: int = 0) -> Any:
     """
     if is_scalar(value):
         return value
-    if isinstance(value, (enum.Enum, bytes, complex)):
-        return _summary(repr(value)[:200])
+    if isinstance(value, _VALUES):
+        return _summary(_shortened(repr(value)))
+    if isinstance(value, (set, frozenset)):
+        return _summary(_shortened(f"{{{', '.join(sorted(map(repr, value)))}}}"))
+    if isinstance(value, _FUNCTIONS):
+        # By its name alone: a script that resumes may be another module than the first one.
+        return _summary(f"the function {value.__qualname__}")
     if depth > _DEEPEST:
         raise NotPlainError
     if is_array(value):
@@ -66,7 +84,7 @@ def frozen(value: Any, depth: int = 0) -> Any:
         return tuple(items)
     if isinstance(value, tuple):
         # A named tuple could not be made again.
-        return _summary(repr(value)[:200])
+        return _summary(_shortened(repr(value)))
     return items
 
 
@@ -105,6 +123,12 @@ def text(value: Any) -> str:
         value = _described(value["class_name"], value["config"])
     shown = repr(value.item() if isinstance(value, np.generic) else value)
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _LONGEST_TEXT:
+        return text
+    return f"{text[:_LONGEST_TEXT]}… ({zlib.crc32(text.encode()):08x})"
 
 
 class _Call(str):

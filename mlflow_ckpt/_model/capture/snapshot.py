@@ -23,7 +23,13 @@ from mlflow_ckpt._format.fingerprint import (
     architecture_digest,
 )
 from mlflow_ckpt._format.schema import ModelSchema
-from mlflow_ckpt._model.capture import describing, introspection, keras_config, stock_save
+from mlflow_ckpt._model.capture import (
+    describing,
+    introspection,
+    keras_config,
+    plain,
+    stock_save,
+)
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._model.capture.census import Census, Taken
 from mlflow_ckpt._model.capture.compile_settings import Record, Recorder
@@ -144,7 +150,7 @@ class Descriptions:
         self._config_json: str | None = None
         self._architecture: dict[str, Any] = {}
         self._compile_config: dict[str, Any] | None = None
-        self._first: dict[str, Any] | None = None
+        self._first: tuple[Any, dict[str, Any]] | None = None
         self.compile_before: dict[str, Any] = {}
         self.recorder = Recorder()
         self.census = Census()
@@ -163,19 +169,29 @@ class Descriptions:
             self._compile_config = (
                 model.get_compile_config() if introspection.is_compiled(model) else None
             )
-            self._compare_with_first()
+            self._compare_with_first(model)
             self._config_json = None if captured is None else captured.config_json
         return self._architecture, self._compile_config
 
-    def _compare_with_first(self) -> None:
-        if self._compile_config is None:
-            return
-        now = dict(leaves(self._compile_config, "compile"))
-        if self._first is None:
-            self._first = now
-        self.compile_before = {
-            path: value for path, value in self._first.items() if path in now and now[path] != value
-        }
+    def _compare_with_first(self, model: keras.Model) -> None:
+        compiled, now = compiled_model.compiled_settings(model), {}
+        if self._compile_config is not None:
+            now = dict(leaves(self._compile_config, "compile"))
+        if self._first is None or self._first[0] is not compiled:
+            self._first = compiled, now
+        first = self._first[1]
+        self.compile_before = {path: first[path] for path in first if now.get(path) != first[path]}
+
+    def kept_by_graph(self, model: keras.Model) -> list[str]:
+        """Describe the compile settings that changed, but not in the compiled training step."""
+        if not compiled_model.runs_compiled(model):
+            return []
+        return [
+            f"{path} was {plain.text(value)} when the training began and was changed, but a "
+            "compiled step keeps the value with which it was compiled"
+            for path, value in self.compile_before.items()
+            if not path.endswith(".learning_rate")  # a variable
+        ]
 
     @property
     def is_empty(self) -> bool:
@@ -216,6 +232,13 @@ def take(
         model_config.require_format(described, full_format)
         if full_format == "h5":
             prepared[layout.FULL_H5] = stock_save.save_h5(model, workspace)
+        beside = descriptions.census.take(
+            model,
+            introspection.saved_variables(model, captured),
+            (buffers or Buffers()).copy,
+            optimizer=optimizer,
+        )
+        beside.unsaved.extend(descriptions.kept_by_graph(model))
         return Snapshot(
             architecture=described,
             groups=groups,
@@ -232,12 +255,7 @@ def take(
             dtype_policy=str(model.dtype_policy.name),
             keras_config=keras_config.current(),
             variable_names=introspection.readable_names(model),
-            beside=descriptions.census.take(
-                model,
-                introspection.saved_variables(model, captured),
-                (buffers or Buffers()).copy,
-                optimizer=optimizer,
-            ),
+            beside=beside,
         )
     except BaseException:
         workspace.remove()

@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from copy import copy
 from functools import lru_cache, partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -308,6 +309,11 @@ def like(current: Any, value: Any) -> Any:
     """Return a plain value as the kind of container or tensor that another one is."""
     if isinstance(current, deque):
         return deque(value, current.maxlen)
+    if isinstance(current, dict) and type(current) is not dict:  # a Counter, say
+        made = copy(current)
+        made.clear()
+        made.update(value)
+        return made
     if is_array(current) and not isinstance(current, np.ndarray):
         return keras.ops.convert_to_tensor(value)
     return value

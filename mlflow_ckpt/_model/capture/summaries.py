@@ -142,9 +142,9 @@ def _functions(base: type) -> Iterator[tuple[str, FunctionType]]:
 
 def _referred(function: FunctionType) -> Iterator[tuple[str, Any]]:
     """Yield what a function of the user's refers to, and what it holds, by name."""
-    yield from function.__dict__.items()
     code = function.__code__
     if is_of_user(function.__module__):
+        yield from function.__dict__.items()
         scope = function.__globals__
         yield from ((name, scope[name]) for name in sorted(_names(code)) if name in scope)
         for index, default in enumerate(function.__defaults__ or ()):

@@ -33,7 +33,8 @@ class Difference:
 
     def label(self, model: keras.Model) -> str:
         """Return a readable name of the setting, such as `layer 'dense': kernel.trainable`."""
-        return f"{structure.label_of(model, self.path)}.{self.name}"
+        label = structure.label_of(model, self.path).replace(": _", ": ")  # behind a property
+        return f"{label}.{self.name}"
 
     def texts(self) -> tuple[str, str]:
         """Return both values as short text."""

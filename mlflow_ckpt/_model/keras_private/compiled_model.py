@@ -3,6 +3,8 @@
 - `Model._compile_config.config` is repaired after a legacy save. Fallback: no repair.
 - `Model._compile_config.config` also holds the arguments of `compile`. Fallback: the user's
   functions among them are unknown, and so are those that a model keeps in no attribute.
+- `Model._compile_config` is another object after each `compile`. Fallback: the
+  settings of a later `compile` count as changes of the first one's.
 - `Layer._tracker` is unlocked while a built model is compiled again. Fallback: a class whose own
   `compile` creates metrics cannot be compiled again.
 - `Model._symbolic_build` creates the metrics of an `EpochDataset` within an epoch. No fallback:
@@ -29,6 +31,11 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
     return dict(_arguments(model) or {})
 
 
+def compiled_settings(model: keras.Model) -> Any:
+    """Return an object that each call of `compile` replaces; None if unknown."""
+    return getattr(model, "_compile_config", None)
+
+
 def repair_compile_settings(model: keras.Model) -> None:
     """Restore the optimizer in a model's compile settings after `model.save("x.h5")`.
 
@@ -41,7 +48,7 @@ def repair_compile_settings(model: keras.Model) -> None:
 
 
 def _arguments(model: keras.Model) -> dict[str, Any] | None:
-    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    config = getattr(compiled_settings(model), "config", None)
     return config if isinstance(config, dict) else None
 
 

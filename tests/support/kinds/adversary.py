@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from array import array
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +14,7 @@ from keras import layers, ops
 
 from tests.support.kinds.kind import (
     BATCH,
+    JAX,
     TENSORFLOW,
     TORCH,
     Callbacks,
@@ -23,7 +27,7 @@ from tests.support.kinds.kind import (
     sorted_data,
 )  # fmt: skip
 from tests.support.kinds.models import dense, finished
-from tests.support.kinds.trainings import Act, acting, dropout, noisy
+from tests.support.kinds.trainings import Act, acting, dropout, noisy, other_clip
 
 register = keras.saving.register_keras_serializable("kinds")
 EAGER = (TENSORFLOW, TORCH)
@@ -155,6 +159,138 @@ def reset_optimizer(model: keras.Model) -> None:
     model.optimizer.iterations.assign(0)
 
 
+@register
+class Hooked(layers.Layer):
+    """State behind bound methods, partial functions, closures and functions' attributes."""
+
+    def __init__(self, way: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.way = way
+        if way == "a bound method":
+            self.hook = [Scaler().scaled][0]
+        elif way == "a partial function":
+            self.hook = functools.partial(scaled_by, keras.Variable(1.0, trainable=False))
+        elif way == "an attribute of a function":
+            self.hook = counting
+        elif way == "a closure":
+            self.hook = counting_in_closure()
+
+    def call(self, x: Any) -> Any:
+        return self.hook(x)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "way": self.way}
+
+
+class Scaler:
+    def __init__(self) -> None:
+        self.scale = keras.Variable(1.0, trainable=False)
+
+    def scaled(self, x: Any) -> Any:
+        return scaled_by(self.scale, x)
+
+
+def scaled_by(scale: Any, x: Any) -> Any:
+    scale.assign(scale * 0.8)
+    return x * scale
+
+
+def counting(x: Any) -> Any:
+    counting.calls = getattr(counting, "calls", 0) + 1  # type: ignore[attr-defined]
+    return x * min(1.0, 0.1 * counting.calls)  # type: ignore[attr-defined]
+
+
+def counting_in_closure() -> Any:
+    calls = 0
+
+    def count(x: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return x * min(1.0, 0.1 * calls)
+
+    return count
+
+
+def hooked(way: str, **settings: Any) -> Kind:
+    def build() -> keras.Model:
+        vars(counting).clear()
+        return dense(Hooked(way))
+
+    return Kind(build, **settings)
+
+
+@register
+class Keeper(layers.Layer):
+    """Keeps something in an attribute, and scales by what is in it."""
+
+    def __init__(self, what: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.what = what
+        self.kept: Any = {
+            "a set": set, "a Counter": Counter, "a bytearray": bytearray,
+            "a dictionary by number": lambda: {0: 0}, "an array of Python": lambda: array("d", [0]),
+            "a function": lambda: ops.tanh,
+        }[what]()  # fmt: skip
+
+    def call(self, x: Any) -> Any:
+        return self.kept(x) if callable(self.kept) else x * (1.0 + 0.1 * amount(self.kept))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "what": self.what}
+
+
+def amount(kept: Any) -> float:
+    return float(sum(kept.values()) if isinstance(kept, dict) else len(kept))
+
+
+def keep(model: keras.Model) -> None:
+    (keeper,) = (layer for layer in model.layers if isinstance(layer, Keeper))
+    kept = keeper.kept
+    if keeper.what == "a function":
+        keeper.kept = ops.sigmoid
+    elif isinstance(kept, set):
+        kept.add(5)
+    elif isinstance(kept, dict):
+        kept[0] = kept.get(0, 0) + 3
+    else:
+        kept.append(1)
+
+
+def keeping(what: str) -> Kind:
+    return acting(
+        keep, lambda: Keeper(what), backends=EAGER, expected=at_least_named("[Kk]eeper|kept")
+    )
+
+
+def scaled_by_script(y_true: Any, y_pred: Any) -> Any:
+    return of_a_helper() * ops.mean(ops.square(y_true - y_pred), axis=-1)
+
+
+def of_a_helper() -> Any:
+    return SCRIPT["beta"]
+
+
+@register
+class NoisyByScript(layers.Layer):
+    """Draws with a seed generator of the script."""
+
+    def call(self, x: Any) -> Any:
+        return x + keras.random.normal(ops.shape(x), stddev=0.1, seed=NOISE)
+
+
+NOISE = keras.random.SeedGenerator(5)
+NOISE_AT_FIRST = np.array(keras.ops.convert_to_numpy(NOISE.state))
+
+
+def with_noise_of_the_script() -> keras.Model:
+    NOISE.state.assign(NOISE_AT_FIRST)
+    return dense(NoisyByScript())
+
+
+def constrain_kernel(model: keras.Model) -> None:
+    model.layers[0].kernel.constraint = keras.constraints.MaxNorm(0.1)
+
+
 def later(text: str, data: Callable[[], dict[str, Any]] = sorted_data, **settings: Any) -> Kind:
     return Kind(noisy, data=data, later=settings, expected=named(text))
 
@@ -196,6 +332,44 @@ KINDS = {
     ),
     "a regularizer of one variable set": acting(
         regularize_kernel, dropout, expected=at_least_named("regulari")
+    ),
+    "a constraint of one variable set": acting(
+        constrain_kernel, dropout, expected=at_least_named("constrain")
+    ),
+    "a regularizer of one variable set, in a graph": Kind(
+        lambda: dense(run_eagerly=False, jit_compile=False),
+        callbacks=lambda: [Act(regularize_kernel)],
+        backends=(TENSORFLOW, JAX),
+        expected=at_least_named("regulari"),
+    ),
+    "a setting of the optimizer changed in a graph": Kind(
+        lambda: dense(run_eagerly=False, jit_compile=False),
+        callbacks=lambda: [Act(other_clip)],
+        backends=(TENSORFLOW, JAX),
+        expected=at_least_named("clipnorm"),
+    ),
+    "a bound method of an object": hooked("a bound method"),
+    "a partial function over a variable": hooked("a partial function"),
+    "a count in an attribute of a function": hooked(
+        "an attribute of a function", backends=EAGER, expected=at_least_named("calls")
+    ),
+    "a count in a closure": hooked(
+        "a closure", backends=EAGER, expected=at_least_named("calls|count")
+    ),
+    "a set in an attribute": keeping("a set"),
+    "a Counter in an attribute": keeping("a Counter"),
+    "a bytearray in an attribute": keeping("a bytearray"),
+    "a dictionary by number in an attribute": keeping("a dictionary by number"),
+    "an array of Python in an attribute": keeping("an array of Python"),
+    "a function in an attribute": keeping("a function"),
+    "a loss over a variable of a helper": Kind(
+        lambda: dense(loss=scaled_by_script),
+        callbacks=annealing,
+        custom_objects={"scaled_by_script": scaled_by_script},
+        expected=at_least_named("SCRIPT"),
+    ),
+    "a seed generator of the script": Kind(
+        with_noise_of_the_script, backends=EAGER, expected=at_least_named("NOISE")
     ),
     "a dtype policy changed": acting(half_precision, dropout),
     "iterations set back": acting(reset_optimizer, dropout),

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tests.support.kinds.kind import (
+    JAX,
     Expected,
     Killed,
     Kind,
@@ -16,6 +17,7 @@ from tests.support.kinds.kind import (
     Y,
     at_least_named,
     epoch_data,
+    named,
     refused,
     restores,
 )
@@ -32,6 +34,8 @@ HOOKS = {
     "on_test_batch_end": Raises("on_test_batch_end"),
     "on_test_end": Raises("on_test_end"),
 }
+# On JAX, `fit` cannot begin with a validation.
+VALIDATION = {JAX: named("its validation, and what callbacks do at the end of an epoch")}
 
 
 def validated_by_epoch() -> dict[str, Any]:
@@ -41,7 +45,10 @@ def validated_by_epoch() -> dict[str, Any]:
 KINDS = {
     "SIGTERM inside an epoch": Kind(noisy, data=epoch_data, stop=Terminated()),
     "SIGTERM in validation": Kind(
-        noisy, data=validated_by_epoch, stop=Terminated("on_test_batch_end", batch=0)
+        noisy,
+        data=validated_by_epoch,
+        stop=Terminated("on_test_batch_end", batch=0),
+        expected_on=VALIDATION,
     ),
     "killed after a save inside an epoch": Kind(
         noisy,
@@ -72,6 +79,7 @@ KINDS = {
             stop=stop,
             # What the callbacks behind it would have done cannot be made up for.
             expected=at_least_named("end of an epoch") if hook == "on_epoch_end" else Expected(),
+            expected_on=VALIDATION if hook.startswith("on_test") else {},
         )
         for hook, stop in HOOKS.items()
     },

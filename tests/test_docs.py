@@ -13,7 +13,7 @@ import pytest
 from tests.support import kinds
 from tests.support.data_jobs import JOBS
 from tests.support.kinds import KINDS
-from tests.support.kinds.kind import EITHER, EXACT, JAX, NAMED, REFUSED, TENSORFLOW, TORCH
+from tests.support.kinds.kind import EXACT, JAX, NAMED, REFUSED, TENSORFLOW, TORCH
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -53,12 +53,11 @@ def test_a_link_with_an_anchor_is_among_them() -> None:
 RESUMING = ROOT / "docs" / "resuming.md"
 COLUMNS = "what | TensorFlow | JAX | PyTorch | how it is kept, or what is said | proof"
 BACKENDS = (TENSORFLOW, JAX, TORCH)
-# What a cell may say of a kind, by what is expected of it. "exact" for `EITHER` needs a test too.
+# What a cell may say of a kind, by what is expected of it.
 WORDS = {
     EXACT: {"exact", "replayed"},
     NAMED: {"named"},
     REFUSED: {"refused"},
-    EITHER: {"exact or named", "named"},
 }
 # What a cell says where nothing is proved.
 UNPROVED = {"—", "not supported by Keras", "not tested"}
@@ -130,9 +129,7 @@ def expectations(row: Row, backend: str) -> list[tuple[str, set[str]]]:
     found = []
     for name in sorted(names_of(row) & KINDS.keys()):
         if backend in KINDS[name].backends:
-            outcome = KINDS[name].outcome_on(backend).outcome
-            proved = {"exact"} if outcome == EITHER and is_tested(row, backend) else set()
-            found.append((name, WORDS[outcome] | proved))
+            found.append((name, WORDS[KINDS[name].outcome_on(backend).outcome]))
     for name in sorted(names_of(row) & JOBS.keys()):
         if backend != TORCH or name not in NOT_ON_TORCH:
             again = JOBS[name].replay or JOBS[name].checkpoints.get("data_state_limit") == 0

@@ -64,7 +64,7 @@ def frozen(value: Any, depth: int = 0) -> Any:
         return _summary(_shortened(repr(value)))
     if isinstance(value, (set, frozenset)):
         return _summary(_shortened(f"{{{', '.join(sorted(map(repr, value)))}}}"))
-    if isinstance(value, _FUNCTIONS):
+    if isinstance(value, _FUNCTIONS) and depth == 0:  # in a container, it is looked into
         # By its name alone: a script that resumes may be another module than the first one.
         return _summary(f"the function {value.__qualname__}")
     if depth > _DEEPEST:

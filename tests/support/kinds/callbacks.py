@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tests.support.kinds.kind import Callbacks, Kind, at_least_named, named
+from tests.support.kinds.kind import Callbacks, Kind, named
 from tests.support.kinds.trainings import Act, noisy
 
 # What a training script keeps in its module.
@@ -212,7 +212,7 @@ class Stepped(keras.callbacks.Callback):
 
 
 def keeping(make: Callable[[], Any], expected: Any = None) -> Kind:
-    expected = expected or at_least_named(make.__name__)
+    expected = expected or named(make.__name__)
     return Kind(noisy, callbacks=lambda: [make()], expected=expected)
 
 
@@ -225,10 +225,10 @@ KINDS = {
         noisy, callbacks=lambda: [KeepsArray()], expected=named("KeepsArray.*mean")
     ),
     "a callback that keeps an object": Kind(
-        noisy, callbacks=lambda: [KeepsObject()], expected=at_least_named("KeepsObject")
+        noisy, callbacks=lambda: [KeepsObject()], expected=named("KeepsObject")
     ),
     "a LambdaCallback over a variable": Kind(
-        noisy, callbacks=closure, expected=at_least_named("LambdaCallback")
+        noisy, callbacks=closure, expected=named("LambdaCallback")
     ),
     "a callback that changes a dictionary": keeping(InDictionary),
     "a callback that permutes an array": keeping(InPermutation),
@@ -237,10 +237,10 @@ KINDS = {
     "a callback that keeps weights in a list": keeping(InWeights),
     "a subclass of EarlyStopping": keeping(MorePatient),
     "a LearningRateScheduler over a variable": Kind(
-        noisy, callbacks=scheduled_by_closure, expected=at_least_named("LearningRateScheduler")
+        noisy, callbacks=scheduled_by_closure, expected=named("LearningRateScheduler")
     ),
     "two callbacks of one class": Kind(noisy, callbacks=one_after_another),
     "a callback over a variable of the script": Kind(
-        noisy, callbacks=of_the_script, expected=at_least_named("Act|SCRIPT")
+        noisy, callbacks=of_the_script, expected=named("Act|SCRIPT")
     ),
 }

@@ -19,8 +19,8 @@ from tests.support.kinds.kind import (
     Terminated,
     X,
     Y,
-    at_least_named,
     epoch_data,
+    named,
 )  # fmt: skip
 from tests.support.kinds.models import dense, finished
 
@@ -250,11 +250,11 @@ KINDS = {
     ),
     "tf.data cached and shuffled": tf_data(cache=True, shuffle={"seed": 3}),
     "tf.data with random operations": tf_data(
-        map=True, settings={"expected": at_least_named("operations with a state")}
+        map=True, settings={"expected": named("operations with a state")}
     ),
-    "tf.data from a generator": kind(from_generator, expected=at_least_named("from_generator")),
+    "tf.data from a generator": kind(from_generator, expected=named("from_generator")),
     "tf.data from a generator, stopped inside an epoch": kind(
-        from_generator, stop=INSIDE, expected=at_least_named("from_generator")
+        from_generator, stop=INSIDE, expected=named("from_generator")
     ),
     "a PyDataset": kind(python_dataset(Batches)),
     "a PyDataset, stopped inside an epoch": kind(python_dataset(Batches), stop=INSIDE),
@@ -268,12 +268,12 @@ KINDS = {
         python_dataset(Reordering), stop=INSIDE
     ),
     "a PyDataset that draws from NumPy": kind(python_dataset(Augmenting)),
-    "a generator": kind(generator, expected=at_least_named("[Gg]enerator|batches of epoch")),
+    "a generator": kind(generator, expected=named("[Gg]enerator|batches of epoch")),
     "a generator, stopped inside an epoch": kind(
-        generator, expected=at_least_named("[Gg]enerator|batches of epoch"), stop=INSIDE
+        generator, expected=named("[Gg]enerator|batches of epoch"), stop=INSIDE
     ),
     "a generator with global state": kind(
-        generator_of_globals, expected=at_least_named("[Gg]enerator|batches of epoch")
+        generator_of_globals, expected=named("[Gg]enerator|batches of epoch")
     ),
     "a PyDataset with get_state": kind(python_dataset(Resumable)),
     "a PyDataset with get_state, stopped inside an epoch": kind(

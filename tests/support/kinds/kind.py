@@ -17,8 +17,6 @@ TENSORFLOW, JAX, TORCH = "tensorflow", "jax", "torch"
 EVERYWHERE = (TENSORFLOW, JAX, TORCH)
 # Outcomes, and what an outcome may be expected to be.
 EXACT, NAMED, REFUSED, SILENT, CRASH = "EXACT", "NAMED", "REFUSED", "SILENT", "CRASH"
-# Never what comes of a kind: where both are right.
-EITHER = "EXACT or NAMED"
 EPOCHS = 3
 BATCH = 4
 
@@ -34,7 +32,7 @@ class Expected:
     """What must come of a resumption.
 
     Attributes:
-        outcome: `EXACT`, `NAMED` or `REFUSED`; `EITHER` for one of the first two.
+        outcome: `EXACT`, `NAMED` or `REFUSED`.
         text: A regular expression that a message matches. For `EXACT`, of messages that
             may be shown, such as that the file cannot be loaded without one's own model.
         at_save: Whether a message that matches must come in the first training already.
@@ -48,11 +46,6 @@ class Expected:
 def named(text: str, *, at_save: bool = False) -> Expected:
     """A training that may differ, and says so."""
     return Expected(NAMED, text, at_save)
-
-
-def at_least_named(text: str) -> Expected:
-    """A training that goes on exactly, or says that it may differ."""
-    return Expected(EITHER, text)
 
 
 def refused(text: str, *, at_save: bool = True) -> Expected:

@@ -17,7 +17,6 @@ from tests.support.kinds.kind import (
     Kind,
     X,
     Y,
-    at_least_named,
     named,
     refused,
     restores,
@@ -188,7 +187,6 @@ KINDS = {
     "a model that counts in Python": Kind(
         lambda: finished(Stepping()),
         backends=(TENSORFLOW, TORCH),
-        expected=at_least_named("Stepping|steps"),
     ),
     "a model that makes layers in build": Kind(lambda: finished(Routed())),
     "inputs and outputs in dictionaries": Kind(functional, data=functional_data),

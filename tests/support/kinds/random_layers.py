@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tests.support.kinds.kind import TENSORFLOW, TORCH, Kind, at_least_named, named, refused
+from tests.support.kinds.kind import TENSORFLOW, TORCH, Kind, named, refused
 from tests.support.kinds.models import dense
 
 # Where a layer can draw anew at each call in Python.
@@ -112,12 +112,10 @@ KINDS = {
     "a NumPy generator in a layer": drops(
         NumpyGenerator,
         backends=EAGER,
-        expected=at_least_named("NumpyGenerator|numpygenerator"),
     ),
     "a Python generator in a layer": drops(
         PythonGenerator,
         backends=EAGER,
-        expected=at_least_named("PythonGenerator|pythongenerator"),
     ),
     "a generator that two layers share": Kind(
         shared_generator, expected=refused("seed generators")

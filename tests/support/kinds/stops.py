@@ -15,7 +15,6 @@ from tests.support.kinds.kind import (
     Terminated,
     X,
     Y,
-    at_least_named,
     epoch_data,
     named,
     refused,
@@ -78,7 +77,7 @@ KINDS = {
             data=validated_by_epoch,
             stop=stop,
             # What the callbacks behind it would have done cannot be made up for.
-            expected=at_least_named("end of an epoch") if hook == "on_epoch_end" else Expected(),
+            expected=named("end of an epoch") if hook == "on_epoch_end" else Expected(),
             expected_on=VALIDATION if hook.startswith("on_test") else {},
         )
         for hook, stop in HOOKS.items()

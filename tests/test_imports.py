@@ -138,8 +138,7 @@ def is_private(name: object) -> bool:
 
 def foreign_private_names(file: Path) -> Iterator[str]:
     """Yield the private names of others that a file refers to, and where."""
-    tree = ast.parse(file.read_text("utf-8"))
-    nodes = list(ast.walk(tree))
+    nodes = list(ast.walk(ast.parse(file.read_text("utf-8"))))
     own = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     own |= {
         node.attr
@@ -147,22 +146,30 @@ def foreign_private_names(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
     }
     for node in nodes:
-        found = None
-        if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
-            found = ast.unparse(node)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
-            name = node.args[1]
-            if isinstance(name, ast.Constant) and is_private(name.value):
-                found = f"{ast.unparse(node.args[0])}.{name.value}"
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found = f"{node.module}."
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found = node.value
-        if found is None or found.partition(".")[0] in PYTHON:
-            continue
-        inner = found.startswith(("keras.src", "tensorflow.python"))
-        if inner or isinstance(node, (ast.Attribute, ast.Call)):
+        found = private_attribute(node, own) or inner_module(node)
+        if found is not None and found.partition(".")[0] not in PYTHON:
             yield f"{file.name}:{node.lineno}: {found}"
+
+
+def private_attribute(node: ast.AST, own: set[str]) -> str | None:
+    """Return the private attribute that code refers to, unless it is the file's own."""
+    if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
+        return ast.unparse(node)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+        name = node.args[1]
+        if isinstance(name, ast.Constant) and is_private(name.value):
+            return f"{ast.unparse(node.args[0])}.{name.value}"
+    return None
+
+
+def inner_module(node: ast.AST) -> str | None:
+    """Return the inner module of Keras or TensorFlow that code imports or names."""
+    found = None
+    if isinstance(node, ast.ImportFrom):
+        found = node.module
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        found = node.value
+    return found if str(found).startswith(("keras.src", "tensorflow.python")) else None
 
 
 def test_private_names_of_keras_are_used_in_one_package() -> None:

@@ -18,7 +18,7 @@ from devtools.stores import Store
 from tests.support.processes import ROOT, run_python
 from tests.support.wrong_kinds import WRONG_TODAY
 
-# A kind of each sort is enough for every day; all of them stand behind the marker `long`.
+# A kind of each sort is enough for every day; all of them stand behind the marker `kinds`.
 DAILY = (
     "AdamW, biases excluded from decay",
     "MultiOptimizer with an OptimizerMap",
@@ -26,6 +26,12 @@ DAILY = (
     "a stateful LSTM",
     "LoRA on Dense",
     "a plain tf.Variable in a layer",
+    "a layer in a closure of a layer",
+    "trainable of one variable flipped",
+    "an activation changed, restored",
+    "a count in an attribute of the class",
+    "a loss over a variable of a helper",
+    "a metric that lasts",
     "a task that compiles itself",
     "a loss that is a lambda",
     "a rate of Dropout changed, restored",

@@ -126,6 +126,42 @@ def test_what_libraries_change_is_not_state() -> None:
     assert changed_by(keras.callbacks.History(), lambda held: setattr(held, "epoch", [1])) == []
 
 
+def test_variables_of_the_model_are_saved_with_it() -> None:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    callback = Holding([model.layers[0].kernel, model.optimizer.learning_rate])
+    callback.set_model(model)
+    monitor = CallbackMonitor([callback])
+    model.layers[0].kernel.assign([[9.0]])
+    model.optimizer.learning_rate = 0.5
+    assert monitor.capture().unsaved == []
+
+
+def test_attributes_of_classes_are_state_too() -> None:
+    class Counting(keras.callbacks.Callback):
+        epochs = 0
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            Counting.epochs += 1
+
+    callback = Counting()
+    monitor = CallbackMonitor([callback])
+    callback.on_epoch_end(0)
+    (phrase,) = monitor.capture().unsaved
+    assert phrase.startswith("Counting has state (epochs) but")
+
+
+def test_a_method_that_a_training_does_not_call_does_not_count() -> None:
+    class Plotting(keras.callbacks.Callback):
+        def plot(self) -> None:
+            """Called by the user, after training."""
+            COUNTS["plots"] = 1
+
+    monitor = CallbackMonitor([Plotting()])
+    COUNTS["plots"] = 2
+    assert monitor.capture().unsaved == []
+
+
 def test_what_refers_to_itself() -> None:
     held: list[Any] = []
     held.append(held)

@@ -428,6 +428,40 @@ def test_a_compiled_step_does_not_see_changed_attributes(
     )
 
 
+def set_variables(model: keras.Model) -> keras.Model:
+    model.layers[0].bias.trainable = False
+    model.layers[0].kernel.regularizer = keras.regularizers.L2(0.5)
+    model.layers[0].kernel.constraint = keras.constraints.MaxNorm(3)
+    return model
+
+
+@pytest.mark.parametrize("form", ["full", "split"])
+def test_settings_of_single_variables_are_loaded(form: Any) -> None:
+    run_id = trained(lambda: set_variables(seeded(lambda: stack((8,), layers.Dense(3)))()), VECTORS)
+    layer = mlflow_ckpt.load_model(run_id, form=form).layers[0]
+    assert not layer.bias.trainable
+    assert layer.kernel.trainable
+    assert layer.kernel.regularizer.l2 == 0.5
+    assert layer.kernel.constraint.max_value == 3
+    assert layer.bias.regularizer is None
+
+
+def test_what_differs_in_ones_own_model_is_named(tmp_path: Path) -> None:
+    make = layers.Dense
+    model, own = (
+        seeded(lambda f=f, r=r: stack((8,), make(3, f, name="a"), make(3, name="b", **r)))()
+        for f, r in (("relu", {}), ("tanh", {"activity_regularizer": "l2"}))
+    )
+    manifest = saved(set_variables(model), VECTORS, tmp_path)
+    assert sorted(fill_all(own, tmp_path, manifest)) == [
+        "layer 'a': `activation` was the function relu and is the function tanh",
+        "layer 'a': bias.trainable was False and is True",
+        "layer 'a': kernel.constraint was MaxNorm(max_value=3, axis=0) and is None",
+        "layer 'a': kernel.regularizer was L2(l2=0.5) and is None",
+        "layer 'b': `activity_regularizer` was None and is L2(l2=0.01)",
+    ]
+
+
 def test_attributes_of_ones_own_model_that_differ_are_named(tmp_path: Path) -> None:
     model, own = (
         seeded(lambda r=rate: stack((8,), layers.Dropout(r, name="drop")))() for rate in (0.5, 0.2)

@@ -10,7 +10,6 @@ from collections.abc import Hashable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
-from mlflow_ckpt._model.capture.random_calls import OUTSIDE_STEPS
 from mlflow_ckpt._model.capture.summaries import Summarizer, is_of_user, methods_of_user
 
 
@@ -42,7 +41,6 @@ class ScriptState:
             f"{name}.{method}": function
             for name, owner in self._classes.items()
             for method, function in methods_of_user(owner).items()
-            if method not in OUTSIDE_STEPS
         }
         self._saved = saved
 

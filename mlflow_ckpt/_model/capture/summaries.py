@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._model.capture import random_generators, structure
+from mlflow_ckpt._model.capture.random_calls import OUTSIDE_STEPS
 
 # Values that are looked at in a container or an object, in all, and objects within objects.
 _MOST_ITEMS, _MOST_IN_ALL, _DEPTH = 1000, 20_000, 6
@@ -110,14 +111,30 @@ class Summarizer:
         return len(value), tuple(self.of_value(item, depth) for item in shown)
 
 
-def methods_of_user(cls: Any) -> dict[str, FunctionType]:
-    """Return the methods that a class has from the user, by name."""
-    return {
+@lru_cache(maxsize=512)
+def methods_of_user(cls: Any) -> Mapping[str, FunctionType]:
+    """Return the methods that a class has from the user, by name, without constructors.
+
+    If it inherits from a library's class, only those that the library's methods may lead to.
+    """
+    methods = {
         name: function
         for base in reversed(cls.__mro__)
         if is_of_user(base.__module__)
         for name, function in _functions(base)
+        if name not in OUTSIDE_STEPS
     }
+    inherited = next(base for base in cls.__mro__ if not is_of_user(base.__module__))
+    if inherited is object:
+        return methods
+    reached: dict[str, FunctionType] = {}
+    waiting = list(methods.keys() & dir(inherited))
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached[name] = methods[name]
+            waiting += methods.keys() & _names(methods[name].__code__)
+    return reached
 
 
 @lru_cache(maxsize=1024)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Hashable, Iterable
+from typing import Any
 
 import keras
 
@@ -19,10 +20,11 @@ def outline(callback: keras.callbacks.Callback, ignored: Iterable[str]) -> dict[
         ignored: Names of attributes to leave out.
     """
     left_out = {*callback_internals.SET_BY_KERAS, *ignored}
-    summary = Summarizer().of_class(type(callback))
+    saved = _saved_by(callback)
+    summary = Summarizer(saved).of_class(type(callback))
     for name, value in vars(callback).items():
         if name not in left_out and not inspect.isfunction(value):
-            summary[name] = Summarizer().of_value(value)
+            summary[name] = Summarizer(saved).of_value(value)
     return summary | variables_of_code(callback)
 
 
@@ -32,9 +34,20 @@ def variables_of_code(callback: keras.callbacks.Callback) -> dict[str, Hashable]
     Args:
         callback: The callback, whose functions are attributes, or methods that the user wrote.
     """
+    kind: Any = type(callback)
     functions = {name: f for name, f in vars(callback).items() if inspect.isfunction(f)}
+    saved = _saved_by(callback)
     return {
         f"{name}: {variable}": summary
-        for name, function in (methods_of_user(type(callback)) | functions).items()
-        for variable, summary in Summarizer().of_function(function).items()
+        for name, function in {**methods_of_user(kind), **functions}.items()
+        for variable, summary in Summarizer(saved).of_function(function).items()
     }
+
+
+def _saved_by(callback: keras.callbacks.Callback) -> set[int]:
+    """Return the ids of the variables of a callback's model, which are saved with it."""
+    model = callback.model
+    if model is None:
+        return set()
+    optimizer = getattr(model, "optimizer", None)
+    return {id(variable) for item in (model, optimizer) if item for variable in item.variables}

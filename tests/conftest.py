@@ -64,11 +64,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
+# Files with a single test that takes as long as all others of a worker: they begin first.
+_FIRST = ("test_kills.py", "test_kinds.py")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the long proofs their time."""
+    """Give the long proofs their time, and begin with the longest."""
     for item in items:
         if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(3600))
+    items.sort(key=lambda item: item.path.name not in _FIRST)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -25,6 +25,7 @@ _STATELESS = (
     keras.callbacks.LearningRateScheduler,
     keras.callbacks.ProgbarLogger,
     keras.callbacks.RemoteMonitor,
+    keras.callbacks.TensorBoard,
     keras.callbacks.TerminateOnNaN,
 )
 # Their state is what their functions refer to.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tests.support.kinds.kind import Callbacks, Kind, named
+from tests.support.kinds.kind import TENSORFLOW, Callbacks, Kind, named
 from tests.support.kinds.trainings import Act, noisy
 
 # What a training script keeps in its module.
@@ -188,6 +190,14 @@ def of_the_script() -> Callbacks:
     return [Act(act, when) for when in range(3)]
 
 
+def loggers() -> Callbacks:
+    directory = Path(tempfile.mkdtemp())
+    return [
+        keras.callbacks.CSVLogger(str(directory / "log.csv")),
+        keras.callbacks.TensorBoard(str(directory)),
+    ]
+
+
 def one_after_another() -> Callbacks:
     return [Stepped(0.5), Stepped(0.9)]
 
@@ -239,6 +249,7 @@ KINDS = {
     "a LearningRateScheduler over a variable": Kind(
         noisy, callbacks=scheduled_by_closure, expected=named("LearningRateScheduler")
     ),
+    "CSVLogger and TensorBoard": Kind(noisy, callbacks=loggers, backends=(TENSORFLOW,)),
     "two callbacks of one class": Kind(noisy, callbacks=one_after_another),
     "a callback over a variable of the script": Kind(
         noisy, callbacks=of_the_script, expected=named("Act|SCRIPT")

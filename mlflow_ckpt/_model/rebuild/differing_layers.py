@@ -35,7 +35,7 @@ def differences(saved: _Description, own: _Description) -> Iterator[tuple[str, s
 
 def _of_layers(saved: _Description, own: _Description) -> Iterator[tuple[str, str]]:
     before, now = saved["config"], own["config"]
-    label = f"layer {now['name']!r}"
+    label = f"layer {now['name']!r}" if "name" in now else "model"  # of the user's own class
     if saved["class_name"] != own["class_name"]:
         yield f"{label}", f"was a {saved['class_name']} and is a {own['class_name']}"
         return

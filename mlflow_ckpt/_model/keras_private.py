@@ -354,8 +354,10 @@ def apart_from_training(settings: Mapping[str, Any]) -> Iterator[None]:
     for name, value in settings.items():
         global_state.set_global_attribute(name, value)
     _thread.apart = True
+    # PyTorch copies a parameter of the device "cpu" to "cpu:0", to a tensor that is no parameter.
+    device = "cpu" if keras.config.backend() == "torch" else "cpu:0"
     try:
-        with keras.device("cpu:0"):
+        with keras.device(device):
             yield
     finally:
         _thread.apart = False
@@ -847,6 +849,8 @@ _INHERITED = _words("""
     training _exclude_from_weight_decay _exclude_from_weight_decay_cache
     _exclude_from_weight_decay_pattern lora_enabled lora_rank quantization_config
 """)
+# On PyTorch, each layer also has the values of its variables in a module of this name.
+TORCH_PARAMETERS = "_torch_params"
 # Lists in which objects keep what they track, whether or not it is an attribute as well.
 _TRACKED = (
     "_layers",

@@ -23,7 +23,7 @@ from tests.support.kinds.kind import (
     sorted_data,
 )  # fmt: skip
 from tests.support.kinds.models import dense, finished
-from tests.support.kinds.trainings import Act, acting, dropout, noisy
+from tests.support.kinds.trainings import NOT_ON_JAX, Act, acting, dropout, noisy
 
 register = keras.saving.register_keras_serializable("kinds")
 EAGER = (TENSORFLOW, TORCH)
@@ -192,7 +192,7 @@ KINDS = {
     ),
     "a schedule put in the place of a rate": acting(other_schedule, dropout),
     "trainable of one variable flipped": acting(
-        freeze_kernel, dropout, expected=at_least_named("trainable")
+        freeze_kernel, dropout, expected=at_least_named("trainable"), backends=NOT_ON_JAX
     ),
     "a regularizer of one variable set": acting(
         regularize_kernel, dropout, expected=at_least_named("regulari")

@@ -78,7 +78,10 @@ class Pipeline(Source):
         # Reading again takes longer than restoring, but a huge buffer makes a huge checkpoint.
         self._huge = private.buffered_bytes(self.dataset) > limit
         # An iterator that has reached its end, known or not, has lost all other state.
-        self._needs_first = self._huge or int(self.dataset.cardinality()) < 0
+        # On PyTorch, Keras has read the next batch when callbacks are told of it.
+        self._reads_ahead = keras.config.backend() == "torch"
+        self._needs_first = self._huge or self._reads_ahead or int(self.dataset.cardinality()) < 0
+        self._read = self._position = 0
         self._can_save, lost = private.saving_problem(self.dataset)
         if any(not any(pair) for pair in self._recorded):
             self._reseed(_random_where_none)
@@ -104,7 +107,14 @@ class Pipeline(Source):
         if self._needs_first and self._can_save and self._first is None:
             self._first = private.serialize(self._current)
         iterator: Iterator[Any] = self._current
-        return iterator
+        return self._counted(iterator) if self._reads_ahead else iterator
+
+    def _counted(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        """Count the batches that are read, in the pass that an iterator begins or continues."""
+        self._read, self._position = self._position, 0
+        for batch in iterator:
+            self._read += 1
+            yield batch
 
     def _new(self) -> Any:
         # Each iterator advances the generators of the shuffles, so they are counted.
@@ -130,7 +140,8 @@ class Pipeline(Source):
     def capture(self, batch: int) -> State:
         if not self._can_save or self._current is None:
             return self._described()
-        if self._huge:
+        is_ahead = self._reads_ahead and self._read != batch and self._first is not None
+        if self._huge or is_ahead:
             return self._described(first=LateBytes(self._first))
         state = self._saved("iterator", self._current)
         return state if self._first is None else {**state, "first": LateBytes(self._first)}
@@ -189,6 +200,7 @@ class Pipeline(Source):
         self._recorded = saved
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
+        self._position = batch
         if "iterator" in state:
             if "first" in state:
                 self._restored(state["first"])

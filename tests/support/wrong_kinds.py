@@ -7,6 +7,10 @@ from __future__ import annotations
 
 SILENT = "differs without a word"
 OUTSIDE = "differs without a word, as docs/resuming.md says of variables of the script"
+CALLED = (
+    "differs without a word: fit calls the model before it trains, after its state was put back"
+)
+UNKNOWN = "differs without a word; the cause is not known yet"
 
 WRONG_TODAY = {
     "a layer in a closure of a layer": SILENT,
@@ -21,4 +25,14 @@ WRONG_TODAY = {
     "a callback over a variable of the script": OUTSIDE,
     "a loss over a variable of the script": OUTSIDE,
     "a count in an attribute of the class": OUTSIDE,
+    "a layer that counts in Python [torch]": CALLED,
+    "a layer whose helper counts in Python [torch]": CALLED,
+    "a layer that keeps a plain array [torch]": CALLED,
+    "a layer that keeps a list [torch]": CALLED,
+    "a NumPy generator in a layer [torch]": CALLED,
+    "a Python generator in a layer [torch]": CALLED,
+    "a metric that counts in Python [torch]": CALLED,
+    "a helper with slots [torch]": CALLED,
+    "models inside models [torch]": UNKNOWN,
+    "layers of the same name [torch]": UNKNOWN,
 }

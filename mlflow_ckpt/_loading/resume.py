@@ -19,6 +19,7 @@ from mlflow_ckpt._loading.newest_valid import open_for_resume
 from mlflow_ckpt._model.capture import code, keras_config, layers
 from mlflow_ckpt._model.files import training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.keras_private import compiled_model
 from mlflow_ckpt._model.rebuild import compiling, fill, model_loader
 from mlflow_ckpt._model.rebuild.compiling import Compile
 from mlflow_ckpt._model.rebuild.put_back import PutBack
@@ -191,6 +192,7 @@ def _resume(
         checkpoint, directory, damaged = opened
         state = training_state.read(directory)
         model, changes = rebuild(directory, checkpoint.manifest, state)
+    compiled_model.around_building(model, lambda: PutBack.keeping(model))
     changes += _end_finished_epoch(state)
     callbacks, unknown = _with_checkpoints(list(keras.tree.flatten(list(callbacks))), state)
     changes += [*unknown, *_changes(model, checkpoint, state, callbacks)]

@@ -214,8 +214,7 @@ class Census:
             skipped |= {id(v) for path, v in plan.variables.items() if path not in outside}
         unsaved: list[str] = []
         state = list(_variables(model, plan, skipped, copy, unsaved))
-        for path, generator in plan.generators.items():
-            state.append(Held(path, GENERATOR, random_generators.state_of(generator)))
+        state += _generators(plan)
         state += plan.adaptations
         settings = self._settings.of(self._own_variables)
         state.append(Held("", SETTINGS, settings))
@@ -234,6 +233,11 @@ class Census:
         unsaved += self._script.changed()
         unsaved += self._inexact(model, attributes, before, settings)
         return Taken(state, attributes, before, unsaved)
+
+    def in_python(self, model: keras.Model) -> Taken:
+        """Take the state that is in no variable: random generators, and plain attributes."""
+        self._refresh(model)
+        return Taken(list(_generators(self._plan)), self._attributes())
 
     def _inexact(
         self,
@@ -362,6 +366,11 @@ def _is_saved(plan: Plan, path: str) -> bool:
         if not structure.is_walked_by_keras(plan.objects[path]):
             return False
     return True
+
+
+def _generators(plan: Plan) -> Iterator[Held]:
+    for path, generator in plan.generators.items():
+        yield Held(path, GENERATOR, random_generators.state_of(generator))
 
 
 def _weight_decay(plan: Plan) -> Iterator[Held]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,8 @@ import keras
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.keras_private import compiled_model
 
-_LIBRARIES = ("keras", "builtins", "tensorflow", "jax", "jaxlib", "torch", "numpy", "functools")
+# Of the standard library too: models hold some of its objects, whose source takes long to find.
+_LIBRARIES = ("", "keras", "tensorflow", "jax", "jaxlib", "torch", "numpy")
 
 
 def digests(model: keras.Model) -> dict[str, str]:
@@ -49,6 +51,6 @@ def _parts(item: Any) -> Iterator[Any]:
 def _of(item: Any) -> Iterator[Any]:
     """Yield a function, or the class of an object, unless it is a library's."""
     candidate = item if inspect.isfunction(item) or inspect.isclass(item) else type(item)
-    module = getattr(candidate, "__module__", None) or ""
-    if module.split(".")[0] not in ("", *_LIBRARIES):
+    package = (getattr(candidate, "__module__", None) or "").partition(".")[0]
+    if package not in _LIBRARIES and package not in sys.stdlib_module_names:
         yield candidate

@@ -68,7 +68,8 @@ def is_array(value: Any) -> bool:
 def members(item: Any) -> Mapping[str, Any]:
     """Return what is in an object or a container, by the names that paths use, in their order."""
     if isinstance(item, dict):
-        return {str(key): value for key, value in item.items()}
+        repeated = tracked_attributes.TORCH_PARAMETERS
+        return {str(key): value for key, value in item.items() if key != repeated}
     if isinstance(item, CONTAINERS):
         return {str(index): value for index, value in enumerate(item)}
     if isinstance(item, _CALLABLES):

@@ -9,6 +9,8 @@
   `compile` creates metrics cannot be compiled again.
 - `Model._symbolic_build` creates the metrics of an `EpochDataset` within an epoch. No fallback:
   `PrivateApiError` ends `fit`.
+- `Model._symbolic_build`, which the first `fit` on JAX and PyTorch calls, calls the user's code.
+  Fallback: state in Python that this changes is not put back before a resumed training.
 - `CompileMetrics._user_metrics` leads to metrics that are no attribute. Fallback: they are not
   looked at.
 - `Metric._direction` is `"up"` or `"down"`. Fallback: inferred from the metric's name.
@@ -17,8 +19,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
@@ -100,6 +102,28 @@ def build_metrics(model: keras.Model, batch: Any) -> None:
     if not hasattr(model, "_symbolic_build"):
         raise PrivateApiError("keras.Model has no _symbolic_build")
     model._symbolic_build(data_batch=batch)
+
+
+def around_building(model: keras.Model, around: Callable[[], AbstractContextManager[None]]) -> None:
+    """Enter a context while the next `fit` builds what `compile` left unbuilt, if it does.
+
+    TensorFlow's `fit` does not.
+    """
+    if keras.config.backend() == "tensorflow" or not hasattr(model, "_symbolic_build"):
+        return
+
+    def build(*arguments: Any, **keywords: Any) -> Any:
+        end_around_building(model)
+        with around():
+            return model._symbolic_build(*arguments, **keywords)
+
+    # Not by setattr, which PyTorch and Keras observe.
+    vars(model)["_symbolic_build"] = build
+
+
+def end_around_building(model: keras.Model) -> None:
+    """Forget what `around_building` was to do, if it has not been done."""
+    vars(model).pop("_symbolic_build", None)
 
 
 def metric_direction(model: keras.Model, name: str) -> str | None:

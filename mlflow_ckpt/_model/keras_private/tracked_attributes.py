@@ -49,6 +49,9 @@ _INHERITED = _words("""
     _exclude_from_weight_decay_pattern lora_enabled lora_rank quantization_config
 """)
 
+# On PyTorch, each layer also has the values of its variables in a module of this name.
+TORCH_PARAMETERS = "_torch_params"
+
 # Lists in which objects keep what they track, whether or not it is an attribute as well.
 _TRACKED = (
     "_layers",

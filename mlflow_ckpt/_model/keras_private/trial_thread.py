@@ -82,8 +82,10 @@ def apart_from_training(settings: Mapping[str, Any]) -> Iterator[None]:
     for name, value in settings.items():
         global_state.set_global_attribute(name, value)
     _thread.apart = True
+    # PyTorch copies a parameter of the device "cpu" to "cpu:0", to a tensor that is no parameter.
+    device = "cpu" if keras.config.backend() == "torch" else "cpu:0"
     try:
-        with keras.device("cpu:0"):
+        with keras.device(device):
             yield
     finally:
         _thread.apart = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -97,6 +98,22 @@ class PutBack:
         held = [held for held in state.state if held["kind"] == VARIABLE]
         foreign = {_owner(item) for item in held if item["path"] not in own}
         self._state(model, [item for item in held if _owner(item) not in foreign], optimizer=False)
+
+    @classmethod
+    @contextmanager
+    def keeping(cls, model: keras.Model) -> Iterator[None]:
+        """Put back what the user's code changes in Python within the context.
+
+        Keras calls it to learn the shapes of a model's outputs, which is no step of a training.
+        """
+        before = census.Census().in_python(model)
+        yield
+        put_back = cls()
+        for held in before.state:
+            put_back._generator(model, vars(held))
+        for path, value in before.attributes.items():
+            put_back._attribute(model, path, value)
+        put_back.warn()
 
     def _state(self, model: keras.Model, state: Sequence[Held], *, optimizer: bool) -> None:
         owners: dict[str, list[Held]] = defaultdict(list)

@@ -53,6 +53,7 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Find the data of `fit`."""
+        compiled_model.end_around_building(self.model)
         if not self._done:
             self._fit = FitContext(self, data_state_limit=self._data_state_limit)
 

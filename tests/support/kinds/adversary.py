@@ -27,7 +27,7 @@ from tests.support.kinds.kind import (
     sorted_data,
 )  # fmt: skip
 from tests.support.kinds.models import dense, finished
-from tests.support.kinds.trainings import Act, acting, dropout, noisy, other_clip
+from tests.support.kinds.trainings import NOT_ON_JAX, Act, acting, dropout, noisy, other_clip
 
 register = keras.saving.register_keras_serializable("kinds")
 EAGER = (TENSORFLOW, TORCH)
@@ -322,7 +322,7 @@ KINDS = {
         backends=EAGER,
     ),
     "a schedule put in the place of a rate": acting(other_schedule, dropout),
-    "trainable of one variable flipped": acting(freeze_kernel, dropout),
+    "trainable of one variable flipped": acting(freeze_kernel, dropout, backends=NOT_ON_JAX),
     "a regularizer of one variable set": acting(regularize_kernel, dropout),
     "a constraint of one variable set": acting(constrain_kernel, dropout),
     "a regularizer of one variable set, in a graph": Kind(

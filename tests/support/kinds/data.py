@@ -198,7 +198,11 @@ def kind(data: Any, **settings: Any) -> Kind:
 
 
 def drawn(data: Any, **settings: Any) -> Kind:
-    """Data that `fit` or TensorFlow shuffles."""
+    """Data that come in another order with the package, which can repeat it.
+
+    TensorFlow shuffles them, or Keras: with workers on JAX and PyTorch, its first epoch begins with
+    the second batch, because it has read the first to build the metrics.
+    """
     return Kind(noisy, data=data, saves_whole=True, **settings)
 
 
@@ -259,8 +263,8 @@ KINDS = {
     "a PyDataset": kind(python_dataset(Batches)),
     "a PyDataset, stopped inside an epoch": kind(python_dataset(Batches), stop=INSIDE),
     "a PyDataset shuffled by fit": kind(lambda: {"x": Batches()}),
-    "a PyDataset with workers": kind(python_dataset(Batches, workers=2)),
-    "a PyDataset with workers, stopped inside an epoch": kind(
+    "a PyDataset with workers": drawn(python_dataset(Batches, workers=2)),
+    "a PyDataset with workers, stopped inside an epoch": drawn(
         python_dataset(Batches, workers=2), stop=INSIDE
     ),
     "a PyDataset that reorders itself": kind(python_dataset(Reordering)),

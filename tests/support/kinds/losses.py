@@ -68,7 +68,7 @@ class Lasting(keras.metrics.Metric):
         self.highest.assign(self.highest + error)
 
     def result(self) -> Any:
-        return self.highest
+        return ops.convert_to_tensor(self.highest)  # JAX takes no variables
 
     def reset_state(self) -> None:
         pass

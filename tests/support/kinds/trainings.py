@@ -9,6 +9,8 @@ from keras import layers
 
 from tests.support.kinds.kind import (
     BATCH,
+    TENSORFLOW,
+    TORCH,
     Callbacks,
     Ends,
     Killed,
@@ -123,12 +125,15 @@ def backup() -> Callbacks:
     return [keras.callbacks.BackupAndRestore(tempfile.mkdtemp())]
 
 
+# On JAX, Keras's fit fails when the variables to train change within it.
+NOT_ON_JAX = (TENSORFLOW, TORCH)
+
 KINDS = {
     "the learning rate changed by a callback": acting(slower, dropout),
     "the learning rate changed, restored": acting(slower, dropout, go_on=restores),
-    "trainable flipped without compiling": acting(freeze, dropout),
+    "trainable flipped without compiling": acting(freeze, dropout, backends=NOT_ON_JAX),
     "trainable flipped without compiling, restored": acting(
-        freeze, dropout, go_on=restores, expected=named("trainable")
+        freeze, dropout, go_on=restores, expected=named("trainable"), backends=NOT_ON_JAX
     ),
     "a rate of Dropout changed": acting(drop_more, dropout),
     "a rate of Dropout changed, restored": acting(drop_more, dropout, go_on=restores),

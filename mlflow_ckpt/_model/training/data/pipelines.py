@@ -81,7 +81,10 @@ class Pipeline(Source):
         # Reading again takes longer than restoring, but a huge buffer makes a huge checkpoint.
         self._huge = tf_data.buffered_bytes(self.dataset) > limit
         # An iterator that has reached its end, known or not, has lost all other state.
-        self._needs_first = self._huge or int(self.dataset.cardinality()) < 0
+        # On PyTorch, Keras has read the next batch when callbacks are told of it.
+        self._reads_ahead = keras.config.backend() == "torch"
+        self._needs_first = self._huge or self._reads_ahead or int(self.dataset.cardinality()) < 0
+        self._read = self._position = 0
         self._can_save, lost = tf_data.saving_problem(self.dataset)
         if any(not any(pair) for pair in self._recorded):
             self._reseed(_random_where_none)
@@ -112,7 +115,14 @@ class Pipeline(Source):
         if self._needs_first and self._can_save and self._first is None:
             self._first = tf_data.serialize(self._current)
         iterator: Iterator[Any] = self._current
-        return iterator
+        return self._counted(iterator) if self._reads_ahead else iterator
+
+    def _counted(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        """Count the batches that are read, in the pass that an iterator begins or continues."""
+        self._read, self._position = self._position, 0
+        for batch in iterator:
+            self._read += 1
+            yield batch
 
     def _new(self) -> Any:
         """Return a new iterator from the beginning of a pass."""
@@ -149,7 +159,8 @@ class Pipeline(Source):
         """
         if not self._can_save or self._current is None:
             return self._described()
-        if self._huge:
+        is_ahead = self._reads_ahead and self._read != batch and self._first is not None
+        if self._huge or is_ahead:
             return self._described(first=LateBytes(self._first))
         state = self._saved("iterator", self._current)
         return state if self._first is None else {**state, "first": LateBytes(self._first)}
@@ -242,6 +253,7 @@ class Pipeline(Source):
         Raises:
             CannotContinueError: If the state does not fit, or if there are fewer batches.
         """
+        self._position = batch
         if "iterator" in state:
             if "first" in state:
                 self._restored(state["first"])

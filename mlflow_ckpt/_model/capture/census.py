@@ -21,6 +21,7 @@ from mlflow_ckpt._model.keras_private import (
     global_generators,
     layer_adapters,
     optimizer_internals,
+    torch_parameters,
 )
 
 # More objects than any model has: beyond this number, the walk follows the user's own data.
@@ -329,6 +330,11 @@ def _unknown(model: keras.Model, plan: Plan, calls: Calls, compiled: bool) -> It
     """Yield phrases that describe positions and random states which no file can hold."""
     for path in plan.iterators:
         yield f"{structure.label_of(model, path)} is an iterator, whose position cannot be saved"
+    for path in torch_parameters.paths_without_reset(model):
+        yield (
+            f"several variables have the path {path!r}, and on PyTorch, Keras adds up the "
+            "gradients of all but one of them from step to step (give layers different names)"
+        )
     for path, owner, call, seeded in calls.draws():
         label = structure.label_of(model, path)
         if owner != TENSORFLOW:

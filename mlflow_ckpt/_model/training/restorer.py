@@ -12,7 +12,7 @@ import keras
 from mlflow_ckpt._format.changes import changed_values, leaves
 from mlflow_ckpt._model.capture import compile_settings, introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
-from mlflow_ckpt._model.keras_private import compiled_model
+from mlflow_ckpt._model.keras_private import compiled_model, torch_parameters
 from mlflow_ckpt._model.training import callback_state, random_state, swapped
 from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._model.training.fit_context import FitContext
@@ -52,8 +52,9 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         self._results: dict[str, Any] = {}
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Find the data of `fit`."""
+        """Find the data of `fit`, which has built the model."""
         compiled_model.end_around_building(self.model)
+        torch_parameters.complete_parameters(self.model)
         if not self._done:
             self._fit = FitContext(self, data_state_limit=self._data_state_limit)
 

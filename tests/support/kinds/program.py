@@ -47,24 +47,16 @@ from tests.support.kinds.state import differences, state_of
 FIRST_SEED, LATER_SEED = 11, 99
 
 
-def set_up(backend: str, directory: Path) -> None:
+def set_up(backend: str) -> None:
     """Make a backend reproducible, and cheap."""
     if backend == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    if backend == "jax":
-        import jax
-
-        jax.config.update("jax_disable_most_optimizations", True)
     elif backend == "jax":
         import jax
 
-        # Eager JAX compiles each loop and branch anew at each call, even if it is the same.
-        jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 def fresh(seed: int) -> None:
@@ -242,7 +234,7 @@ def main(what: str, arguments: list[str]) -> None:
     aloud = "-v" in names
     names = [name for name in names if name != "-v"]
     backend = keras.config.backend()
-    set_up(backend, directory)
+    set_up(backend)
     chosen = [
         name for name, kind in KINDS.items()
         if backend in kind.backends and (not names or name in names)

@@ -169,6 +169,17 @@ def same_names() -> keras.Model:
     return finished(keras.Model(inputs, layers.Dense(1, name="same")(part()(part()(inputs)))))
 
 
+def same_paths() -> keras.Model:
+    """Functional submodels whose layers have the same names: their variables have equal paths."""
+
+    def part() -> keras.Model:
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(6, name="same")(inputs))
+
+    inputs = keras.Input((6,))
+    return finished(keras.Model(inputs, layers.Dense(1)(part()(part()(inputs)))))
+
+
 def one_model_twice() -> keras.Model:
     inner = keras.Sequential([keras.Input((6,)), layers.Dense(6), layers.Dropout(0.3)])
     inputs = keras.Input((6,))
@@ -207,6 +218,10 @@ KINDS = {
         in_float64, backends=(TENSORFLOW, TORCH), expected=named("floatx")
     ),
     "layers of the same name": Kind(same_names),
+    # On PyTorch, Keras itself adds up the gradients of variables with equal paths.
+    "layers of the same path": Kind(
+        same_paths, expected_on={TORCH: named("have the path 'same/kernel'")}
+    ),
     "a submodel used twice": Kind(one_model_twice),
     "a compiled graph": Kind(
         lambda: dense(layers.Dropout(0.3), run_eagerly=False, jit_compile=False),

@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 
 from devtools.stores import Store
-from tests.support.kinds import KINDS
 from tests.support.processes import ROOT, run_python
-from tests.support.wrong_kinds import WRONG_TODAY
 
 # A kind of each sort is enough for every day; all of them stand behind the marker `kinds`.
 DAILY = (
@@ -74,19 +72,16 @@ def run_there(directory: Path, settings: dict[str, str]) -> Outcomes:
     return dict(json.loads((directory / "outcomes.json").read_text()))
 
 
-def judge(outcomes: Outcomes, backend: str) -> list[str]:
-    """Return a line for each kind that is not as expected, or unexpectedly is."""
+def judge(outcomes: Outcomes) -> list[str]:
+    """Return a line for each kind that is not as expected."""
     wrong = []
     for name, record in outcomes.items():
-        known = WRONG_TODAY.get(name, WRONG_TODAY.get(f"{name} [{backend}]"))
-        if known is None and not record["as expected"]:
+        if not record["as expected"]:
             said = [*record["said at save"], *record["said"], record.get("error", "")]
             wrong.append(
                 f"{name}: {record['outcome']}, expected {record['expected']} {record['text']}. "
                 f"Differs: {record.get('differs', [])[:3]}. Said: {said}"
             )
-        if known is not None and record["as expected"]:
-            wrong.append(f"{name} is right now: take it out of WRONG_TODAY")
     return wrong
 
 
@@ -96,14 +91,10 @@ def counted(outcomes: Outcomes, backend: str) -> str:
     return f"{len(outcomes)} kinds on {backend}: {parts}"
 
 
-def test_known_exceptions_are_kinds() -> None:
-    assert {name.partition(" [")[0] for name in WRONG_TODAY} <= KINDS.keys()
-
-
 def test_some_kinds(local_store: Store, spool: Path, tmp_path: Path) -> None:
     outcomes = run_here(tmp_path, DAILY, environment(local_store, spool, "tensorflow"))
     assert len(outcomes) == len(DAILY)
-    assert judge(outcomes, "tensorflow") == []
+    assert judge(outcomes) == []
 
 
 @pytest.mark.kinds
@@ -121,4 +112,4 @@ def test_no_kind_is_silently_wrong(
     outcomes = run_there(tmp_path, environment(local_store, spool, backend))
     record_property("counted", counted(outcomes, backend))
     assert len(outcomes) >= 200
-    assert judge(outcomes, backend) == []
+    assert judge(outcomes) == []

@@ -35,3 +35,10 @@ def first_line(error: Exception | str) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
     return line if line.endswith((".", "!", "?")) else f"{line.rstrip(':')}."
+
+
+def first_sentence(error: Exception | str) -> str:
+    """Return the first sentence of an error's text, whose lines may be wrapped."""
+    paragraph = str(error).strip().partition("\n\n")[0]
+    sentence, ends, _ = " ".join(paragraph.split()).partition(". ")
+    return f"{sentence}." if ends else first_line(sentence or error)

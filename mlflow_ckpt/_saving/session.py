@@ -214,7 +214,7 @@ class Session:
             capture: Captures the state of the training.
         """
         saver = self._saver
-        if saver is None or not model.built:
+        if saver is None or not introspection.has_weights(model):
             return
         try:
             step = introspection.step_of(model)

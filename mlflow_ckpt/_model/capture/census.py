@@ -77,6 +77,7 @@ class Plan:
         scalars: Attributes that can only be replaced, by path.
         mutable: Attributes that may change in place: their owner and name, by path.
         iterators: Paths of iterators.
+        tables: Paths of TensorFlow's tables that can change.
         functions: Functions by path.
         adaptations: How layers were quantized, and given adapters.
         objects: The objects that the walk looked into, by path.
@@ -88,6 +89,7 @@ class Plan:
     scalars: dict[str, Any] = field(default_factory=dict)
     mutable: dict[str, tuple[Any, str]] = field(default_factory=dict)
     iterators: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     functions: dict[str, FunctionType] = field(default_factory=dict)
     adaptations: list[Held] = field(default_factory=list)
     objects: dict[str, Any] = field(default_factory=dict)
@@ -138,6 +140,9 @@ def _record(plan: Plan, owner: Any, name: str, path: str, value: Any) -> bool:
         return False
     if structure.is_generator(value):
         plan.generators[path] = value
+        return False
+    if structure.is_mutable_table(value):
+        plan.tables.append(path)
         return False
     if isinstance(value, FunctionType):
         if structure.package_of(value) != "keras":
@@ -328,6 +333,8 @@ class _Node:
 
 def _unknown(model: keras.Model, plan: Plan, calls: Calls, compiled: bool) -> Iterator[str]:
     """Yield phrases that describe positions and random states which no file can hold."""
+    for path in plan.tables:
+        yield f"{structure.label_of(model, path)} is a table of TensorFlow, which cannot be saved"
     for path in plan.iterators:
         yield f"{structure.label_of(model, path)} is an iterator, whose position cannot be saved"
     for path in torch_parameters.paths_without_reset(model):

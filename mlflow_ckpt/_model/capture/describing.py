@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from mlflow_ckpt._format.text import first_line
+from mlflow_ckpt._format.text import first_sentence
 from mlflow_ckpt._model.files.model_config import layers_in
 from mlflow_ckpt._model.keras_private import saving_code
 from mlflow_ckpt.errors import UnsupportedModelError
@@ -27,7 +27,7 @@ def describe(model: keras.Model) -> dict[str, Any]:
             architecture: dict[str, Any] = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UnsupportedModelError(
-            f"The model {model.name!r} cannot be described: {first_line(error)} "
+            f"The model {model.name!r} cannot be described: {first_sentence(error)} "
             "Give the class a get_config() that returns its constructor's arguments."
         ) from error
     _drop(architecture, "compile_config")

@@ -61,11 +61,19 @@ def require_built(model: keras.Model) -> None:
     Raises:
         UnsupportedModelError: If the model is not built.
     """
-    if not model.built:
+    if not has_weights(model):
         raise UnsupportedModelError(
             f"The model {model.name!r} has no weights yet. Expected a built model: "
             "call it on data, fit it, or give it an Input."
         )
+
+
+def has_weights(model: keras.Model) -> bool:
+    """Whether a model is built, or its parts are.
+
+    A model whose `train_step` calls its submodels is never built itself, as it is never called.
+    """
+    return bool(model.built or (model.weights and all(part.built for part in layers_of(model))))
 
 
 def is_compiled(model: keras.Model) -> bool:

@@ -30,6 +30,8 @@ OUTSIDE_STEPS = frozenset(
 )
 # These run Python code in every step, although the step is compiled.
 _ESCAPES = frozenset(["numpy_function", "py_function", "pure_callback", "io_callback"])
+# Where functions that are no plain ones keep the function that they call.
+_UNDER = ("__func__", "python_function", "func", "__wrapped__")
 _DRAWING = ("dropout", "shuffle", "multinomial", "categorical")
 
 
@@ -79,7 +81,7 @@ def _methods(cls: Any) -> tuple[FunctionType, ...]:
         if parent in _BASES or parent is object or parent.__module__ in _BASE_MODULES:
             continue
         for name, value in vars(parent).items():
-            function = getattr(value, "__func__", getattr(value, "fget", value))
+            function = _plain(getattr(value, "fget", value))
             if isinstance(function, FunctionType) and name not in OUTSIDE_STEPS:
                 found.setdefault(name, function)
     return tuple(found.values())
@@ -118,20 +120,46 @@ def _draws_of(function: FunctionType) -> tuple[tuple[str, str, bool], ...]:
 
 
 def _draws(function: FunctionType, seen: set[int]) -> Iterator[tuple[str, str, bool]]:
-    if id(function) in seen or not _names(function.__code__):
+    code = function.__code__
+    if id(function) in seen or not (_names(code) or code.co_freevars):
         return
     seen.add(id(function))
     known = {**vars(builtins), **function.__globals__, **_closure(function)}
-    for code in _codes(function.__code__):
-        escapes = bool(_ESCAPES & _names(code))
-        for chain, start in _chains(code, known):
+    for inner_code, escapes in _codes(code):
+        passed = False
+        for chain, start in _chains(inner_code, known):
             value = _follow(start, chain[1:])
             owner = _owner(value)
+            escaping, passed = passed, chain[-1] in _ESCAPES
+            if escaping and owner != TENSORFLOW:
+                continue  # the function that is called in every step
             if owner is not None and not (escapes and owner != TENSORFLOW):
-                seeded = any(isinstance(c, tuple) and "seed" in c for c in code.co_consts)
+                seeded = any(isinstance(c, tuple) and "seed" in c for c in inner_code.co_consts)
                 yield owner, ".".join(chain), seeded
-            elif isinstance(value, FunctionType) and _is_of_user(value):
-                yield from _draws(value, seen)
+            for inner in _functions_in(start if value is None else value):
+                yield from _draws(inner, seen)
+
+
+def _functions_in(value: Any) -> Iterator[FunctionType]:
+    """Yield the user's functions that a value is, or that a container of the script holds."""
+    if isinstance(value, (dict, list, tuple)):
+        inside = value.values() if isinstance(value, dict) else value
+        found = [_plain(item) for item in inside]
+    else:
+        found = [_plain(value)]
+    for function in found:
+        if isinstance(function, FunctionType) and _is_of_user(function):
+            yield function
+
+
+def _plain(function: Any) -> Any:
+    """Return the function under `tf.function`, a partial function, a method or a decorator."""
+    for _ in range(8):
+        if isinstance(function, (FunctionType, ModuleType, type)):
+            break
+        inner = (getattr(function, name, None) for name in _UNDER)
+        function = next((item for item in inner if callable(item)), function)
+    return function
 
 
 def _closure(function: FunctionType) -> dict[str, Any]:
@@ -145,19 +173,21 @@ def _closure(function: FunctionType) -> dict[str, Any]:
     return found
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
+def _codes(code: CodeType, escapes: bool = False) -> Iterator[tuple[CodeType, bool]]:
+    """Yield a code and those of the functions in it, and whether they may run in every step."""
+    escapes = escapes or bool(_ESCAPES & set(code.co_names))
+    yield code, escapes
     for const in code.co_consts:
         if isinstance(const, CodeType):
-            yield from _codes(const)
+            yield from _codes(const, escapes)
 
 
 def _chains(code: CodeType, known: Mapping[str, Any]) -> Iterator[tuple[list[str], Any]]:
     """Yield names such as `tf.random.normal`, and the value of the first one."""
-    imported: dict[str, str] = {}
+    imported: dict[str, Any] = {}
     chain: list[str] = []
     start: Any = None
-    last_import = ""
+    module = imports = None
     for instruction in dis.get_instructions(code):
         operation, name = instruction.opname, str(instruction.argval)
         if operation in ("LOAD_ATTR", "LOAD_METHOD") and chain:
@@ -167,11 +197,13 @@ def _chains(code: CodeType, known: Mapping[str, Any]) -> Iterator[tuple[list[str
             yield chain, start
         chain = []
         if operation == "IMPORT_NAME":
-            last_import = name
-        elif operation.startswith("STORE_FAST") and last_import:
-            imported[name], last_import = last_import, ""
+            module, imports = sys.modules.get(name), sys.modules.get(name.partition(".")[0])
+        elif operation == "IMPORT_FROM":
+            imports = getattr(module, name, None)
+        elif operation.startswith("STORE_FAST") and imports is not None:
+            imported[name], imports = imports, None
         elif operation.startswith("LOAD_FAST") and name in imported:
-            chain, start = [name], sys.modules.get(imported[name])
+            chain, start = [name], imported[name]
         elif operation in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF") and name in known:
             chain, start = [name], known[name]
     if chain:
@@ -179,12 +211,20 @@ def _chains(code: CodeType, known: Mapping[str, Any]) -> Iterator[tuple[list[str
 
 
 def _follow(value: Any, names: Iterable[str]) -> Any:
-    """Return an attribute of a module, of its modules, or of a generator in it."""
+    """Return an attribute of a module, of its modules, of a generator or an object in it."""
     for name in names:
         if not isinstance(value, (ModuleType, random.Random, np.random.RandomState)):
-            return None
+            return _method(value, name)
         value = getattr(value, name, None)
     return value
+
+
+def _method(value: Any, name: str) -> FunctionType | None:
+    """Return a method that the user wrote, of an object or class of the script."""
+    function = _plain(getattr(value if isinstance(value, type) else type(value), name, None))
+    if not isinstance(function, FunctionType) or not _is_of_user(function):
+        return None
+    return None if package_of(function) in sys.stdlib_module_names else function
 
 
 def _owner(function: Any) -> str | None:

@@ -60,6 +60,16 @@ def is_generator(value: Any) -> bool:
     return isinstance(value, _generator_types())
 
 
+def is_mutable_table(value: Any) -> bool:
+    """Whether a value is a lookup table of TensorFlow that a step can change."""
+    experimental = getattr(
+        getattr(sys.modules.get("tensorflow"), "lookup", None), "experimental", None
+    )
+    names = ("MutableHashTable", "DenseHashTable")
+    kinds = tuple(getattr(experimental, n) for n in names if hasattr(experimental, n))
+    return isinstance(value, kinds)
+
+
 def is_array(value: Any) -> bool:
     """Whether a value is an array that cannot be assigned to: an attribute's value."""
     return isinstance(value, (np.ndarray, *_tensor_types())) and not is_variable(value)

@@ -62,7 +62,7 @@ class Summarizer:
         if isinstance(value, keras.random.SeedGenerator):
             return self.of_value(value.state, depth)
         if depth == 0 or isinstance(value, _OF_KERAS):
-            return _UNSEEN
+            return self._of_others(value)
         if isinstance(value, (Mapping, Set, list, tuple)):
             return self._of_container(value, depth - 1)
         if is_of_user(type(value).__module__) and not inspect.isroutine(value):
@@ -99,6 +99,12 @@ class Summarizer:
             for name, value in vars(base).items()
             if not name.startswith("__") and _is_data(value) and not hasattr(value, "__get__")
         }
+
+    def _of_others(self, value: Any) -> Hashable:
+        """Summarize the variables of a model, layer or optimizer that are not saved elsewhere."""
+        variables = getattr(value, "variables", None)
+        own = [v for v in variables or () if id(v) not in self._saved]
+        return tuple(self.of_value(variable) for variable in own) or _UNSEEN
 
     def _of_container(self, value: Any, depth: int) -> Hashable:
         if isinstance(value, Mapping):

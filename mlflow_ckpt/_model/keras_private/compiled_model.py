@@ -104,6 +104,20 @@ def build_metrics(model: keras.Model, batch: Any) -> None:
     model._symbolic_build(data_batch=batch)
 
 
+def reset_unbuilt_metrics(model: keras.Model) -> None:
+    """Reset the metrics that a model was compiled with, as `fit` does once they are built.
+
+    Until the first step, Keras leaves them as they are, also those whose state was restored.
+    """
+    compiled = getattr(model, "_compile_metrics", None)
+    if compiled is None or compiled.built:
+        return
+    given = [getattr(compiled, name, None) for name in ("_user_metrics", "_user_weighted_metrics")]
+    for metric in keras.tree.flatten(given):
+        if isinstance(metric, keras.metrics.Metric):
+            metric.reset_state()
+
+
 def around_building(model: keras.Model, around: Callable[[], AbstractContextManager[None]]) -> None:
     """Enter a context while the next `fit` builds what `compile` left unbuilt, if it does.
 

@@ -106,7 +106,9 @@ class Iteration:
         if dataset is None:
             return None
 
-        def zeros(spec: Any) -> np.ndarray[Any, Any]:
+        def zeros(spec: Any) -> np.ndarray[Any, Any] | None:
+            if not hasattr(spec, "shape"):  # of an output without weights
+                return None
             shape = [1 if size is None else size for size in spec.shape]
             return np.zeros(shape, keras.backend.standardize_dtype(spec.dtype))
 

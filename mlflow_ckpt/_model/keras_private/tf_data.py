@@ -31,6 +31,10 @@ _PYTHON = {"EagerPyFunc", "PyFunc", "PyFuncStateless"}
 _EXTERNAL_STATE_IGNORED, _EXTERNAL_STATE_REFUSED = 1, 2
 
 
+# Data sets that leave out elements of another, by their place in it.
+_PARTS = frozenset(("_SkipDataset", "_TakeDataset", "_ShardDataset", "_FilterDataset"))
+
+
 def gen_dataset_ops() -> Any:
     """Return TensorFlow's module of the operations of data sets.
 
@@ -124,6 +128,37 @@ def seeds_of(dataset: Any) -> list[list[int]]:
         for node in pipeline_nodes(dataset)
         if hasattr(node, "_seed2")
     ]
+
+
+def is_dataset(value: Any) -> bool:
+    """Whether a value is a `tf.data.Dataset`."""
+    tf = sys.modules.get("tensorflow")
+    return tf is not None and isinstance(value, tf.data.Dataset)
+
+
+def reshuffles(dataset: Any) -> bool:
+    """Whether a pipeline is shuffled in another order in each epoch, or in each process."""
+    return any(
+        bool(getattr(node, "_reshuffle_each_iteration", False)) or not (node._seed or node._seed2)
+        for node in pipeline_nodes(dataset)
+        if type(node).__name__ == "_ShuffleDataset"
+    )
+
+
+def splits_unseeded_shuffle(dataset: Any) -> bool:
+    """Whether a pipeline is a part of data that were shuffled once, without a seed.
+
+    Another part, to validate on, may come from the same shuffle: with a seed of its own, a copy of
+    the pipeline would train on rows of that part.
+    """
+    nodes = list(pipeline_nodes(dataset))
+    once = [
+        node
+        for node in nodes
+        if type(node).__name__ == "_ShuffleDataset"
+        and not (node._reshuffle_each_iteration or node._seed or node._seed2)
+    ]
+    return bool(once) and any(type(node).__name__ in _PARTS for node in nodes)
 
 
 def buffered_bytes(dataset: Any) -> int:

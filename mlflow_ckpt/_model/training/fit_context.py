@@ -23,6 +23,7 @@ from mlflow_ckpt._model.training.data import feed as feeds
 from mlflow_ckpt._model.training.data.describe_data import describe_arguments, describe_data
 from mlflow_ckpt._model.training.data.feed import Feed
 from mlflow_ckpt._model.training.data.source import CannotContinueError
+from mlflow_ckpt._model.training.data.validation import ValidationData
 from mlflow_ckpt._model.training.epoch_dataset import EpochDataset
 from mlflow_ckpt._model.training.swapped import DroppedWeights
 from mlflow_ckpt.errors import InvalidArgumentError
@@ -89,6 +90,7 @@ class FitContext:
         self._ending = False
         self._dropped: DroppedWeights | None = None
         self._monitor: callback_state.CallbackMonitor | None = None
+        self._validated: ValidationData | None = None
         self._code: dict[str, str] | None = None
         self._described: dict[str, Any] | None = None
         self._arguments: dict[str, Any] | None = None
@@ -139,6 +141,7 @@ class FitContext:
     def _note_begin(self) -> None:
         if self._monitor is None:
             self._monitor = callback_state.CallbackMonitor(self.callbacks)
+            self._validated = ValidationData(self._variables.get("validation_data"))
 
     def _note_end(self) -> None:
         self._ending = True
@@ -247,7 +250,7 @@ class FitContext:
             validation_pending=batch > 0 and finished and not self._ending,
             dropped=[] if self._dropped is None else self._dropped.take(),
             callbacks=captured.states,
-            unsaved=[*captured.unsaved, *([self.problem] if self.problem else [])],
+            unsaved=[*captured.unsaved, *self._problems()],
             stopped=bool(getattr(model, "stop_training", False)),
             data=self._described,
             data_state=data_state,
@@ -255,6 +258,11 @@ class FitContext:
             code=self._code or {},
             settings=pack(self._settings, "settings", {}),
         )
+
+    def _problems(self) -> list[str]:
+        """Return phrases that describe what is unknown of `fit`, or not saved."""
+        of_validation = None if self._validated is None else self._validated.problem()
+        return [problem for problem in (self.problem, of_validation) if problem is not None]
 
     def build_metrics(self) -> None:
         """Create the variables of the model's metrics, unless they exist."""

@@ -10,6 +10,7 @@ import keras
 
 from mlflow_ckpt._model.capture.summaries import Summarizer, methods_of_user
 from mlflow_ckpt._model.keras_private import callback_internals
+from mlflow_ckpt._model.training.kept_variables import all_variables
 
 
 def outline(callback: keras.callbacks.Callback, ignored: Iterable[str]) -> dict[str, Hashable]:
@@ -49,5 +50,4 @@ def _saved_by(callback: keras.callbacks.Callback) -> set[int]:
     model = callback.model
     if model is None:
         return set()
-    optimizer = getattr(model, "optimizer", None)
-    return {id(variable) for item in (model, optimizer) if item for variable in item.variables}
+    return {id(variable) for variable in all_variables(model)}

@@ -12,10 +12,11 @@ import keras
 from mlflow_ckpt._format.changes import changed_values, leaves
 from mlflow_ckpt._model.capture import compile_settings, introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
-from mlflow_ckpt._model.keras_private import compiled_model, torch_parameters
+from mlflow_ckpt._model.keras_private import compiled_model, messages_of_keras, torch_parameters
 from mlflow_ckpt._model.training import callback_state, random_state, swapped
 from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._model.training.fit_context import FitContext
+from mlflow_ckpt._model.training.kept_variables import KeptVariables
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import InvalidArgumentError
 
@@ -48,6 +49,7 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         self._reported = set(reported)
         self._replay_data, self._data_state_limit = replay_data, data_state_limit
         self._fit: FitContext | None = None
+        self._kept: KeptVariables | None = None
         self._done = self._inside = False
         self._results: dict[str, Any] = {}
 
@@ -57,12 +59,15 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         torch_parameters.complete_parameters(self.model)
         if not self._done:
             self._fit = FitContext(self, data_state_limit=self._data_state_limit)
+            self._kept = KeptVariables(self.model, self._callbacks)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Restore everything, once."""
         if self._done:
             return
         self._done = True
+        if self._kept is not None:
+            self._kept.put_back()
         self._require_position(epoch)
         self._inside = self._state.batch > 0
         if self._state.validation_pending and self._fit is not None:
@@ -73,6 +78,8 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
             self._restore_metrics(self._fit)
             if self._state.validation_pending:
                 self._results = compiled_model.metrics_results(self.model)
+        else:
+            compiled_model.reset_unbuilt_metrics(self.model)
         for problem in self._restore():
             warn(f"{ADVICE}{problem}.")
 
@@ -129,9 +136,18 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
     def _restore_metrics(self, fit: FitContext) -> None:
-        fit.build_metrics()
-        variables = list(getattr(self.model, "metrics_variables", []))
-        if [tuple(v.shape) for v in variables] == [v.shape for v in self._state.metrics]:
+        variables = self._metrics_variables()
+        if _shapes(variables) != _shapes(self._state.metrics):
+            try:
+                fit.build_metrics()
+            except (RuntimeError, ValueError) as error:  # of the model, called on unknown shapes
+                warn(
+                    f"{ADVICE}the metrics cannot be created before the first batch, so the epoch's "
+                    f"mean values are reset ({messages_of_keras.call_message(error)})."
+                )
+                return
+            variables = self._metrics_variables()
+        if _shapes(variables) == _shapes(self._state.metrics):
             for variable, value in zip(variables, self._state.metrics, strict=True):
                 variable.assign(value)
         else:
@@ -139,6 +155,9 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
                 f"{ADVICE}the model's metrics differ from the saved ones, so the epoch's mean "
                 "values are reset."
             )
+
+    def _metrics_variables(self) -> list[Any]:
+        return list(getattr(self.model, "metrics_variables", []))
 
     def _warn(self) -> None:
         """Warn of differences that show only in `fit`: data and compile settings."""
@@ -162,6 +181,10 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
             changes += changed_values("fit", state.fit, arguments or {})
         inexact = fit.resume_data(state, replay=self._replay_data, after=self._restore_inside)
         return changes if inexact is None else [*changes, inexact]
+
+
+def _shapes(arrays: Sequence[Any]) -> list[tuple[int, ...]]:
+    return [tuple(array.shape) for array in arrays]
 
 
 def changed_settings(

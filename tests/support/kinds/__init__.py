@@ -5,6 +5,9 @@ from tests.support.kinds import (
     callbacks,
     compiling,
     data,
+    ecosystem,
+    everyday_data,
+    keras_examples,
     layers_of_keras,
     layers_of_ones_own,
     losses,
@@ -18,7 +21,7 @@ from tests.support.kinds.kind import Kind
 
 _MODULES = (
     optimizers, layers_of_keras, layers_of_ones_own, random_layers, models_of_ones_own, compiling,
-    losses, trainings, callbacks, stops, data, adversary,
+    losses, trainings, callbacks, stops, data, adversary, ecosystem, everyday_data, keras_examples,
 )  # fmt: skip
 
 KINDS: dict[str, Kind] = {}

@@ -39,7 +39,7 @@ def state_of(model: keras.Model) -> State:
             state[f"{name}/{number}"] = _array(variable)
         rate = getattr(optimizer, "_learning_rate", None)
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            state[f"{name}/schedule"] = repr(rate.get_config())
+            state[f"{name}/schedule"] = _described(rate)
     layers = list(model._flatten_layers())
     known |= {id(layer) for layer in layers}
     for number, layer in enumerate(layers):
@@ -47,6 +47,13 @@ def state_of(model: keras.Model) -> State:
         state[f"{place}/trainable"] = layer.trainable
         _walk(layer, place, state, known)
     return state
+
+
+def _described(schedule: keras.optimizers.schedules.LearningRateSchedule) -> str:
+    try:
+        return repr(schedule.get_config())
+    except NotImplementedError:
+        return repr(vars(schedule))
 
 
 def _optimizers(model: keras.Model) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model.keras_private import data_adapters, epoch_iterator
+from mlflow_ckpt._model.keras_private import data_adapters, epoch_iterator, tf_data
 
 # Number of evenly spread rows that identify an array.
 _SAMPLED_ROWS = 1024
@@ -70,7 +70,9 @@ def describe_arguments(variables: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _described_argument(value: Any) -> Any:
-    """Describe arrays by their rows, and anything else by its class."""
+    """Describe arrays by their rows, and anything else by its class and its seeds."""
+    if tf_data.is_dataset(value):
+        return {"class": type(value).__qualname__, "seeds": str(tf_data.seeds_of(value))}
     try:
         leaves = [leaf for leaf in keras.tree.flatten(value) if leaf is not None]
         if all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):

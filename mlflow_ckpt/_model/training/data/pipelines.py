@@ -86,7 +86,12 @@ class Pipeline(Source):
         self._needs_first = self._huge or self._reads_ahead or int(self.dataset.cardinality()) < 0
         self._read = self._position = 0
         self._can_save, lost = tf_data.saving_problem(self.dataset)
-        if any(not any(pair) for pair in self._recorded):
+        if tf_data.splits_unseeded_shuffle(self.dataset):
+            self.problem = (
+                "the tf.data pipeline is a part of data that are shuffled once, without a seed, so "
+                "that a later process has other parts: pass shuffle(…, seed=…)"
+            )
+        elif any(not any(pair) for pair in self._recorded):
             self._reseed(_random_where_none)
         if lost is not None:
             self.problem = f"the tf.data pipeline cannot be saved: {lost}"

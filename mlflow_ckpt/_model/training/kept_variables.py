@@ -1,0 +1,49 @@
+"""Keeps a model's variables as they are while callbacks are told that a training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from mlflow_ckpt._model.capture.introspection import layers_of
+from mlflow_ckpt._model.capture.summaries import is_of_user
+
+
+def all_variables(model: keras.Model) -> Iterator[Any]:
+    """Yield the variables of a model, and of each optimizer that it or a submodel holds."""
+    yield from model.variables
+    for item in (model, *layers_of(model)):
+        for value in vars(item).values():
+            if isinstance(value, keras.optimizers.Optimizer):
+                yield from value.variables
+
+
+class KeptVariables:
+    """The values of a model's variables when `fit` began.
+
+    A callback such as a cyclical learning rate sets variables in `on_train_begin`, which a training
+    that never stopped calls only once.
+
+    Args:
+        model: The restored model.
+        callbacks: The other callbacks; nothing is kept if the user wrote none of their hooks.
+    """
+
+    def __init__(self, model: keras.Model, callbacks: Iterable[keras.callbacks.Callback]) -> None:
+        self._values: list[tuple[Any, np.ndarray[Any, Any]]] = []
+        if any(is_of_user(callback.on_train_begin.__module__) for callback in callbacks):
+            self._values = [(variable, _copy(variable)) for variable in all_variables(model)]
+
+    def put_back(self) -> None:
+        """Set the variables that have another value now."""
+        values, self._values = self._values, []
+        for variable, value in values:
+            if _copy(variable).tobytes() != value.tobytes():
+                variable.assign(value)
+
+
+def _copy(variable: Any) -> np.ndarray[Any, Any]:
+    return np.array(keras.ops.convert_to_numpy(variable), copy=True)

@@ -153,6 +153,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._training = self._first_epoch_checked = self._due = self._others_log = False
         self._fit: FitContext | None = None
         self._origin: Origin | None = None
+        self._observed = False
         self._begun_batches = self._process = 0
         self._began = 0.0
 
@@ -202,7 +203,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         settle_run(self.run_id or _active_run_id(), continued_by=self.model)
         self._batches.begin_epoch(0)
         self._fit = FitContext(self, self._arguments.recorded(), self.data_state_limit)
-        self._fit.surround(self, self._batches.end_batch)
+        self._observed = self._fit.surround(self, self._batches.end_batch, self._pause_before_all)
         self._session.begin(self.model, self.run_id, self._origin, in_place=self._in_place)
         self._check_mlflow_callbacks(self._fit.callbacks)
         self._first_epoch_checked = self._due = False
@@ -227,7 +228,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         # Unless the data continue where they were, the epoch is repeated from its start.
         done = 0 if self._fit is None else self._fit.skipped(done)
         self._batches.begin_epoch(epoch, done)
-        if not self._first_epoch_checked:
+        first = not self._first_epoch_checked
+        if first:
             named_by_step = self.save_freq != "epoch"
             try:
                 self._session.check_run(self.model, epoch, named_by_step=named_by_step)
@@ -238,13 +240,15 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._first_epoch_checked = True
         if self._fit is not None:
             self._fit.begin_epoch(epoch, done)
-        self._pause()
+        if first or not self._observed:
+            self._pause()
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Stop if a signal was received: between two batches the model is consistent."""
         # Keras may report the end of a batch late, but never the start of the next one.
         self._batches.end_batch(batch - 1)
-        self._pause()
+        if not self._observed:
+            self._pause()
         self._batches.begin_batch(batch)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -299,6 +303,11 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """Wait for all uploads, and end the run if this callback started it."""
         self._end_training("FINISHED")
         self._signals.raise_received()
+
+    def _pause_before_all(self) -> None:
+        """Do the same before other callbacks are told that an epoch or a batch begins."""
+        if self._first_epoch_checked:
+            self._pause()
 
     def _pause(self) -> None:
         """End the training between two batches if a signal was received."""

@@ -216,6 +216,43 @@ def orders(seed: int | None, count: int) -> list[tuple[int, ...]]:
     return found
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+def test_what_is_validated_on_is_not_trained_on(
+    local_store: Store, spool: Path, seed: int | None
+) -> None:
+    import tensorflow as tf
+
+    seen: dict[str, set[int]] = {"trained": set(), "validated": set()}
+
+    class Seeing(keras.Sequential):
+        def train_step(self, data: Any) -> Any:
+            seen["trained"] |= {int(value) for value in data[0][:, 0]}
+            return super().train_step(data)
+
+        def test_step(self, data: Any) -> Any:
+            seen["validated"] |= {int(value) for value in data[0][:, 0]}
+            return super().test_step(data)
+
+    samples = np.arange(24, dtype="float32")[:, None]
+    # Another seed in a copy of the training part would make another permutation.
+    both = tf.data.Dataset.from_tensor_slices((samples, samples)).shuffle(
+        24, seed=seed, reshuffle_each_iteration=False
+    )
+    model = Seeing([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    callback = mlflow_ckpt.MlflowCheckpoint("loss", run_id=new_run(), save_freq=1000)
+    model.fit(
+        both.skip(8).batch(4),
+        validation_data=both.take(8).batch(4),
+        epochs=2,
+        verbose=0,
+        callbacks=[callback],
+    )
+    assert len(seen["trained"]) == 16
+    assert len(seen["validated"]) == 8
+    assert not seen["trained"] & seen["validated"]
+
+
 def test_the_order_of_arrays_is_random_and_repeats_with_a_global_seed(
     local_store: Store, spool: Path
 ) -> None:

@@ -30,25 +30,31 @@ from mlflow_ckpt.errors import InvalidArgumentError
 
 
 class StepObserver(keras.callbacks.Callback):  # type: ignore[misc]
-    """Calls functions with the index of each batch whose step has ended, and at an epoch's ends."""
+    """The first callback of a `fit`, which sees steps end and epochs begin before all others.
+
+    Args:
+        end_step: Called with the index of each batch whose step has ended.
+        begin: Called when an epoch or a batch begins, before other callbacks can change the model.
+        end_epoch: Called when an epoch ends.
+    """
 
     def __init__(
         self,
         end_step: Callable[[int], None],
-        begin_epoch: Callable[[], None],
+        begin: Callable[[], None],
         end_epoch: Callable[[], None],
     ) -> None:
         super().__init__()
-        self._end_step = end_step
-        self._begin_epoch, self._end_epoch = begin_epoch, end_epoch
+        self._end_step, self._begin, self._end_epoch = end_step, begin, end_epoch
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Note that the callbacks are told of the begin of an epoch."""
-        self._begin_epoch()
+        self._begin()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Note the end of the previous step, which Keras may report late."""
         self._end_step(batch - 1)
+        self._begin()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Note the end of the step."""
@@ -123,22 +129,41 @@ class FitContext:
         callbacks = [] if self._list is None else self._list.callbacks
         return [callback for callback in callbacks if not isinstance(callback, StepObserver)]
 
-    def surround(self, callback: keras.callbacks.Callback, end_step: Callable[[int], None]) -> None:
-        """Call a callback after all others, and a function before them when a step has ended.
+    def surround(
+        self,
+        callback: keras.callbacks.Callback,
+        end_step: Callable[[int], None],
+        pause: Callable[[], None],
+    ) -> bool:
+        """Call a callback after all others, and functions before them.
 
         At the end of an epoch, the callback then saves the state with which the next epoch begins;
-        and a step counts as done if another callback fails when it is told of it.
-        """
-        if self._list is not None:
-            # A new list, as Keras is iterating over the old one.
-            others = [other for other in self._list.callbacks if other is not callback]
-            self._list.callbacks = [
-                StepObserver(end_step, self._note_begin, self._note_end),
-                *others,
-                callback,
-            ]
+        a step counts as done if another callback fails when it is told of it; and what others do
+        when an epoch or a batch begins is not done before a pause and again after it.
 
-    def _note_begin(self) -> None:
+        Args:
+            callback: The callback.
+            end_step: Called with the index of each batch whose step has ended.
+            pause: Called when an epoch or a batch begins.
+
+        Returns:
+            Whether the other callbacks are known; if not, nothing is called.
+        """
+        if self._list is None:
+            return False
+
+        def begin() -> None:
+            self._monitor_callbacks()
+            pause()
+
+        # A new list, as Keras is iterating over the old one.
+        others = [other for other in self._list.callbacks if other is not callback]
+        observer = StepObserver(end_step, begin, self._note_end)
+        self._list.callbacks = [observer, *others, callback]
+        return True
+
+    def _monitor_callbacks(self) -> None:
+        """Begin to look at the other callbacks, once."""
         if self._monitor is None:
             self._monitor = callback_state.CallbackMonitor(self.callbacks)
             self._validated = ValidationData(self._variables.get("validation_data"))
@@ -192,7 +217,7 @@ class FitContext:
             self.data.begin(epoch, batch)
             epoch_iterator.expect_batches(self._iterator, self.data.num_batches)
         if self._dropped is None:
-            self._note_begin()
+            self._monitor_callbacks()
             self._dropped = DroppedWeights(self.callbacks)
             self._code = code.digests(self._model)
             self._described, self._arguments = self.describe()

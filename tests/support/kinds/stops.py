@@ -41,8 +41,25 @@ def validated_by_epoch() -> dict[str, Any]:
     return {**epoch_data(), "validation_data": (X, Y), "validation_batch_size": 6}
 
 
+class Shrinks(keras.callbacks.Callback):
+    """Changes the model when an epoch or a batch begins."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        kernel = self.model.layers[0].kernel
+        kernel.assign(kernel * 0.8)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.on_epoch_begin(0)
+
+
 KINDS = {
     "SIGTERM inside an epoch": Kind(noisy, data=epoch_data, stop=Terminated()),
+    "SIGTERM, and a callback that changes the model as a batch begins": Kind(
+        noisy, data=epoch_data, callbacks=lambda: [Shrinks()], stop=Terminated()
+    ),
+    "SIGTERM, and a callback that changes the model as an epoch begins": Kind(
+        noisy, data=epoch_data, callbacks=lambda: [Shrinks()], stop=Terminated("on_epoch_end")
+    ),
     "SIGTERM in validation": Kind(
         noisy,
         data=validated_by_epoch,

@@ -59,17 +59,18 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
         torch_parameters.complete_parameters(self.model)
         if not self._done:
             self._fit = FitContext(self, data_state_limit=self._data_state_limit)
-            self._kept = KeptVariables(self.model, self._callbacks)
+            inside = self._state.batch > 0
+            hooks = ("on_train_begin", *(("on_epoch_begin",) if inside else ()))
+            self._kept = KeptVariables(self.model, self._callbacks, hooks)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Restore everything, once."""
         if self._done:
             return
         self._done = True
-        if self._kept is not None:
-            self._kept.put_back()
-        self._require_position(epoch)
         self._inside = self._state.batch > 0
+        self._put_back_variables()
+        self._require_position(epoch)
         if self._state.validation_pending and self._fit is not None:
             self._fit.leave_out(self._state.batch)
         self._warn()
@@ -108,7 +109,15 @@ class StateRestorer(keras.callbacks.Callback):  # type: ignore[misc]
     def _restore_inside(self) -> None:
         """Restore everything again, once the data are where they were."""
         self._inside = False
+        self._put_back_variables()
         self._restore()
+
+    def _put_back_variables(self) -> None:
+        """Put back what callbacks changed in the model when they were told what was told before."""
+        if self._kept is not None:
+            self._kept.put_back()
+            if not self._inside:
+                self._kept.release()
 
     def _restore(self) -> list[str]:
         """Restore callbacks and random generators; return descriptions of failures."""

@@ -26,6 +26,8 @@ from mlflow_ckpt._model.keras_private import (
 
 # More objects than any model has: beyond this number, the walk follows the user's own data.
 MOST_OBJECTS = 50_000
+# Of a path, in characters: longer ones follow a chain of the user's own.
+LONGEST_PATH = 4000
 # What stands in the file for state, by kind.
 VARIABLE, GENERATOR, WEIGHT_DECAY = "variable", "generator", "weight_decay"
 ADAPTATION, SETTINGS = "adaptation", "settings"
@@ -127,7 +129,8 @@ def survey(model: keras.Model) -> Plan:
                     plan.scalars[inner] = value
             elif id(value) not in seen:
                 seen[id(value)] = value
-                if _record(plan, item, name, inner, value):
+                inside = _record(plan, item, name, inner, value)
+                if inside and len(inner) <= LONGEST_PATH:
                     waiting.append((inner, value))
     return plan
 

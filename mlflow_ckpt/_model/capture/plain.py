@@ -8,6 +8,7 @@ import enum
 import math
 import zlib
 from collections import deque
+from collections.abc import Set
 from decimal import Decimal
 from fractions import Fraction
 from itertools import islice
@@ -28,10 +29,11 @@ _LONGEST_TEXT = 200
 _DEEPEST = 6
 _EXACT = (bool, int, float, str, type(None))
 # Values that are compared, but not put back.
-_VALUES = (
+VALUES = (
     *(enum.Enum, bytes, bytearray, array.array, complex, range, PurePath, Decimal, Fraction),
     *(datetime.date, datetime.time, datetime.timedelta),
 )
+_BYTES = (bytes, bytearray)
 _FUNCTIONS = (FunctionType, BuiltinFunctionType)
 
 
@@ -60,10 +62,13 @@ def frozen(value: Any, depth: int = 0) -> Any:
     """
     if is_scalar(value):
         return value
-    if isinstance(value, _VALUES):
+    if isinstance(value, _BYTES) and len(value) > LARGEST_BYTES:
+        code = zlib.crc32(value[:: len(value) // _SAMPLE])
+        return _summary(f"{type(value).__name__} of {len(value)} items ({code:08x})")
+    if isinstance(value, VALUES):
         return _summary(_shortened(repr(value)))
     if isinstance(value, (set, frozenset)):
-        return _summary(_shortened(f"{{{', '.join(sorted(map(repr, value)))}}}"))
+        return _frozen_set(value)
     if isinstance(value, _FUNCTIONS) and depth == 0:  # in a container, it is looked into
         # By its name alone: a script that resumes may be another module than the first one.
         return _summary(f"the function {value.__qualname__}")
@@ -153,9 +158,18 @@ def _frozen_array(value: Any) -> Any:
         raise NotPlainError
     if array.nbytes <= LARGEST_BYTES:
         return np.array(array, copy=True, order="C")
-    sample = np.ascontiguousarray(array.reshape(-1)[:: max(1, array.size // _SAMPLE)])
+    flat = array.reshape(-1) if array.flags.c_contiguous else array.flat  # no copy
+    sample = np.ascontiguousarray(flat[:: max(1, array.size // _SAMPLE)])
     code = zlib.crc32(sample.tobytes())
     return _summary(f"an array {array.dtype.name} {list(array.shape)} ({code:08x})")
+
+
+def _frozen_set(value: Set[Any]) -> dict[str, str]:
+    if len(value) > LONGEST:  # in another order in each process
+        return _summary(f"{type(value).__name__} of {len(value)} items")
+    if not all(is_scalar(item) or isinstance(item, VALUES) for item in value):
+        raise NotPlainError  # its text may have an address
+    return _summary(_shortened(f"{{{', '.join(sorted(map(repr, value)))}}}"))
 
 
 def _frozen_long(value: Any, depth: int) -> dict[str, str]:

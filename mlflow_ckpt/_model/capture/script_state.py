@@ -42,7 +42,8 @@ class ScriptState:
             for name, owner in self._classes.items()
             for method, function in methods_of_user(owner).items()
         }
-        self._saved = saved
+        bases = {id(base): base for owner in types for base in owner.__mro__}
+        self._saved = {**saved, **bases}
 
     def changed(self) -> list[str]:
         """Describe what changed since it was first looked at."""
@@ -53,9 +54,10 @@ class ScriptState:
         return list(changed)
 
     def _summaries(self) -> Iterator[tuple[str, Hashable]]:
+        summarizer = Summarizer(self._saved)
         for label, function in self._functions.items():
-            for name, summary in Summarizer(self._saved).of_function(function).items():
+            for name, summary in summarizer.of_function(function).items():
                 yield f"{label} refers to the variable {name!r}", summary
         for label, owner in self._classes.items():
-            for name, summary in Summarizer(self._saved).of_class(owner).items():
+            for name, summary in summarizer.of_class(owner).items():
                 yield f"the class {label} has the attribute {name!r}", summary

@@ -25,7 +25,7 @@ from mlflow_ckpt._model.keras_private import compiled_model, tracked_attributes
 # Longer lists are data, and are not looked through.
 LONGEST = 1000
 CONTAINERS = (list, tuple, dict, deque)
-_CALLABLES = (FunctionType, MethodType, partial)
+CALLABLES = (FunctionType, MethodType, partial)
 # Objects of these packages hold no state that could be told from their internals.
 _OPAQUE = {
     *sys.stdlib_module_names,
@@ -82,8 +82,8 @@ def members(item: Any) -> Mapping[str, Any]:
         return {str(key): value for key, value in item.items() if key != repeated}
     if isinstance(item, CONTAINERS):
         return {str(index): value for index, value in enumerate(item)}
-    if isinstance(item, _CALLABLES):
-        return _held_by_callable(item)
+    if isinstance(item, CALLABLES):
+        return held_by_callable(item)
     found: dict[str, Any] = {}
     if tracked_attributes.has_layers_in_order(item):
         found["layers"] = item.layers
@@ -113,7 +113,7 @@ def step(item: Any, name: str) -> Any:
         if isinstance(item, CONTAINERS):
             return item[int(name)]
         attributes = attributes_of(item)
-        if name in attributes and not isinstance(item, _CALLABLES):
+        if name in attributes and not isinstance(item, CALLABLES):
             return attributes[name]
         return members(item)[name]
     except (LookupError, StopIteration, ValueError) as error:
@@ -156,8 +156,8 @@ def holds_state(value: Any) -> bool:
     """Whether to look inside an object for state."""
     if isinstance(value, CONTAINERS):
         return True
-    if isinstance(value, _CALLABLES):
-        return bool(_held_by_callable(value))
+    if isinstance(value, CALLABLES):
+        return bool(held_by_callable(value))
     if isinstance(value, (type, ModuleType, _DESCRIPTIONS)) or callable(
         getattr(value, "__get__", None)
     ):
@@ -198,8 +198,8 @@ def reader_of(item: Any) -> Callable[[], Any]:
     """Return a function that returns the content of an object or a container, quickly."""
     if isinstance(item, CONTAINERS):
         return lambda: item
-    if isinstance(item, _CALLABLES):
-        return lambda: _held_by_callable(item)
+    if isinstance(item, CALLABLES):
+        return lambda: held_by_callable(item)
     attributes = attributes_of(item)
     if attributes is getattr(item, "__dict__", None):
         return lambda: attributes
@@ -235,7 +235,7 @@ def children(item: Any) -> Iterator[tuple[str, Any]]:
     yield from members(item).items()
 
 
-def _held_by_callable(item: Any) -> dict[str, Any]:
+def held_by_callable(item: Any) -> dict[str, Any]:
     """Return what a function's closure, a method or a partial function holds."""
     if isinstance(item, MethodType):
         return {"self": item.__self__}
@@ -305,7 +305,7 @@ def replace(owner: Any, name: str, value: Any) -> None:
         AttributeError, IndexError, TypeError, ValueError: If it cannot be set. What a function
             holds is not set, because others may use the function.
     """
-    if isinstance(owner, _CALLABLES):
+    if isinstance(owner, CALLABLES):
         raise TypeError(f"{owner!r} may be used by others")
     if isinstance(owner, dict):
         key = next((key for key in owner if str(key) == name), name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._format.values import Arrays, UnpackableError, pack, unpack
+from mlflow_ckpt._model.capture.summaries import is_of_user, names_in_libraries
 from mlflow_ckpt._model.keras_private.callback_internals import CALLBACK_STATE
-from mlflow_ckpt._model.training.outline import outline, variables_of_code
+from mlflow_ckpt._model.training.outline import outline
 from mlflow_ckpt.errors import InvalidArgumentError
 
 GetState = Callable[[Any], Any]
@@ -77,12 +78,14 @@ class CallbackMonitor:
 
     Args:
         callbacks: All callbacks of a training, before its first epoch.
+        data: The data set of `fit`, if its state is saved.
     """
 
-    def __init__(self, callbacks: Iterable[keras.callbacks.Callback]) -> None:
+    def __init__(self, callbacks: Iterable[keras.callbacks.Callback], data: Any = None) -> None:
         self._callbacks = list(callbacks)
+        self._data = data
         self._before = {
-            id(callback): _outline(callback)
+            id(callback): self._outline(callback)
             for callback in self._callbacks
             if _may_hold_more(callback) and type(callback) not in CALLBACK_STATE
         }
@@ -95,7 +98,7 @@ class CallbackMonitor:
             if accessors is not None:
                 _capture(captured, key, callback, accessors[0])
             if id(callback) in self._before:
-                now, before = _outline(callback), self._before[id(callback)]
+                now, before = self._outline(callback), self._before[id(callback)]
                 changed = sorted(name for name in now if now[name] != before.get(name))
                 if changed:
                     captured.unsaved.append(
@@ -105,13 +108,19 @@ class CallbackMonitor:
         captured.unsaved[:] = dict.fromkeys(captured.unsaved)
         return captured
 
+    def _outline(self, callback: keras.callbacks.Callback) -> dict[str, Hashable]:
+        ignored: Collection[str] = _state_attributes(callback)
+        if isinstance(callback, _STATELESS):
+            ignored = names_in_libraries(type(callback))
+        return outline(callback, ignored, [id(self._data)])
+
 
 def _capture(
     captured: CapturedCallbacks, key: str, callback: keras.callbacks.Callback, get_state: GetState
 ) -> None:
     arrays: Arrays = {}
     # Keras's own callbacks replace their arrays and never modify them.
-    copy = not _lacks_accessors(callback)
+    copy = _has_accessors(callback)
     try:
         captured.states[key] = pack(get_state(callback), f"callbacks/{key}", arrays, copy=copy)
     except UnpackableError as error:
@@ -171,11 +180,10 @@ def _accessors(callback: keras.callbacks.Callback) -> tuple[GetState, SetState] 
     )
 
 
-def _lacks_accessors(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback that may have a state has no functions of its own to get and set it."""
+def _has_accessors(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback has functions of the user's to get and set its state."""
     own = hasattr(callback, "get_state") and hasattr(callback, "set_state")
-    registered = any(base in _registered for base in type(callback).__mro__)
-    return not (own or registered or isinstance(callback, _STATELESS))
+    return own or any(base in _registered for base in type(callback).__mro__)
 
 
 def _state_attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:
@@ -193,10 +201,7 @@ def _set_attributes(
 
 def _may_hold_more(callback: keras.callbacks.Callback) -> bool:
     """Whether a callback may have a state that is not saved."""
-    return _lacks_accessors(callback) or isinstance(callback, _OF_FUNCTIONS)
-
-
-def _outline(callback: keras.callbacks.Callback) -> dict[str, Hashable]:
-    if isinstance(callback, _OF_FUNCTIONS):
-        return variables_of_code(callback)
-    return outline(callback, _state_attributes(callback))
+    if _has_accessors(callback):
+        return False
+    is_own = is_of_user(type(callback).__module__) or isinstance(callback, _OF_FUNCTIONS)
+    return is_own or not isinstance(callback, _STATELESS)

@@ -107,8 +107,10 @@ class FitContext:
             frame = fit_internals.FitFrame(None, None)
         self._list, self._iterator = frame.callbacks, frame.iterator
         self._variables = frame.variables
+        self._data_set: Any = None  # whose state is saved
         if self._iterator is not None:
-            self.kind, data = epoch_iterator.data_of(self._iterator)
+            self.kind, self._data_set = epoch_iterator.data_of(self._iterator)
+            data = self._data_set
             if isinstance(data, EpochDataset):
                 self.data = data
                 self._require_whole_epochs()
@@ -165,7 +167,7 @@ class FitContext:
     def _monitor_callbacks(self) -> None:
         """Begin to look at the other callbacks, once."""
         if self._monitor is None:
-            self._monitor = callback_state.CallbackMonitor(self.callbacks)
+            self._monitor = callback_state.CallbackMonitor(self.callbacks, self._data_set)
             self._validated = ValidationData(self._variables.get("validation_data"))
 
     def _note_end(self) -> None:
@@ -252,7 +254,7 @@ class FitContext:
             steps = batch  # all batches of the epoch, even if Keras does not know their number
         finished = steps is not None and batch >= steps
         model = self._model
-        monitor = self._monitor or callback_state.CallbackMonitor(self.callbacks)
+        monitor = self._monitor or callback_state.CallbackMonitor(self.callbacks, self._data_set)
         captured = monitor.capture()
         metrics: list[np.ndarray[Any, Any]] = []
         random = random_state.capture()

@@ -601,3 +601,83 @@ def test_a_second_save_walks_through_the_model_only_if_it_changed(
     paths = {held.path for held in take().state}
     assert {f"{helper}/variable", f"{helper}/rng", f"{helper}/optimizer/_variables/0"} <= paths
     assert len(walks) == 2
+
+
+class Summing(keras.metrics.Metric):
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.add_weight(initializer="zeros")
+
+    def update_state(self, value: Any) -> None:
+        self.total.assign_add(value)
+
+    def result(self) -> Any:
+        return self.total
+
+
+SUMMING = Summing()
+KEPT = Summing()
+
+
+class OverMetrics(keras.Model):
+    """Uses metrics that are variables of the script, of which it tells Keras one."""
+
+    @property
+    def metrics(self) -> list[Any]:
+        return [SUMMING]
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        SUMMING.update_state(1.0)
+        KEPT.update_state(1.0)
+        return {"sum": SUMMING.result()}
+
+
+def test_only_metrics_that_keras_does_not_know_of_are_state() -> None:
+    model, taken = OverMetrics(), census.Census()
+    assert taken.take(model, [], Buffers().copy).unsaved == []
+    SUMMING.update_state(1.0)
+    assert taken.take(model, [], Buffers().copy).unsaved == []
+    KEPT.update_state(1.0)
+    (phrase,) = taken.take(model, [], Buffers().copy).unsaved
+    assert phrase.startswith("OverMetrics.train_step refers to the variable 'KEPT'")
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (lambda: set(range(2000)), lambda held: held.add(-1)),
+        (lambda: bytearray(2 << 20), lambda held: held.__setitem__(slice(None), b"x" * (2 << 20))),
+        (lambda: {1, 2}, lambda held: held.add(3)),
+    ],
+)
+def test_large_values_of_attributes_are_compared(
+    make: Callable[[], Any], change: Callable[[Any], Any]
+) -> None:
+    model, taken = keras.Sequential([keras.Input((1,))]), census.Census()
+    model.held = make()
+    assert taken.take(model, [], Buffers().copy).before == {}
+    change(model.held)
+    assert list(taken.take(model, [], Buffers().copy).before) == ["held"]
+
+
+def test_a_set_of_objects_is_not_compared_by_their_addresses() -> None:
+    model = keras.Sequential([keras.Input((1,))])
+    model.held = {Summing()}
+    assert "held" not in census.Census().take(model, [], Buffers().copy).attributes
+
+
+def test_a_chain_of_objects_is_followed_for_a_while() -> None:
+    class Link:
+        def __init__(self, following: Any) -> None:
+            self.following = following
+
+    model = keras.Sequential([keras.Input((1,))])
+    chain = None
+    for _ in range(10_000):
+        chain = Link(chain)
+    model.held = chain
+    longest = max(map(len, census.survey(model).objects))
+    assert 1000 < longest <= census.LONGEST_PATH

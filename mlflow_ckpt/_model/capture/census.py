@@ -176,6 +176,11 @@ def _begins_anew(owner: Any) -> bool:
     return isinstance(owner, keras.metrics.Metric) and structure.package_of(reset) == "keras"
 
 
+def _metrics_that_begin_anew(model: keras.Model) -> Iterator[keras.metrics.Metric]:
+    """Yield metrics, which may be variables of the script that a class's own `metrics` returns."""
+    yield from filter(_begins_anew, getattr(model, "metrics", ()))
+
+
 class Census:
     """Takes the state beside Keras's files, again and again, of a model that is being trained.
 
@@ -288,7 +293,8 @@ class Census:
         self._model, self._known = model, None
         plan = self._plan = survey(model)
         self._own_variables = plan.variables_outside_optimizers()
-        self._script.look_at(plan.objects, plan.functions, plan.by_id())
+        known = plan.by_id() | {id(metric): metric for metric in _metrics_that_begin_anew(model)}
+        self._script.look_at(plan.objects, plan.functions, known)
         self._scalars = dict(plan.scalars)
         self._nodes = [_Node(path, item) for path, item in plan.objects.items()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 import threading
 import time
 from argparse import Namespace
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import h5py
@@ -20,7 +21,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from mlflow_ckpt._model.capture import summaries
 from mlflow_ckpt._model.training.callback_state import CallbackMonitor
+from mlflow_ckpt._model.training.kept_variables import KeptVariables
 from tests.support.kinds import trainings
 
 
@@ -313,3 +316,24 @@ def test_an_open_file_is_not_read(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "file.h5", "w") as file:
         monitor = CallbackMonitor([Holding(file)])
     assert monitor.capture().unsaved == []
+
+
+def test_libraries_in_the_users_directory_are_libraries(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, directory in (("of_a_library", "site-packages"), ("of_the_user", "project")):
+        module = ModuleType(name)
+        module.__file__ = str(tmp_path / ".local" / directory / f"{name}.py")
+        monkeypatch.setitem(sys.modules, name, module)
+    assert not summaries.is_of_user("of_a_library")
+    assert summaries.is_of_user("of_the_user")
+
+
+def test_hooks_that_are_no_functions_of_python() -> None:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    begun: list[Any] = []
+    callback = keras.callbacks.LambdaCallback(on_train_begin=begun.append)
+    kept = KeptVariables(model, [callback], ["on_train_begin"])
+    callback.on_train_begin(None)
+    kept.put_back()
+    assert begun == [None]

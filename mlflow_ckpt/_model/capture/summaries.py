@@ -194,16 +194,19 @@ def methods_of_user(cls: Any) -> Mapping[str, FunctionType]:
 
 
 @lru_cache(maxsize=1024)
-def is_of_user(module: str) -> bool:
+def is_of_user(module: str | None) -> bool:
     """Whether a module is the user's: objects of libraries change for many other reasons."""
-    if module.partition(".")[0] == "mlflow_ckpt":
+    if module is None or module.partition(".")[0] == "mlflow_ckpt":
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
         return module == "__main__"
     paths = sysconfig.get_paths()
     libraries = {Path(paths[name]).resolve() for name in ("stdlib", "platlib", "purelib")}
-    return libraries.isdisjoint(Path(file).resolve().parents)
+    parents = Path(file).resolve().parents
+    # Also those that the user or the operating system installed elsewhere.
+    installed = any(path.name in ("site-packages", "dist-packages") for path in parents)
+    return not installed and libraries.isdisjoint(parents)
 
 
 def _functions(base: type) -> Iterator[tuple[str, FunctionType]]:

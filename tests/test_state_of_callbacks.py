@@ -86,6 +86,8 @@ def test_what_functions_refer_to_is_state_too() -> None:
         keras.callbacks.LearningRateScheduler(rate),
         keras.callbacks.LambdaCallback(on_epoch_end=note),
     ]
+    for callback in callbacks:
+        callback.set_model(model)
     monitor = CallbackMonitor(callbacks)
     assert monitor.capture().unsaved == []
     scale.assign(2.0)

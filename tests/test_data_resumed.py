@@ -245,6 +245,7 @@ def test_what_is_validated_on_is_not_trained_on(
         both.skip(8).batch(4),
         validation_data=both.take(8).batch(4),
         epochs=2,
+        shuffle=False,
         verbose=0,
         callbacks=[callback],
     )

@@ -133,7 +133,7 @@ class PutBack:
             if id(variable) not in self._shared:
                 try:
                     variable_settings.assign(variable, difference.name, difference.before)
-                except (TypeError, ValueError):
+                except (RuntimeError, TypeError, ValueError):  # RuntimeError: PyTorch's
                     self._name(model, difference)
 
     def _name(self, model: keras.Model, difference: variable_settings.Difference) -> None:

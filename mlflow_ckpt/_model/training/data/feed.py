@@ -315,7 +315,9 @@ def _create(model: keras.Model, iterator: Any, limit: int) -> Feed | None:
         if kind == "GeneratorData":
             return Feed(iteration, PythonGenerator(iteration), "generator")
         if kind == "TorchDataLoader":
-            loader = StatefulLoader if is_stateful(iteration) else TorchLoader
+            # On TensorFlow, Keras reads ahead of the training, and so does the loader's own state.
+            own_state = is_stateful(iteration) and keras.config.backend() != "tensorflow"
+            loader = StatefulLoader if own_state else TorchLoader
             return Feed(iteration, loader(iteration), "DataLoader")
         if kind == "GrainDataset":
             return Feed(iteration, GrainDataset(iteration), "Grain")

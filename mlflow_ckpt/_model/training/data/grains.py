@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import keras
+
 from mlflow_ckpt._model.keras_private import data_adapters
 from mlflow_ckpt._model.keras_private.epoch_iterator import Iteration
 from mlflow_ckpt._model.training.data.object_state import decode, encode
-from mlflow_ckpt._model.training.data.source import Source, State
+from mlflow_ckpt._model.training.data.source import Opened, Source, State, discard
 
 
 class GrainDataset(Source):
     """A data set or data loader of Grain, on any backend.
+
+    On TensorFlow, Keras reads it ahead of the training, so that it is read again from where the
+    pass began.
 
     Args:
         iteration: Keras's iterator.
@@ -20,6 +25,7 @@ class GrainDataset(Source):
 
     def __init__(self, iteration: Iteration) -> None:
         super().__init__(iteration)
+        self._reads_ahead = keras.config.backend() == "tensorflow"
         self._watched = _watched(data_adapters.dataset_of(iteration.adapter))
         iteration.replace_dataset(self._watched)
 
@@ -30,7 +36,10 @@ class GrainDataset(Source):
     def capture(self, batch: int) -> State:
         """Return the state of the iterator, which says where it is."""
         iterator = self._watched.current
-        return {"iterator": None if iterator is None else encode(iterator.get_state())}
+        if iterator is None:
+            return {"iterator": None}
+        state = self._watched.begun if self._reads_ahead else iterator.get_state()
+        return {"iterator": encode(state)}
 
     def capture_between(self) -> State:
         """Return no state: each pass has a new iterator."""
@@ -46,8 +55,16 @@ class GrainDataset(Source):
             self._watched.resume(decode(state["iterator"]))
 
     def reopen(self, number: int, state: State, batch: int) -> Any:
-        """Return the rest of the pass, which `prepare` has set up."""
-        return self._iteration.original()
+        """Return the rest of the pass, which `prepare` has set up.
+
+        Raises:
+            CannotContinueError: If the data have fewer batches.
+        """
+        if not self._reads_ahead:
+            return self._iteration.original()
+        iterator = iter(self._iteration.original())
+        discard(iterator, batch)
+        return Opened(iterator)
 
 
 def _watched(dataset: Any) -> Any:
@@ -55,11 +72,12 @@ def _watched(dataset: Any) -> Any:
     grain = sys.modules["grain"]
 
     class Watched(grain.IterDataset):  # type: ignore[name-defined,misc]
-        """The same data, with its newest iterator as `current`."""
+        """The same data, with its newest iterator as `current`, and the state it `begun` with."""
 
         def __init__(self) -> None:
             super().__init__()
             self.current: Any = None
+            self.begun: Any = None
             self._rest: Any = None
 
         def resume(self, state: Any) -> None:
@@ -70,6 +88,7 @@ def _watched(dataset: Any) -> Any:
 
         def __iter__(self) -> Any:
             self.current, self._rest = self._rest or iter(dataset), None
+            self.begun = self.current.get_state()
             return self.current
 
     return Watched()

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model.capture.structure import package_of
+from mlflow_ckpt._model.capture.structure import LONGEST, package_of
 
 PYTHON, NUMPY, TENSORFLOW = "Python's random", "NumPy's random", "TensorFlow"
 _BASES = (keras.layers.Layer, keras.Model, keras.losses.Loss, keras.metrics.Metric)
@@ -143,6 +143,8 @@ def _draws(function: FunctionType, seen: set[int]) -> Iterator[tuple[str, str, b
 def _functions_in(value: Any) -> Iterator[FunctionType]:
     """Yield the user's functions that a value is, or that a container of the script holds."""
     if isinstance(value, (dict, list, tuple)):
+        if len(value) > LONGEST:
+            return  # data
         inside = value.values() if isinstance(value, dict) else value
         found = [_plain(item) for item in inside]
     else:
@@ -157,8 +159,11 @@ def _plain(function: Any) -> Any:
     for _ in range(8):
         if isinstance(function, (FunctionType, ModuleType, type)):
             break
-        inner = (getattr(function, name, None) for name in _UNDER)
-        function = next((item for item in inner if callable(item)), function)
+        inside = (getattr(function, name, None) for name in _UNDER)
+        inner = next((item for item in inside if callable(item)), None)
+        if inner is None:
+            break
+        function = inner
     return function
 
 

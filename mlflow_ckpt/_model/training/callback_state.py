@@ -201,7 +201,8 @@ def _set_attributes(
 
 def _may_hold_more(callback: keras.callbacks.Callback) -> bool:
     """Whether a callback may have a state that is not saved."""
-    if _has_accessors(callback):
+    is_ours = type(callback).__module__.partition(".")[0] == "mlflow_ckpt"  # the one of `resume`
+    if is_ours or _has_accessors(callback):
         return False
     is_own = is_of_user(type(callback).__module__) or isinstance(callback, _OF_FUNCTIONS)
     return is_own or not isinstance(callback, _STATELESS)

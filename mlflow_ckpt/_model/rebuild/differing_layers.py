@@ -59,7 +59,10 @@ def _is_layer(value: Any) -> bool:
     if not isinstance(value, Mapping) or "class_name" not in value:
         return False
     config = value.get("config")
-    return isinstance(config, Mapping) and "name" in config and "dtype" in config
+    if not isinstance(config, Mapping) or "name" not in config:
+        return False
+    # Some give no dtype (Keras's `Pipeline`), and ones that are not built have no `build_config`.
+    return "dtype" in config or "build_config" in value or value.get("module") == "keras.layers"
 
 
 def _text(value: Any) -> str:

@@ -114,6 +114,8 @@ def test_another_operation() -> None:
 
 
 @pytest.mark.kinds
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+@pytest.mark.timeout(1800)
 def test_no_kind_of_model_differs_from_itself() -> None:
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     wrong, compared = {}, 0

@@ -28,6 +28,7 @@ from mlflow_ckpt._model.keras_private import (
 MOST_OBJECTS = 50_000
 # Of a path, in characters: longer ones follow a chain of the user's own.
 LONGEST_PATH = 4000
+_LOOKUPS = (keras.layers.StringLookup, keras.layers.IntegerLookup)
 # What stands in the file for state, by kind.
 VARIABLE, GENERATOR, WEIGHT_DECAY = "variable", "generator", "weight_decay"
 ADAPTATION, SETTINGS = "adaptation", "settings"
@@ -145,7 +146,9 @@ def _record(plan: Plan, owner: Any, name: str, path: str, value: Any) -> bool:
         plan.generators[path] = value
         return False
     if structure.is_mutable_table(value):
-        plan.tables.append(path)
+        # Keras's own layers change theirs only when they are adapted.
+        if not isinstance(owner, _LOOKUPS):
+            plan.tables.append(path)
         return False
     if isinstance(value, FunctionType):
         if structure.package_of(value) != "keras":

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._model.capture.structure import LONGEST, package_of
+from mlflow_ckpt._model.keras_private import initializer_seeds
 
 PYTHON, NUMPY, TENSORFLOW = "Python's random", "NumPy's random", "TensorFlow"
 _BASES = (keras.layers.Layer, keras.Model, keras.losses.Loss, keras.metrics.Metric)
@@ -133,8 +134,10 @@ def _draws(function: FunctionType, seen: set[int]) -> Iterator[tuple[str, str, b
             escaping, passed = passed, chain[-1] in _ESCAPES
             if escaping and owner != TENSORFLOW:
                 continue  # the function that is called in every step
+            seeded = any(isinstance(c, tuple) and "seed" in c for c in inner_code.co_consts)
+            if seeded and initializer_seeds.draws_a_seed(value):
+                continue
             if owner is not None and not (escapes and owner != TENSORFLOW):
-                seeded = any(isinstance(c, tuple) and "seed" in c for c in inner_code.co_consts)
                 yield owner, ".".join(chain), seeded
             for inner in _functions_in(start if value is None else value):
                 yield from _draws(inner, seen)
@@ -234,6 +237,8 @@ def _method(value: Any, name: str) -> FunctionType | None:
 
 def _owner(function: Any) -> str | None:
     """Return whose generator a function draws from, unless it is part of the model's state."""
+    if initializer_seeds.draws_a_seed(function):
+        return PYTHON
     if isinstance(function, (type, ModuleType)) or not callable(function):
         return None
     bound_to = getattr(function, "__self__", None)

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model.keras_private import compiled_model, tracked_attributes
+from mlflow_ckpt._model.keras_private import compiled_model, initializer_seeds, tracked_attributes
 
 # Longer lists are data, and are not looked through.
 LONGEST = 1000
@@ -57,6 +57,8 @@ def is_variable(value: Any) -> bool:
 
 def is_generator(value: Any) -> bool:
     """Whether a value is a random generator other than Keras's, whose state is a variable."""
+    if isinstance(value, keras.initializers.Initializer):
+        return initializer_seeds.drawn_seed(value) is not None
     return isinstance(value, _generator_types())
 
 
@@ -179,7 +181,8 @@ def is_managed(item: Any, name: str) -> bool:
     if package_of(type(item)) != "keras":
         return False
     # Compile settings are compared as such.
-    return isinstance(item, _COMPILED) or name.startswith("_") or name == "name"
+    managed = isinstance(item, _COMPILED) or name.startswith("_") or name == "name"
+    return managed and not tracked_attributes.is_lost_by_configuration(item, name)
 
 
 def ignored_in(item: Any) -> frozenset[str]:

@@ -18,6 +18,8 @@ when it is gone; this is the overview:
   some of Keras's attributes are compared like the user's, and some of what a model holds is missed.
 - `torch_parameters`: PyTorch's register of a model's parameters. Gone: it is left as it is, and a
   rebuilt model may add up gradients from step to step.
+- `initializer_seeds`: the seeds that initializers draw. Gone: those that a training uses again draw
+  other numbers when it is resumed.
 - `layer_adapters`: LoRA adapters of layers. Gone: no layer has adapters.
 - `callback_internals`: attributes of Keras's callbacks. Gone: their values are None.
 - `fit_internals`: local variables of `fit` on the stack. Gone: the other callbacks and the data are

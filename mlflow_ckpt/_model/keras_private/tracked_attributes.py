@@ -7,6 +7,8 @@
 - `_layers`, `_trainable_variables`, `_non_trainable_variables`, `_seed_generators` and `_variables`
   lead to what is no attribute. Fallback: it is not looked at.
 - `Layer._flatten_layers` finds frozen layers. Fallback: as Keras's configuration has them.
+- `_fn_kwargs` of losses and metrics and `_flash_attention` of layers are arguments that some of
+  their configurations lack (`Huber`, `CosineSimilarity`). Fallback: they are not compared.
 - The prefix `_self_` marks attributes of the wrappers in which TensorFlow tracks lists and
   dictionaries. Fallback: they are compared as well.
 """
@@ -88,6 +90,13 @@ def _managed(kind: str, is_model: bool) -> frozenset[str]:
     if is_model:
         managed |= _TRAINER | _FUNCTIONAL
     return frozenset(managed)
+
+
+def is_lost_by_configuration(item: Any, name: str) -> bool:
+    """Whether an attribute of a Keras object holds arguments that its configuration lacks."""
+    if name == "_fn_kwargs":
+        return not item.get_config().keys() >= vars(item)[name].keys()
+    return name == "_flash_attention"
 
 
 def has_layers_in_order(item: Any) -> bool:

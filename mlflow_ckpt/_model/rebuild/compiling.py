@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from mlflow_ckpt._format.text import listed
+from mlflow_ckpt._format.text import first_line, listed
 from mlflow_ckpt._model.capture import compile_settings, optimizers
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.keras_private import compiled_model, optimizer_internals
@@ -248,3 +248,24 @@ def require_optimizers(model: keras.Model, record: Mapping[str, Any]) -> None:
                 "which differ in a rebuilt model. Use an OptimizerMap, or restore(model, …) into a "
                 "model that you built and compiled."
             )
+
+
+def require_rates(model: keras.Model) -> None:
+    """Check that the learning rates of a rebuilt model can be computed.
+
+    Of a schedule whose configuration holds another object, Keras makes one that holds the other's
+    configuration instead, and the first training step fails.
+
+    Raises:
+        ModelLoadError: If one cannot be.
+    """
+    for path, optimizer in optimizers.optimizers_of(model).items():
+        try:
+            guarded(partial(getattr, optimizer, "learning_rate", None))
+        except ModelLoadError as error:
+            raise ModelLoadError(
+                f"The learning rate of the optimizer {path} cannot be computed "
+                f"({first_line(str(error.__cause__))}). Expected a schedule that can be rebuilt "
+                "from what its get_config() returns: if that holds another object, from_config() "
+                f"must rebuild it. Without it: {_WITHOUT}"
+            ) from error

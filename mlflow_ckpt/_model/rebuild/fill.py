@@ -26,7 +26,7 @@ from mlflow_ckpt._model.files import model_config, training_state
 from mlflow_ckpt._model.files.hdf5 import native
 from mlflow_ckpt._model.keras_private import messages_of_keras
 from mlflow_ckpt._model.rebuild import compiling, differing_layers, model_loader
-from mlflow_ckpt._model.rebuild.guarded import guarded
+from mlflow_ckpt._model.rebuild.guarded import load_weights
 from mlflow_ckpt._model.rebuild.model_loader import weights_path
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt._model.rebuild.put_back import PutBack
@@ -106,11 +106,11 @@ def fill(
         messages_of_keras.ignoring_skipped_weights(),
     ):
         if not problems:
-            guarded(lambda: model.load_weights(path))
+            load_weights(model, path)
             PutBack().weights(model, training_state.read(directory))
             check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,), source=path)
             return LoadReport(loaded=tuple(own), skipped=(), missing=(), unused=())
-        guarded(lambda: model.load_weights(path, skip_mismatch=True))
+        load_weights(model, path, skip_mismatch=True)
         return _load_report(model, path, own, saved)
 
 
@@ -144,13 +144,13 @@ def fill_all(
         raise unbuilt
     seeds = model_loader.saved_seeds(model, directory)
     if manifest.full_format == "keras":
-        guarded(lambda: model.load_weights(directory / layout.FULL_KERAS))
+        load_weights(model, directory / layout.FULL_KERAS)
     else:
         loaded = model_loader.load_full(directory, manifest, custom_objects)
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             path = Path(temporary) / layout.WEIGHTS
             loaded.save_weights(path)
-            guarded(lambda: model.load_weights(path))
+            load_weights(model, path)
     for variable, value in seeds:
         variable.assign(value)
     put_back = PutBack()

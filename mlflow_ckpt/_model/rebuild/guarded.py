@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
 
 from mlflow_ckpt._format.text import first_line
+from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.keras_private import keras_version, messages_of_keras, saving_code
 from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError
@@ -111,3 +113,19 @@ def guarded(action: Callable[[], T]) -> T:
         raise ModelLoadError(f"The archive cannot be read: {error}.") from error
     except Exception as error:
         raise _load_error(error) from error
+
+
+def load_weights(model: keras.Model, path: Path, *, skip_mismatch: bool = False) -> None:
+    """Load a file of weights into a model, as Keras does.
+
+    Keras takes a model that is never called, as only its submodels are, for one without weights.
+
+    Raises:
+        ModelLoadError: If Keras cannot load them.
+    """
+    built = model.built
+    try:
+        model.built = introspection.has_weights(model)
+        guarded(lambda: model.load_weights(path, skip_mismatch=skip_mismatch))
+    finally:
+        model.built = built

@@ -24,7 +24,7 @@ from mlflow_ckpt._model.keras_private import compiled_model, messages_of_keras, 
 from mlflow_ckpt._model.rebuild import adapted, compiling, legacy_h5
 from mlflow_ckpt._model.rebuild.by_name import put_back as put_back_by_name
 from mlflow_ckpt._model.rebuild.compiling import Compile
-from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects
+from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects, load_weights
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt._model.rebuild.put_back import PutBack
 from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
@@ -76,6 +76,7 @@ def load_full(
         fresh_optimizer=manifest.step == 0,
         source=tensors_file(directory, manifest),
     )
+    compiling.require_rates(model)
     return model
 
 
@@ -112,7 +113,7 @@ def _load_compiled(
     known = known_objects(_read_architecture(directory), custom_objects)
     if manifest.full_format == "h5":
         model = load_architecture(directory, custom_objects)
-        guarded(lambda: model.load_weights(path))
+        load_weights(model, path)
     elif compile is True and (state.optimizers is None or not saving_code.is_known()):
         # An older version saved it, or another tool; or Keras has changed.
         return _load_archive(path, directory, custom_objects, compiled=True)
@@ -163,7 +164,7 @@ def load_split(
             # A model may compile itself in its constructor, as KerasHub's tasks do.
             messages_of_keras.ignoring_skipped_optimizer(),
         ):
-            guarded(lambda: model.load_weights(path))
+            load_weights(model, path)
     _complete(model, state, put_back, compiled=False)
     has_file = "split" in manifest.forms
     source = directory / layout.WEIGHTS if has_file else tensors_file(directory, manifest)
@@ -211,7 +212,7 @@ def weights_path(
         else:
             # Legacy HDF5 identifies tensors by position only; the model has their names.
             model = load_architecture(directory, custom_objects)
-            guarded(lambda: model.load_weights(directory / layout.FULL_H5))
+            load_weights(model, directory / layout.FULL_H5)
             model.save_weights(target)
         yield target
 
@@ -233,7 +234,7 @@ def _load_archive(
         if not compiled and model_config.shared_layers(architecture) and not has_assets(path):
             # Keras's description in the archive does not tell all places of a shared layer.
             model = load_architecture(directory, custom_objects)
-            guarded(lambda: model.load_weights(path))
+            load_weights(model, path)
             return model
         return guarded(
             lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled)

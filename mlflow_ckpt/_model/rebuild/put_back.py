@@ -170,6 +170,8 @@ class PutBack:
             if id(generator) not in self._shared:
                 random_generators.set_state(generator, held["value"])
         except structure.MissingPathError:
+            if random_generators.is_seed(held["value"]):
+                return  # initializers are the user's choice, which few models use again
             self.lost.append(f"{label} is missing, and the state of this random generator is lost")
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             self.lost.append(f"the state of the random generator {label} cannot be set ({error})")

@@ -16,7 +16,7 @@ from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.keras_private import messages_of_keras
 from mlflow_ckpt._model.rebuild import legacy_h5
-from mlflow_ckpt._model.rebuild.guarded import build, guarded
+from mlflow_ckpt._model.rebuild.guarded import build, guarded, load_weights
 from mlflow_ckpt.errors import ModelLoadError
 
 CustomObjects = Mapping[str, Any] | None
@@ -42,7 +42,7 @@ def load(
                 "--architecture FILE (.json, .yaml or .keras)."
             )
         model = build(dict(blueprint), custom_objects)
-        guarded(lambda: model.load_weights(path))
+        load_weights(model, path)
         return model, None
     if path.suffix == ".h5":
         return _load_h5(path, custom_objects)

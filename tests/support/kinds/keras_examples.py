@@ -829,6 +829,7 @@ INSIDE = Raises()
 UNLOADED = Expected(text="will not load")
 KINDS = {
     "an example's VAE, stopped inside an epoch": only(vae, just_x, stop=INSIDE),
+    "an example's VAE, restored": only(vae, just_x, go_on=restores),
     "an example's VAE without get_config": only(
         lambda: vae(BareVae),
         just_x,

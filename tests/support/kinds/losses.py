@@ -7,16 +7,19 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+import mlflow_ckpt
 from tests.support.kinds.kind import (
     EXACT,
     JAX,
     TENSORFLOW,
     TORCH,
+    Callbacks,
     Expected,
     Kind,
     Raises,
     X,
     epoch_data,
+    named,
     refused,
     restores,
     sorted_data,
@@ -97,7 +100,27 @@ def own_activation(x: Any) -> Any:
     return ops.tanh(x) * 2
 
 
+def restores_another_delta(run_id: str, _: Kind, callbacks: Callbacks) -> Any:
+    model = dense(loss=keras.losses.Huber(delta=0.5))
+    return mlflow_ckpt.restore(model, run_id, callbacks=callbacks)
+
+
 KINDS = {
+    "Huber with a delta": Kind(lambda: dense(loss=keras.losses.Huber(delta=0.1))),
+    "Huber with a delta, restored": Kind(
+        lambda: dense(loss=keras.losses.Huber(delta=0.1)), go_on=restores
+    ),
+    "Huber with another delta, restored": Kind(
+        lambda: dense(loss=keras.losses.Huber(delta=0.1)),
+        go_on=restores_another_delta,
+        expected=named("delta"),
+    ),
+    "a loss and a metric over another axis": Kind(
+        lambda: dense(
+            loss=keras.losses.CosineSimilarity(axis=0),
+            metrics=[keras.metrics.CosineSimilarity(axis=0), "mae"],
+        )
+    ),
     "a loss with state": Kind(lambda: dense(loss=Smoothed())),
     "a loss that a callback changes": Kind(
         lambda: dense(loss=Annealed()),

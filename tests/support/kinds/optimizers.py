@@ -9,7 +9,7 @@ import keras
 from keras import layers, optimizers
 from keras.optimizers import schedules
 
-from tests.support.kinds.kind import Kind, restores
+from tests.support.kinds.kind import EXACT, Expected, Kind, refused, restores
 from tests.support.kinds.models import dense, token_rows, tokens
 
 
@@ -46,6 +46,30 @@ class Sawtooth(schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         return {"high": self.high}
+
+
+@keras.saving.register_keras_serializable("kinds")
+class WarmedUp(schedules.LearningRateSchedule):
+    """A schedule around another one, which Keras does not rebuild from the configuration."""
+
+    def __init__(self, after: Any, steps: int = 3) -> None:
+        self.after, self.steps = after, steps
+
+    def __call__(self, step: Any) -> Any:
+        part = keras.ops.minimum(1.0, (keras.ops.cast(step, "float32") + 1) / self.steps)
+        return part * self.after(step)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"after": keras.saving.serialize_keras_object(self.after), "steps": self.steps}
+
+
+@keras.saving.register_keras_serializable("kinds")
+class WarmedUpAndRebuilt(WarmedUp):
+    """The same, and it can be rebuilt."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        return cls(**{**config, "after": keras.saving.deserialize_keras_object(config["after"])})
 
 
 @keras.saving.register_keras_serializable("kinds")
@@ -176,6 +200,18 @@ KINDS = {
     ),
     "CosineDecayRestarts": _scheduled(lambda: schedules.CosineDecayRestarts(0.1, 4)),
     "a schedule of one's own": _scheduled(Sawtooth),
+    "a schedule around another": Kind(
+        lambda: dense(optimizer=optimizers.SGD(WarmedUp(schedules.CosineDecay(0.1, 6)))),
+        expected=refused("learning rate of the optimizer .* cannot be computed"),
+    ),
+    "a schedule around another, restored": Kind(
+        lambda: dense(optimizer=optimizers.SGD(WarmedUp(schedules.CosineDecay(0.1, 6)))),
+        go_on=restores,
+        expected=Expected(EXACT, "cannot be computed"),
+    ),
+    "a schedule around another, with from_config": _scheduled(
+        lambda: WarmedUpAndRebuilt(schedules.CosineDecay(0.1, 6))
+    ),
     "an optimizer of one's own": _with(lambda: Signed(0.05)),
     "an optimizer that counts in Python": _with(lambda: Warming(0.05, 0.1)),
     "a sparse gradient of an embedding": Kind(

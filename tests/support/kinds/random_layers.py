@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tests.support.kinds.kind import TENSORFLOW, TORCH, Kind, named, refused
+from tests.support.kinds.kind import JAX, TENSORFLOW, TORCH, Kind, named, refused
 from tests.support.kinds.models import dense
 
 # Where a layer can draw anew at each call in Python.
@@ -107,7 +107,32 @@ def drops(layer: Any, **settings: Any) -> Kind:
     return Kind(lambda: dense(layer()), **settings)
 
 
+@register
+class Initializing(layers.Layer):
+    """Makes an initializer in each call, which draws a seed for itself."""
+
+    def call(self, x: Any) -> Any:
+        return x + keras.initializers.RandomNormal(stddev=0.1)(ops.shape(x)[1:])
+
+
+@register
+class Seeded(layers.Layer):
+    """The same with a seed."""
+
+    def call(self, x: Any) -> Any:
+        return x + keras.initializers.RandomNormal(stddev=0.1, seed=4)(ops.shape(x)[1:])
+
+
 KINDS = {
+    "an initializer made in call": drops(Initializing, backends=EAGER),
+    "an initializer made in call, in a graph": Kind(
+        lambda: dense(Initializing(), run_eagerly=False, jit_compile=False),
+        backends=(TENSORFLOW, JAX),
+        expected=named("RandomNormal"),
+    ),
+    "an initializer with a seed made in call, in a graph": Kind(
+        lambda: dense(Seeded(), run_eagerly=False, jit_compile=False), backends=(TENSORFLOW, JAX)
+    ),
     "a tf.random.Generator in a layer": drops(PlainGenerator, backends=(TENSORFLOW,)),
     "a NumPy generator in a layer": drops(
         NumpyGenerator,

@@ -66,6 +66,11 @@ def set_weights(model: keras.Model) -> None:
     model.layers[0].set_weights([value * 0.5 for value in model.layers[0].get_weights()])
 
 
+def draw_weights_again(model: keras.Model) -> None:
+    layer = model.layers[0]
+    layer.kernel.assign(layer.kernel_initializer(layer.kernel.shape))
+
+
 def other_momentum(model: keras.Model) -> None:
     model.optimizer.momentum = 0.9
 
@@ -143,6 +148,12 @@ KINDS = {
         other_momentum, go_on=restores, expected=named("momentum")
     ),
     "clipping of the optimizer changed": acting(other_clip),
+    "weights drawn again by an initializer": Kind(
+        dense, callbacks=lambda: [Act(draw_weights_again, when=1)]
+    ),
+    "weights drawn again by an initializer, restored": Kind(
+        dense, callbacks=lambda: [Act(draw_weights_again, when=1)], go_on=restores
+    ),
     "a regularizer changed": acting(other_regularizer),
     "an activation changed": acting(other_activation),
     "an activation changed, restored": acting(

@@ -93,6 +93,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     _thread: threading.Thread | None = None
     _history: Any = None
+    _fit: FitContext | None = None
+    _origin: Origin | None = None
     _in_place = False
 
     def __init__(
@@ -151,8 +153,6 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._signals = SignalHandler(self)
         self._batches = BatchCounter()
         self._training = self._first_epoch_checked = self._due = self._others_log = False
-        self._fit: FitContext | None = None
-        self._origin: Origin | None = None
         self._observed = False
         self._begun_batches = self._process = 0
         self._began = 0.0

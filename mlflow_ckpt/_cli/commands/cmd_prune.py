@@ -83,6 +83,7 @@ class _Printed:
     pruned: Pruned
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the JSON that is printed."""
         pruned, plan = self.pruned, self.pruned.plan
         return {
             "run_id": plan.run_id,

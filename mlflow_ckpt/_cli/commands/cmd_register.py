@@ -40,6 +40,7 @@ class _Printed:
     registered: Registered
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the JSON that is printed."""
         registered, checkpoint = self.registered, self.registered.checkpoint
         return {
             "run_id": checkpoint.run_id,

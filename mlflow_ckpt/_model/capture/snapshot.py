@@ -219,14 +219,13 @@ def take(
     """
     introspection.require_built(model)
     compiled_model.repair_compile_settings(model)
-    workspace = Workspace()
-    descriptions = descriptions or Descriptions()
+    workspace, descriptions = Workspace(), descriptions or Descriptions()
     try:
         if descriptions.is_empty:
             model_config.require_format(describing.describe(model), full_format)
         prepared: Prepared = {}
-        optimizer = full_format is not None
-        captured = _capture(model, workspace, buffers or Buffers(), optimizer=optimizer)
+        optimizer, buffers = full_format is not None, buffers or Buffers()
+        captured = _capture(model, workspace, buffers, optimizer=optimizer)
         groups = _groups(model, captured, prepared, workspace)
         described, compile_config = descriptions.of(model, captured)
         model_config.require_format(described, full_format)
@@ -235,7 +234,7 @@ def take(
         beside = descriptions.census.take(
             model,
             introspection.saved_variables(model, captured),
-            (buffers or Buffers()).copy,
+            buffers.copy,
             optimizer=optimizer,
         )
         beside.unsaved.extend(descriptions.kept_by_graph(model))

@@ -95,7 +95,7 @@ def members(item: Any) -> Mapping[str, Any]:
         if name not in ignored and not tracked_attributes.is_of_wrapper(name):
             found[name] = attributes[name]
     if isinstance(item, keras.Model):
-        found |= {"metrics": compiled_model.metrics_given(item)}
+        found |= compiled_model.metrics_given(item)
     if tracked_attributes.is_tracked(item):
         found.update(tracked_attributes.tracked_lists(item))
     elif _is_torch_module(item):
@@ -176,7 +176,7 @@ def holds_state(value: Any) -> bool:
 
 def is_managed(item: Any, name: str) -> bool:
     """Whether an attribute of one of Keras's own classes is set by Keras, not by users."""
-    if isinstance(item, keras.Model) and name in ("loss", "metrics"):
+    if isinstance(item, keras.Model) and name in ("loss", "metrics", "weighted_metrics"):
         return True
     if package_of(type(item)) != "keras":
         return False

@@ -11,8 +11,8 @@
   `PrivateApiError` ends `fit`.
 - `Model._symbolic_build`, which the first `fit` on JAX and PyTorch calls, calls the user's code.
   Fallback: state in Python that this changes is not put back before a resumed training.
-- `CompileMetrics._user_metrics` leads to metrics that are no attribute. Fallback: they are not
-  looked at.
+- `CompileMetrics._user_metrics` and `_user_weighted_metrics` lead to metrics that are no attribute.
+  Fallback: they are not looked at.
 - `Metric._direction` is `"up"` or `"down"`. Fallback: inferred from the metric's name.
 """
 
@@ -78,9 +78,13 @@ def runs_compiled(model: keras.Model) -> bool:
     return tensorflow is None or not tensorflow.config.functions_run_eagerly()
 
 
-def metrics_given(model: keras.Model) -> Any:
-    """Return the metrics that a model was compiled with; None if there are none."""
-    return getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
+def metrics_given(model: keras.Model) -> dict[str, Any]:
+    """Return the metrics that a model was compiled with, by the argument of `compile`."""
+    compiled = getattr(model, "_compile_metrics", None)
+    return {
+        "metrics": getattr(compiled, "_user_metrics", None),
+        "weighted_metrics": getattr(compiled, "_user_weighted_metrics", None),
+    }
 
 
 def metrics_results(model: keras.Model) -> dict[str, float]:
@@ -112,8 +116,7 @@ def reset_unbuilt_metrics(model: keras.Model) -> None:
     compiled = getattr(model, "_compile_metrics", None)
     if compiled is None or compiled.built:
         return
-    given = [getattr(compiled, name, None) for name in ("_user_metrics", "_user_weighted_metrics")]
-    for metric in keras.tree.flatten(given):
+    for metric in keras.tree.flatten(list(metrics_given(model).values())):
         if isinstance(metric, keras.metrics.Metric):
             metric.reset_state()
 

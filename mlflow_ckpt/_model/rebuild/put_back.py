@@ -23,7 +23,7 @@ from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.keras_private import optimizer_internals
 from mlflow_ckpt._warn import warn
 
-_COMPILED = ("optimizer", "loss", "metrics")
+_COMPILED = ("optimizer", "loss", "metrics", "weighted_metrics")
 _ABSENT = object()
 Held = Mapping[str, Any]
 
@@ -107,12 +107,14 @@ class PutBack:
         Keras calls it to learn the shapes of a model's outputs, which is no step of a training.
         """
         before = census.Census().in_python(model)
-        yield
         put_back = cls()
-        for held in before.state:
-            put_back._generator(model, vars(held))
-        for path, value in before.attributes.items():
-            put_back._attribute(model, path, value)
+        try:
+            yield
+        finally:
+            for held in before.state:
+                put_back._generator(model, vars(held))
+            for path, value in before.attributes.items():
+                put_back._attribute(model, path, value)
         put_back.warn()
 
     def _state(self, model: keras.Model, state: Sequence[Held], *, optimizer: bool) -> None:

@@ -46,6 +46,7 @@ def _saved_with(model: keras.Model | None) -> set[int]:
     """Return the ids of a model's variables and metrics, which are saved with it."""
     if model is None:
         return set()
-    metrics = (*getattr(model, "metrics", ()), *(compiled_model.metrics_given(model) or ()))
+    given = keras.tree.flatten(list(compiled_model.metrics_given(model).values()))
+    metrics = (*getattr(model, "metrics", ()), *given)
     variables = (*all_variables(model), *getattr(model, "metrics_variables", ()))
     return {id(item) for item in (*variables, *metrics)}

@@ -119,6 +119,7 @@ KINDS = {
         lambda: dense(
             loss=keras.losses.CosineSimilarity(axis=0),
             metrics=[keras.metrics.CosineSimilarity(axis=0), "mae"],
+            weighted_metrics=[keras.metrics.CosineSimilarity(axis=0, name="another")],
         )
     ),
     "a loss with state": Kind(lambda: dense(loss=Smoothed())),
@@ -144,6 +145,10 @@ KINDS = {
     "a metric that lasts": Kind(lambda: dense(metrics=[Lasting()])),
     "a metric that lasts, stopped inside an epoch": Kind(
         lambda: dense(metrics=[Lasting(), "mae"]), data=epoch_data, stop=Raises()
+    ),
+    "a metric that lasts, with weights": Kind(
+        lambda: dense(weighted_metrics=[Lasting()]),
+        data=lambda: {**sorted_data(), "sample_weight": abs(X[:, 0])},
     ),
     "a metric that counts in Python": Kind(
         lambda: dense(metrics=[InPython()]),

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -488,6 +489,15 @@ def test_a_model_that_cannot_describe_itself_is_refused_before_training() -> Non
     message = refused(model)
     assert "cannot be described" in message
     assert "get_config()" in message
+
+
+@one_store
+def test_a_loss_that_cannot_be_described_is_refused_before_training() -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("adam", partial(keras.losses.huber, delta=0.5), run_eagerly=True)
+    message = refused(model)
+    assert "functools.partial(<function huber" in message
+    assert "get_config()" not in message
 
 
 @one_store

@@ -27,12 +27,23 @@ def describe(model: keras.Model) -> dict[str, Any]:
             architecture: dict[str, Any] = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UnsupportedModelError(
-            f"The model {model.name!r} cannot be described: {first_sentence(error)} "
-            "Give the class a get_config() that returns its constructor's arguments."
+            f"The model {model.name!r} cannot be described: {first_sentence(error)} {_advice(model)}"
         ) from error
     _drop(architecture, "compile_config")
     _number_shared_layers(architecture)
     return architecture
+
+
+def _advice(model: keras.Model) -> str:
+    """Return what makes a model describable that is not."""
+    try:
+        model.get_compile_config()
+    except (NotImplementedError, TypeError, ValueError):
+        return (
+            "Pass registered functions and objects of registered classes to compile(), and no "
+            "functools.partial."
+        )
+    return "Give the class a get_config() that returns its constructor's arguments."
 
 
 def _drop(value: Any, key: str) -> None:

@@ -27,7 +27,8 @@ def describe(model: keras.Model) -> dict[str, Any]:
             architecture: dict[str, Any] = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UnsupportedModelError(
-            f"The model {model.name!r} cannot be described: {first_sentence(error)} {_advice(model)}"
+            f"The model {model.name!r} cannot be described: {first_sentence(error)} "
+            f"{_advice(model)}"
         ) from error
     _drop(architecture, "compile_config")
     _number_shared_layers(architecture)

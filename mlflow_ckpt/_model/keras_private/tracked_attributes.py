@@ -5,7 +5,8 @@
 - `_obj_type` tells Keras's objects, and functional models. Fallback: an object counts as one of the
   user's own, and a model's layers have no order.
 - `_layers`, `_trainable_variables`, `_non_trainable_variables`, `_seed_generators` and `_variables`
-  lead to what is no attribute. Fallback: it is not looked at.
+  lead to what is no attribute. Fallback: it is not looked at, and rebuilt layers keep the order of
+  their variables.
 - `Layer._flatten_layers` finds frozen layers. Fallback: as Keras's configuration has them.
 - `_fn_kwargs` of losses and metrics and `_flash_attention` of layers are arguments that some of
   their configurations lack (`Huber`, `CosineSimilarity`). Fallback: they are not compared.
@@ -15,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -118,6 +119,18 @@ def tracked_lists(item: Any) -> Iterator[tuple[str, Any]]:
     for name in _TRACKED:
         if attributes.get(name):
             yield name, attributes[name]
+
+
+def order_variables(model: keras.Model, order: Iterable[keras.Variable]) -> None:
+    """Give each layer its trainable variables in the order in which these stand among others.
+
+    Keras rebuilds quantized layers with another order, and JAX's training needs the optimizer's.
+    """
+    place = {id(variable): at for at, variable in enumerate(order)}
+    for layer in all_layers(model) or ():
+        own = vars(layer).get("_trainable_variables")
+        if isinstance(own, list) and all(id(variable) in place for variable in own):
+            own.sort(key=lambda variable: place[id(variable)])
 
 
 def all_layers(model: keras.Model) -> list[Any] | None:

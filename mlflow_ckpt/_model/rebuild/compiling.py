@@ -12,7 +12,7 @@ import keras
 from mlflow_ckpt._format.text import first_line, listed
 from mlflow_ckpt._model.capture import compile_settings, optimizers
 from mlflow_ckpt._model.files.training_state import TrainingState
-from mlflow_ckpt._model.keras_private import compiled_model, optimizer_internals
+from mlflow_ckpt._model.keras_private import compiled_model, optimizer_internals, tracked_attributes
 from mlflow_ckpt._model.rebuild.guarded import guarded, known_objects
 from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError
 
@@ -171,6 +171,8 @@ def build_optimizers(
             continue
         names = names or optimizers.names_of(model)
         variables = _variables(path, saved, names)
+        if replace and path == "optimizer":
+            tracked_attributes.order_variables(model, variables)
         if optimizer.built:
             if _is_as_saved(optimizer, variables, saved):
                 continue

@@ -147,6 +147,12 @@ def _steps_by_epoch() -> dict[str, Any]:
     return {"x": mlflow_ckpt.EpochDataset(STEPS, TOTALS, batch_size=4, seed=7)}
 
 
+def _float8() -> keras.Model:
+    model = dense(layers.Dense(16), run_eagerly=False)
+    model.layers[1].quantize("float8")
+    return finished(model, run_eagerly=False)
+
+
 KINDS = {
     "Dropout": _inside(lambda: layers.Dropout(0.4)),
     "Dropout, stopped inside an epoch": _inside(
@@ -199,6 +205,7 @@ KINDS = {
         lambda: layers.Embedding(20, 3, mask_zero=True), lambda: layers.LSTM(3)
     ),
     "TimeDistributed Dropout": _recurrent(lambda: layers.TimeDistributed(layers.Dropout(0.4))),
+    "Dense quantized to float8": Kind(_float8, backends=(TENSORFLOW, JAX)),
     "LoRA on Dense": Kind(lambda: _lora(_enable(0), dense)),
     "LoRA on EinsumDense": Kind(lambda: _lora(_enable(0), _einsum), data=step_rows),
     "LoRA on Embedding": Kind(

@@ -113,12 +113,8 @@ def test_all_kinds_of_data_continue(
         for name in data_jobs.JOBS
         if find_spec(needed(name)) is not None
         and not (backend == "torch" and "at once" in name)
-        # On TensorFlow, test_data_resumed.py has the others, and reading ahead in a DataLoader of
-        # Grain's takes minutes.
-        and not (
-            backend == "tensorflow"
-            and (needed(name) in ("keras", "tensorflow") or name == "Grain, a DataLoader")
-        )
+        # On TensorFlow, test_data_resumed.py has the others.
+        and not (backend == "tensorflow" and needed(name) in ("keras", "tensorflow"))
     ][part::4]
     module = "tests.support.data_jobs"
     whole = do([[name, 3] for name in kinds], backend, local_store, spool, module)

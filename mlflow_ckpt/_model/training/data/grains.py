@@ -71,6 +71,26 @@ def _watched(dataset: Any) -> Any:
     """Return a Grain data set that keeps its newest iterator, and can continue one."""
     grain = sys.modules["grain"]
 
+    class Loading(grain.DatasetIterator):  # type: ignore[name-defined,misc]
+        """An iterator of a `DataLoader`, as one of a data set: Grain passes no other one on."""
+
+        def __init__(self, iterator: Any) -> None:
+            super().__init__()
+            self._iterator = iterator
+
+        def __next__(self) -> Any:
+            return next(self._iterator)
+
+        def get_state(self) -> Any:
+            return self._iterator.get_state()
+
+        def set_state(self, state: Any) -> None:
+            self._iterator.set_state(state)
+
+    def opened() -> Any:
+        iterator = iter(dataset)
+        return iterator if isinstance(iterator, grain.DatasetIterator) else Loading(iterator)
+
     class Watched(grain.IterDataset):  # type: ignore[name-defined,misc]
         """The same data, with its newest iterator as `current`, and the state it `begun` with."""
 
@@ -82,12 +102,12 @@ def _watched(dataset: Any) -> Any:
 
         def resume(self, state: Any) -> None:
             """Have the next iterator continue where an earlier one had this state."""
-            rest = iter(dataset)
+            rest = opened()
             rest.set_state(state)
             self._rest = rest
 
         def __iter__(self) -> Any:
-            self.current, self._rest = self._rest or iter(dataset), None
+            self.current, self._rest = self._rest or opened(), None
             self.begun = self.current.get_state()
             return self.current
 

@@ -62,7 +62,10 @@ def with_seeds(
     values.update(_large_constants(graph, dataset, values))
     variant = _run(graph, values)
     data_sets = sys.modules["tensorflow.python.data.ops.dataset_ops"]
-    return data_sets._VariantDataset(variant, dataset.element_spec), seeds
+    copied = data_sets._VariantDataset(variant, dataset.element_spec)
+    # TensorFlow forgets the functions of a pipeline that nobody holds, and the copy needs them.
+    copied.of = dataset
+    return copied, seeds
 
 
 def _graph_of(dataset: Any) -> Any:

@@ -25,7 +25,7 @@ from benchmarks.settings import Settings
 MODELS = ("cnn", "dense")
 VARIANTS = (
     *("none", "keras", "h5", "weights", "mlflow-callback", "log-model"),
-    *("full", "split", "both"),
+    *("full", "untried", "split", "both"),
 )
 PACKAGES = ("mlflow-ckpt", "keras", "tensorflow", "mlflow", "h5py", "numpy")
 TABLE_WIDTH = 140

@@ -121,7 +121,7 @@ def test_all_kinds_of_data_continue(
     positions = [
         (done, [name, 3, done.run_id, f"step:{int(at.split('_')[1])}"])
         for name, done in zip(kinds, whole, strict=True)
-        # At the second one, data may have run out. On JAX, Keras's fit fails in an epoch of no batch.
+        # At the second one, data may have run out: Keras's fit on JAX fails if no batch is left.
         for at in names(done.run_id)[: 1 if backend == "jax" and data_jobs.JOBS[name].second else 2]
     ]
     again = [arguments for _, arguments in positions]

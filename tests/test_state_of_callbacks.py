@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mlflow_ckpt._model.capture import summaries
+from mlflow_ckpt._model.capture import code_origin
 from mlflow_ckpt._model.training.callback_state import CallbackMonitor
 from mlflow_ckpt._model.training.kept_variables import KeptVariables
 from tests.support.kinds import trainings
@@ -325,8 +325,8 @@ def test_libraries_in_the_users_directory_are_libraries(
         module = ModuleType(name)
         module.__file__ = str(tmp_path / ".local" / directory / f"{name}.py")
         monkeypatch.setitem(sys.modules, name, module)
-    assert not summaries.is_of_user("of_a_library")
-    assert summaries.is_of_user("of_the_user")
+    assert not code_origin.is_of_user("of_a_library")
+    assert code_origin.is_of_user("of_the_user")
 
 
 def test_hooks_that_are_no_functions_of_python() -> None:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._model.capture import plain, random_generators, structure
+from mlflow_ckpt._model.capture.code_origin import package_of
 from mlflow_ckpt._model.capture.random_calls import TENSORFLOW, Calls
 from mlflow_ckpt._model.capture.script_state import ScriptState
 from mlflow_ckpt._model.capture.variable_settings import Settings, VariableSettings
@@ -151,7 +152,7 @@ def _record(plan: Plan, owner: Any, name: str, path: str, value: Any) -> bool:
             plan.tables.append(path)
         return False
     if isinstance(value, FunctionType):
-        if structure.package_of(value) != "keras":
+        if package_of(value) != "keras":
             plan.functions[path] = value
         if not structure.is_managed(owner, name):
             plan.mutable[path] = (owner, name)
@@ -176,7 +177,7 @@ def _begins_anew(owner: Any) -> bool:
     Within an epoch, all variables of metrics are saved elsewhere.
     """
     reset = getattr(type(owner), "reset_state", None)
-    return isinstance(owner, keras.metrics.Metric) and structure.package_of(reset) == "keras"
+    return isinstance(owner, keras.metrics.Metric) and package_of(reset) == "keras"
 
 
 def _metrics_that_begin_anew(model: keras.Model) -> Iterator[keras.metrics.Metric]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from mlflow_ckpt._model.capture import introspection
+from mlflow_ckpt._model.capture.code_origin import is_of_framework, package_of
 from mlflow_ckpt._model.keras_private import compiled_model
-
-# Of the standard library too: models hold some of its objects, whose source takes long to find.
-_LIBRARIES = ("", "keras", "tensorflow", "jax", "jaxlib", "torch", "numpy")
 
 
 def digests(model: keras.Model) -> dict[str, str]:
@@ -49,8 +46,8 @@ def _parts(item: Any) -> Iterator[Any]:
 
 
 def _of(item: Any) -> Iterator[Any]:
-    """Yield a function, or the class of an object, unless it is a library's."""
+    """Yield a function, or the class of an object, unless it is a framework's."""
     candidate = item if inspect.isfunction(item) or inspect.isclass(item) else type(item)
-    package = (getattr(candidate, "__module__", None) or "").partition(".")[0]
-    if package not in _LIBRARIES and package not in sys.stdlib_module_names:
+    # Models hold objects of the standard library too, whose source takes long to find.
+    if package_of(candidate) and not is_of_framework(candidate):
         yield candidate

@@ -20,15 +20,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlflow_ckpt._model.capture.structure import LONGEST, package_of
+from mlflow_ckpt._model.capture.code_origin import is_of_framework, package_of
+from mlflow_ckpt._model.capture.references_in_code import OUTSIDE_STEPS, names_in
+from mlflow_ckpt._model.capture.structure import LONGEST
 from mlflow_ckpt._model.keras_private import initializer_seeds
 
 PYTHON, NUMPY, TENSORFLOW = "Python's random", "NumPy's random", "TensorFlow"
 _BASES = (keras.layers.Layer, keras.Model, keras.losses.Loss, keras.metrics.Metric)
-# Not called in a training step.
-OUTSIDE_STEPS = frozenset(
-    ["__init__", "__new__", "build", "adapt", "get_config", "from_config", "compile", "summary"]
-)
 # These run Python code in every step, although the step is compiled.
 _ESCAPES = frozenset(["numpy_function", "py_function", "pure_callback", "io_callback"])
 # Where functions that are no plain ones keep the function that they call.
@@ -71,7 +69,7 @@ class Calls:
     def reads(self, path: str, name: str) -> bool:
         """Whether the code of an object, or of the model, reads an attribute of this name."""
         methods = [*self._methods.get(path, []), *self._methods.get("", [])]
-        return any(id(m) in self._reached and name in _names(m.__code__) for m in methods)
+        return any(id(m) in self._reached and name in names_in(m.__code__) for m in methods)
 
 
 @lru_cache(maxsize=512)
@@ -104,14 +102,8 @@ def _reached(by_name: Mapping[str, list[FunctionType]]) -> set[int]:
         for method in by_name[waiting.pop()]:
             if id(method) not in reached:
                 reached.add(id(method))
-                waiting += [name for name in _names(method.__code__) if name in by_name]
+                waiting += [name for name in names_in(method.__code__) if name in by_name]
     return reached
-
-
-@lru_cache(maxsize=4096)
-def _names(code: CodeType) -> frozenset[str]:
-    inside = (const for const in code.co_consts if isinstance(const, CodeType))
-    return frozenset(code.co_names).union(*map(_names, inside))
 
 
 @lru_cache(maxsize=4096)
@@ -122,7 +114,7 @@ def _draws_of(function: FunctionType) -> tuple[tuple[str, str, bool], ...]:
 
 def _draws(function: FunctionType, seen: set[int]) -> Iterator[tuple[str, str, bool]]:
     code = function.__code__
-    if id(function) in seen or not (_names(code) or code.co_freevars):
+    if id(function) in seen or not (names_in(code) or code.co_freevars):
         return
     seen.add(id(function))
     known = {**vars(builtins), **function.__globals__, **_closure(function)}
@@ -153,7 +145,7 @@ def _functions_in(value: Any) -> Iterator[FunctionType]:
     else:
         found = [_plain(value)]
     for function in found:
-        if isinstance(function, FunctionType) and _is_of_user(function):
+        if isinstance(function, FunctionType) and not is_of_framework(function):
             yield function
 
 
@@ -230,9 +222,8 @@ def _follow(value: Any, names: Iterable[str]) -> Any:
 def _method(value: Any, name: str) -> FunctionType | None:
     """Return a method that the user wrote, of an object or class of the script."""
     function = _plain(getattr(value if isinstance(value, type) else type(value), name, None))
-    if not isinstance(function, FunctionType) or not _is_of_user(function):
-        return None
-    return None if package_of(function) in sys.stdlib_module_names else function
+    is_of_user = isinstance(function, FunctionType) and not is_of_framework(function)
+    return function if is_of_user else None
 
 
 def _owner(function: Any) -> str | None:
@@ -255,7 +246,3 @@ def _owner(function: Any) -> str | None:
 
 
 _GLOBAL_NUMPY = getattr(np.random.normal, "__self__", None)
-
-
-def _is_of_user(function: FunctionType) -> bool:
-    return package_of(function) not in ("keras", "tensorflow", "jax", "torch", "numpy", "random")

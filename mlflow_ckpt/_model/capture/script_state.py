@@ -10,7 +10,9 @@ from collections.abc import Hashable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
-from mlflow_ckpt._model.capture.summaries import Summarizer, is_of_user, methods_of_user
+from mlflow_ckpt._model.capture.code_origin import is_of_user
+from mlflow_ckpt._model.capture.references_in_code import methods_of_user
+from mlflow_ckpt._model.capture.summaries import Summarizer
 
 
 class ScriptState:

@@ -20,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mlflow_ckpt._model.capture.code_origin import package_of
 from mlflow_ckpt._model.keras_private import compiled_model, initializer_seeds, tracked_attributes
 
 # Longer lists are data, and are not looked through.
@@ -207,11 +208,6 @@ def reader_of(item: Any) -> Callable[[], Any]:
     if attributes is getattr(item, "__dict__", None):
         return lambda: attributes
     return lambda: attributes_of(item)
-
-
-def package_of(cls: Any) -> str:
-    """Return the name of the package that defines a class or a function."""
-    return str(getattr(cls, "__module__", None) or "").partition(".")[0]
 
 
 def label_of(root: Any, path: str) -> str:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import dis
 import inspect
 import itertools
-import sys
-import sysconfig
 import zlib
 from collections import UserDict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from functools import lru_cache, partial
+from collections.abc import Collection, Hashable, Iterable
+from functools import partial
 from itertools import islice
-from pathlib import Path
-from types import CodeType, FunctionType, MethodType, SimpleNamespace
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
 
 from mlflow_ckpt._model.capture import plain, random_generators, structure
-from mlflow_ckpt._model.capture.random_calls import OUTSIDE_STEPS
+from mlflow_ckpt._model.capture.code_origin import is_of_user
+from mlflow_ckpt._model.capture.references_in_code import plain_function, referred_by
 
 # Values that are looked at in a container or an object, in all, and objects within objects.
 _MOST_ITEMS, _MOST_IN_ALL, _DEPTH = 1000, 20_000, 6
@@ -40,10 +36,6 @@ _PLAIN = (bool, int, float, np.generic, *plain.VALUES, itertools.count)
 # Other mappings read files, or what other threads change.
 _CONTAINERS = (*structure.CONTAINERS, set, frozenset, UserDict)
 _NAMESPACES = (argparse.Namespace, SimpleNamespace)
-_OF_CLASS = (staticmethod, classmethod)
-_GLOBAL = frozenset(["LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"])
-# Modules and classes, within each other, that a name is looked for in.
-_MODULES = 3
 _UNSEEN = "unseen"
 
 
@@ -106,7 +98,7 @@ class Summarizer:
         summaries: dict[str, tuple[Hashable, ...]] = {}
         waiting, seen = [function], {("", id(function))}
         while waiting:
-            for name, value in _referred(waiting.pop(), self._saved):
+            for name, value in referred_by(waiting.pop(), self._saved):
                 called = plain_function(value)
                 if called is not None and ("", id(called)) not in seen:
                     seen.add(("", id(called)))
@@ -167,120 +159,10 @@ class Summarizer:
         return array.shape, array.dtype.str, zlib.crc32(data.data)
 
 
-@lru_cache(maxsize=512)
-def methods_of_user(cls: Any) -> Mapping[str, FunctionType]:
-    """Return the methods that a class has from the user, by name, without constructors.
-
-    If it inherits from a library's class, only those that the library's methods may lead to.
-    """
-    methods = {
-        name: function
-        for base in reversed(cls.__mro__)
-        if is_of_user(base.__module__)
-        for name, function in _functions(base)
-        if name not in OUTSIDE_STEPS
-    }
-    inherited = next(base for base in cls.__mro__ if not is_of_user(base.__module__))
-    if inherited is object:
-        return methods
-    reached: dict[str, FunctionType] = {}
-    waiting = list(methods.keys() & dir(inherited))
-    while waiting:
-        name = waiting.pop()
-        if name not in reached:
-            reached[name] = methods[name]
-            waiting += methods.keys() & _names(methods[name].__code__)
-    return reached
-
-
-@lru_cache(maxsize=1024)
-def is_of_user(module: str | None) -> bool:
-    """Whether a module is the user's: objects of libraries change for many other reasons."""
-    if module is None or module.partition(".")[0] == "mlflow_ckpt":
-        return False
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:
-        return module == "__main__"
-    paths = sysconfig.get_paths()
-    libraries = {Path(paths[name]).resolve() for name in ("stdlib", "platlib", "purelib")}
-    parents = Path(file).resolve().parents
-    # Also those that the user or the operating system installed elsewhere.
-    installed = any(path.name in ("site-packages", "dist-packages") for path in parents)
-    return not installed and libraries.isdisjoint(parents)
-
-
-def _functions(base: type) -> Iterator[tuple[str, FunctionType]]:
-    for name, value in vars(base).items():
-        function = getattr(value, "__func__", getattr(value, "fget", value))
-        if isinstance(function, FunctionType):
-            yield name, function
-
-
-def plain_function(value: Any) -> FunctionType | None:
-    """Return the function that a value is, or that a method or partial function calls."""
-    while isinstance(value, (MethodType, partial)):
-        value = value.__func__ if isinstance(value, MethodType) else value.func
-    return value if isinstance(value, FunctionType) else None
-
-
-def names_in_libraries(cls: Any) -> frozenset[str]:
-    """Return the names that the code which a class inherits from libraries refers to."""
-    bases = [base for base in cls.__mro__ if not is_of_user(base.__module__)]
-    functions = (function for base in bases for _, function in _functions(base))
-    return frozenset().union(*(_names(function.__code__) for function in functions))
-
-
-def _referred(function: FunctionType, known: Collection[int]) -> Iterator[tuple[str, Any]]:
-    """Yield what a function of the user's refers to, and what it holds, by name."""
-    code = function.__code__
-    if is_of_user(function.__module__):
-        yield from function.__dict__.items()
-        scope = function.__globals__
-        for name in sorted(_globals(code)):
-            if name in scope:
-                yield from _inside(name, scope[name], _names(code), known)
-        for index, default in enumerate(function.__defaults__ or ()):
-            yield f"default {index + 1}", default
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        with suppress(ValueError):  # not assigned yet
-            yield from _inside(name, cell.cell_contents, _names(code), known)
-
-
-def _inside(
-    name: str, value: Any, names: frozenset[str], known: Collection[int], depth: int = _MODULES
-) -> Iterator[tuple[str, Any]]:
-    """Yield a value; of a module or class of the user's, attributes that the code may refer to."""
-    is_module = inspect.ismodule(value)
-    if not (is_module or inspect.isclass(value)):
-        yield name, value.__func__ if isinstance(value, _OF_CLASS) else value
-        return
-    module = value.__name__ if is_module else value.__module__
-    if depth and id(value) not in known and is_of_user(module):
-        for attribute in sorted(names & vars(value).keys()):
-            inner = vars(value)[attribute]
-            if is_module or not isinstance(inner, FunctionType):  # a method of some object
-                yield from _inside(f"{name}.{attribute}", inner, names, known, depth - 1)
-
-
 def _is_data(value: Any) -> bool:
     return isinstance(value, (MethodType, partial)) or not (
         inspect.ismodule(value) or inspect.isclass(value) or inspect.isroutine(value)
     )
-
-
-@lru_cache(maxsize=4096)
-def _names(code: CodeType) -> frozenset[str]:
-    """Return the names of variables and attributes in a code, and in the functions in it."""
-    inside = (const for const in code.co_consts if isinstance(const, CodeType))
-    return frozenset(code.co_names).union(*map(_names, inside))
-
-
-@lru_cache(maxsize=4096)
-def _globals(code: CodeType) -> frozenset[str]:
-    """Return the names of variables only, as an attribute may have the name of a variable."""
-    inside = (const for const in code.co_consts if isinstance(const, CodeType))
-    own = {str(i.argval) for i in dis.get_instructions(code) if i.opname in _GLOBAL}
-    return frozenset(own).union(*map(_globals, inside))
 
 
 def _key(item: Any) -> str:

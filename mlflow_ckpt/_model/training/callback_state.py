@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._format.values import Arrays, UnpackableError, pack, unpack
-from mlflow_ckpt._model.capture.summaries import is_of_user, names_in_libraries
+from mlflow_ckpt._model.capture.code_origin import is_of_user
+from mlflow_ckpt._model.capture.references_in_code import names_in_libraries
 from mlflow_ckpt._model.keras_private.callback_internals import CALLBACK_STATE
 from mlflow_ckpt._model.training.outline import outline
 from mlflow_ckpt.errors import InvalidArgumentError

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from mlflow_ckpt._model.capture.code_origin import is_of_user
 from mlflow_ckpt._model.capture.introspection import layers_of
-from mlflow_ckpt._model.capture.summaries import is_of_user
 
 
 def all_variables(model: keras.Model) -> Iterator[Any]:

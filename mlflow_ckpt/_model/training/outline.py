@@ -8,7 +8,8 @@ from typing import Any
 
 import keras
 
-from mlflow_ckpt._model.capture.summaries import Summarizer, methods_of_user, plain_function
+from mlflow_ckpt._model.capture.references_in_code import methods_of_user, plain_function
+from mlflow_ckpt._model.capture.summaries import Summarizer
 from mlflow_ckpt._model.keras_private import callback_internals, compiled_model
 from mlflow_ckpt._model.training.kept_variables import all_variables
 

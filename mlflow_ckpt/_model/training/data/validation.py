@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from mlflow_ckpt._model.capture.summaries import Summarizer, is_of_user
+from mlflow_ckpt._model.capture.code_origin import is_of_user
+from mlflow_ckpt._model.capture.summaries import Summarizer
 from mlflow_ckpt._model.keras_private import tf_data
 
 

@@ -76,7 +76,9 @@ class Spoil(keras.callbacks.Callback):
                 ),
                 "the first epoch is on the server",
             )
-            self.proxy.mode = self.mode
+            if self.mode == "refuse artifacts":
+                self.proxy.only = "uploads"
+            self.proxy.mode = "fail" if self.mode == "refuse artifacts" else self.mode
         if epoch == 2 and self.mode != "hang":
             wait_for(self.proxy.failed.is_set, "a request failed")
 

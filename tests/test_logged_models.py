@@ -246,7 +246,7 @@ def test_a_second_attempt_takes_the_same_row(
 
 
 def test_a_server_that_is_older_than_logged_models(proxy: Proxy, http_store: Store) -> None:
-    proxy.mode = "old"
+    proxy.only, proxy.mode = "models", "old"
     with current(Store(proxy.uri, http_store.artifacts, http_store.experiment_id)):
         run_id = trained(epochs=2)
         assert names(run_id) == ["epoch_0001", "epoch_0002"]

@@ -10,11 +10,11 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._tracking.environment import environment
-from mlflow_ckpt._tracking.store import RunStore
-from mlflow_ckpt.errors import InvalidArgumentError
+from mlflow_ckpt._tracking.store import RunStore, require_answer
+from mlflow_ckpt.errors import InvalidArgumentError, TrackingUnavailableError
 
 # MLflow retries for four minutes if a server is down, which is too long at the end of a training.
-_WITHOUT_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
+_WITHOUT_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
 
 
 class ManagedRun:
@@ -38,6 +38,7 @@ class ManagedRun:
 
         Raises:
             InvalidArgumentError: If it continues in the same run while another one is active.
+            TrackingUnavailableError: If no run is active, and the server does not answer.
         """
         active = mlflow.active_run()
         if active is not None and in_place and origin and active.info.run_id != origin.run_id:
@@ -46,7 +47,7 @@ class ManagedRun:
                 f"{active.info.run_id} is active. End it first, or resume into a new run."
             )
         if active is None:
-            active = mlflow.start_run(**_start_arguments(origin, in_place=in_place))
+            active = _start(origin, in_place=in_place)
             self._run_id = active.info.run_id
         return str(active.info.run_id)
 
@@ -61,6 +62,18 @@ class ManagedRun:
             with environment(_WITHOUT_RETRIES), suppress(MlflowException):
                 mlflow.end_run(status)
         self._run_id = None
+
+
+def _start(origin: Origin | None, *, in_place: bool) -> mlflow.ActiveRun:
+    """Start a run, which only the server can: without one, say so in seconds, not in minutes."""
+    try:
+        require_answer(mlflow.get_tracking_uri())
+    except TrackingUnavailableError as error:
+        raise TrackingUnavailableError(
+            f"{error} Only the server can start a run to save to. Start the server, or pass the "
+            "run_id of a run that it has: such a training goes on without the server."
+        ) from error
+    return mlflow.start_run(**_start_arguments(origin, in_place=in_place))
 
 
 def _start_arguments(origin: Origin | None, *, in_place: bool) -> dict[str, Any]:

@@ -125,8 +125,8 @@ class Messages:
             raise TrackingError(message)
         self.warn(message)
 
-    def warn_of_unavailable_server(self, error: MlflowCkptError) -> None:
-        """Warn that training begins without the server.
+    def warn_of_unavailable_store(self, error: MlflowCkptError) -> None:
+        """Warn that training begins without the tracking server or the artifact store.
 
         Raises:
             MlflowCkptError: The error, if `raising`.

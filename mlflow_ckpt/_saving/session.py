@@ -16,6 +16,7 @@ from mlflow_ckpt._model.keras_private import keras_version
 from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.best import BestTracker
+from mlflow_ckpt._saving.limited import limited
 from mlflow_ckpt._saving.managed_run import ManagedRun
 from mlflow_ckpt._saving.messages import Messages
 from mlflow_ckpt._saving.overwrites import check_no_overwrite
@@ -24,7 +25,10 @@ from mlflow_ckpt._saving.signals import SignalHandler
 from mlflow_ckpt._tracking import resumed_runs, tags
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.store import RunStore
-from mlflow_ckpt.errors import MlflowCkptError, TrackingError, TrackingUnavailableError
+from mlflow_ckpt.errors import MlflowCkptError, TrackingError
+
+# How long it takes to draw a report, at most, apart from waiting for a store that hangs.
+_DRAWING_SECONDS = 60
 
 
 class Session:
@@ -112,35 +116,42 @@ class Session:
         return others_log and same
 
     def check_run(self, model: keras.Model, epoch: int, *, named_by_step: bool) -> None:
-        """Check, if the server answers, that no checkpoint of the run would be overwritten.
+        """Check that no checkpoint of the run would be overwritten, unless its store is away.
 
         Raises:
             CheckpointExistsError: If the training would overwrite checkpoints.
+            RunNotFoundError: If the run does not exist.
         """
         waiting = self.saver.adopt()
         step = self.saved_step = introspection.step_of(model)
-        if self._store is None:
+        store = self._store
+        if store is None:
             return
         try:
-            self._store.require_answer()
-            previous = check_no_overwrite(
-                self._store, waiting, epoch, step if named_by_step else None
+            previous = limited(
+                lambda: check_no_overwrite(store, waiting, epoch, step if named_by_step else None),
+                store,
+                "list the run's checkpoints",
             )
-        except TrackingUnavailableError as error:
-            self._messages.warn_of_unavailable_server(error)
+        except TrackingError as error:
+            self._messages.warn_of_unavailable_store(error)
         else:
             self._best.recall(previous)
             if self._origin is not None:
-                self._link_to_origin(self._store, self._origin, waiting)
+                self._link_to_origin(store, self._origin, waiting)
 
     def _link_to_origin(self, store: RunStore, origin: Origin, waiting: Sequence[Entry]) -> None:
         """Link a resumed training to the run that it continues."""
-        try:
-            if origin.run_id == store.run_id:
-                resumed_runs.clear_tag(store, tags.INTERRUPTED)
-                self._logged = resumed_runs.logged_steps(store, waiting)
-            else:
+
+        def link() -> Mapping[str, set[int]]:
+            if origin.run_id != store.run_id:
                 resumed_runs.tag_parent(store, origin)
+                return {}
+            resumed_runs.clear_tag(store, tags.INTERRUPTED)
+            return resumed_runs.logged_steps(store, waiting)
+
+        try:
+            self._logged = limited(link, store, "mark the run as resumed")
         except (TrackingError, LookupError) as error:
             self._messages.warn(f"The run {origin.run_id} was not marked as resumed: {error}")
 
@@ -274,7 +285,7 @@ class Session:
                 self._messages.notify(saver.outcomes(), params, quietly=quietly)
                 self._messages.warn_of_unsent(unsent, saver, quietly=quietly)
                 if report and status == "FINISHED" and not unsent:
-                    self._publish_report()
+                    self._publish_report(patience)
         except BaseException:
             status = "FAILED" if status == "FINISHED" else status
             raise
@@ -282,19 +293,20 @@ class Session:
             signals.restore()
             self._managed_run.end(status)
 
-    def _publish_report(self) -> None:
+    def _publish_report(self, patience: float) -> None:
         """Draw and upload the run's report; warn if that fails."""
         from mlflow_ckpt import _report  # imports matplotlib
 
-        if self._store is None:
+        store = self._store
+        if store is None:
             return
+        seconds = patience + _DRAWING_SECONDS
         try:
-            self._store.require_answer()
-            _report.publish(self._store)
+            limited(lambda: _report.publish(store), store, "publish the report", seconds=seconds)
         except Exception as error:  # noqa: BLE001 - the checkpoints are complete
             self._messages.warn(
                 f"The run's report could not be created: {type(error).__name__}: {error} "
-                f"Try again: mlflow-ckpt report {self._store.run_id}"
+                f"Try again: mlflow-ckpt report {store.run_id}"
             )
 
 

@@ -1,9 +1,11 @@
-"""Calls a function concurrently in several threads."""
+"""Calls functions in other threads, whose requests nothing else limits."""
 
 from __future__ import annotations
 
+import contextvars
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from threading import Thread
 from typing import TypeVar
 
@@ -50,3 +52,28 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) ->
     if failures:
         raise failures[min(failures)]
     return [results[index] for index in range(len(items))]
+
+
+def within(seconds: float, function: Callable[[], R]) -> R:
+    """Return what a function returns, or raise its exception, unless it takes too long.
+
+    For requests on the training thread: MLflow and artifact stores retry for minutes. A function
+    that takes longer goes on, and what comes of it is dropped.
+
+    Raises:
+        TimeoutError: If the function has not ended by then.
+    """
+    future: Future[R] = Future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            future.set_result(context.run(function))
+        except BaseException as error:  # noqa: BLE001 - raised by `result`
+            future.set_exception(error)
+
+    try:
+        Thread(target=work, daemon=True).start()
+    except RuntimeError:
+        work()  # Python is shutting down
+    return future.result(seconds)

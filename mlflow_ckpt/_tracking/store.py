@@ -27,6 +27,7 @@ from tenacity import (
     stop_after_attempt,
 )
 
+from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._tracking import mlflow_private
 from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt.errors import (
@@ -54,6 +55,8 @@ _REJECTED = (INVALID, "INVALID_STATE", "BAD_REQUEST", MISSING)
 _PROBE_SECONDS = 5
 # Limit per request: https://mlflow.org/docs/latest/rest-api.html
 _METRICS_PER_REQUEST = 1000
+# Characters of another's error in a message.
+_LONGEST_REASON = 300
 # Registered versions per request.
 _PAGE = 1000
 # Keeps MLflow from printing the URL of a run that ends.
@@ -210,30 +213,19 @@ class RunStore:
         """Return `local_path` if the run has already been fetched, else None."""
         return self.local_path(path) if "run" in self.__dict__ else None
 
-    def answers(self) -> bool:
+    def answers(self, seconds: float = _PROBE_SECONDS) -> bool:
         """Whether the tracking server is reachable, tested quickly; True for a local store.
 
         MLflow's own calls retry for four minutes before they fail.
+
+        Args:
+            seconds: How long to wait for it.
         """
-        if urlsplit(self.tracking_uri).scheme not in ("http", "https"):
-            return True
-        try:
-            url = f"{self.tracking_uri.rstrip('/')}/health"
-            response = requests.get(url, timeout=_PROBE_SECONDS)
-        except requests.exceptions.SSLError:
-            return True  # reachable; MLflow checks whether its certificate is trusted
-        except (requests.ConnectionError, requests.Timeout):
-            return False
-        except requests.RequestException:
-            return True  # reachable; MLflow will report the error
-        return response.status_code not in _UNAVAILABLE
+        return _answers(self.tracking_uri, seconds)
 
     def require_answer(self) -> None:
         """Raise TrackingUnavailableError immediately if the server is not reachable."""
-        if not self.answers():
-            raise TrackingUnavailableError(
-                f"The tracking server at {self.tracking_uri} does not answer."
-            )
+        require_answer(self.tracking_uri)
 
     def upload(self, file: Path, directory: str) -> None:
         """Upload one file into the artifact directory `directory`."""
@@ -315,7 +307,7 @@ class RunStore:
         try:
             yield
         except MlflowException as error:
-            text = _first_line(error)
+            text = _abridged(error)
             if status := mlflow_private.error_response(error):
                 text = f"the server answers with error {status}."
             elif mlflow_private.is_unanswered(error):
@@ -328,8 +320,28 @@ class RunStore:
             raise
         except Exception as error:
             # An artifact store is a plugin with its own client library, which may raise anything.
-            reason = f"{type(error).__name__}: {_first_line(error)}"
+            reason = f"{type(error).__name__}: {_abridged(error)}"
             raise TrackingError(f"MLflow could not {action} at {where}: {reason}") from error
+
+
+def require_answer(tracking_uri: str) -> None:
+    """Raise TrackingUnavailableError immediately if a tracking server is not reachable."""
+    if not _answers(tracking_uri, _PROBE_SECONDS):
+        raise TrackingUnavailableError(f"The tracking server at {tracking_uri} does not answer.")
+
+
+def _answers(tracking_uri: str, seconds: float) -> bool:
+    if urlsplit(tracking_uri).scheme not in ("http", "https"):
+        return True
+    try:
+        response = requests.get(f"{tracking_uri.rstrip('/')}/health", timeout=seconds)
+    except requests.exceptions.SSLError:
+        return True  # reachable; MLflow checks whether its certificate is trusted
+    except (requests.ConnectionError, requests.Timeout):
+        return False
+    except requests.RequestException:
+        return True  # reachable; MLflow will report the error
+    return response.status_code not in _UNAVAILABLE
 
 
 @contextmanager
@@ -398,7 +410,7 @@ def _unavailable(where: str, action: str) -> TrackingUnavailableError:
     )
 
 
-def _first_line(error: Exception) -> str:
-    """Return at most 300 characters of the first line. Unlike `text.first_line`, adds no period."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+def _abridged(error: Exception) -> str:
+    """Return at most 300 characters of an error's first line, as a sentence."""
+    line = first_line(error)
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}…"

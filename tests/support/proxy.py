@@ -10,18 +10,30 @@ import requests
 
 from tests.support.waiting import PATIENCE_SECONDS
 
+ARTIFACTS, METADATA = "artifacts", "metadata"
+_REFUSALS = {
+    "fail": (500, b"the disk of the server is full"),
+    "deny": (403, b"these credentials are not known"),
+    "old": (404, b"Not Found"),
+}
+# How many bytes of an answer arrive before the connection breaks.
+_HALF = 10
+
 
 class Proxy:
     """Forwards requests to a real server, and fails on demand.
 
     Attributes:
-        mode: `"pass"`; `"refuse artifacts"`, which answers 500 to uploads; `"fail"`, which answers
-            500 to everything; `"hang"`, which answers nothing; `"old"`, which has no LoggedModels.
-        failed: Set once a request was answered 500.
+        mode: `"pass"`; `"fail"`, which answers 500; `"deny"`, which answers 403; `"hang"`, which
+            answers nothing; `"half"`, which breaks off each answer; `"old"`, which does not know
+            such requests.
+        only: `"artifacts"`, `"uploads"` of them, `"models"` (LoggedModels) or `"metadata"` to treat
+            only such requests that way; all, and the server's health, if empty.
+        failed: Set once a request was treated that way.
     """
 
     def __init__(self, target: str) -> None:
-        self.mode = "pass"
+        self.mode, self.only = "pass", ""
         self.failed = threading.Event()
         self._released = threading.Event()
         proxy = self
@@ -32,27 +44,26 @@ class Proxy:
             def handle_any(self) -> None:
                 length = int(self.headers.get("Content-Length", 0))
                 body = self.rfile.read(length)
-                upload = self.command == "PUT" and "mlflow-artifacts" in self.path
-                if proxy.mode == "hang":
-                    proxy._released.wait(PATIENCE_SECONDS)
-                if proxy.mode == "fail" or (proxy.mode == "refuse artifacts" and upload):
-                    self.answer(500, b"the disk of the server is full")
+                mode = proxy.mode if proxy.concerns(self.command, self.path) else "pass"
+                if mode != "pass":
                     proxy.failed.set()
-                    return
-                if proxy.mode == "old" and ("logged-models" in self.path or "outputs" in self.path):
-                    self.answer(404, b"Not Found")
+                if mode == "hang":
+                    proxy._released.wait(PATIENCE_SECONDS)
+                if mode in _REFUSALS:
+                    self.answer(*_REFUSALS[mode])
                     return
                 headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
                 answer = requests.request(
                     self.command, target + self.path, data=body, headers=headers, timeout=60
                 )
-                self.answer(answer.status_code, answer.content)
+                self.answer(answer.status_code, answer.content, broken=mode == "half")
 
-            def answer(self, status: int, content: bytes) -> None:
+            def answer(self, status: int, content: bytes, *, broken: bool = False) -> None:
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
+                self.send_header("Content-Length", str(len(content) + broken))
                 self.end_headers()
-                self.wfile.write(content)
+                self.wfile.write(content[:_HALF] if broken else content)
+                self.close_connection = broken
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
@@ -60,6 +71,8 @@ class Proxy:
                 """Do not log."""
 
         class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Do not report clients that disconnected."""
 
@@ -67,6 +80,17 @@ class Proxy:
         self.uri = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
+
+    def concerns(self, command: str, path: str) -> bool:
+        """Whether the mode concerns a request."""
+        artifacts = "mlflow-artifacts" in path
+        return {
+            "": True,
+            ARTIFACTS: artifacts,
+            METADATA: not artifacts and not path.startswith("/health"),
+            "uploads": artifacts and command == "PUT",
+            "models": "logged-models" in path or "outputs" in path,
+        }[self.only]
 
     def release(self) -> None:
         """Answer again, including waiting requests."""

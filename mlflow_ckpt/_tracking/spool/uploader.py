@@ -25,6 +25,7 @@ _LONGEST_WAIT_SECONDS = 30.0
 _SLOWEST = 1_000_000
 _POLL_SECONDS = 0.05
 _PROBE_EVERY_SECONDS = 2.0
+_SHORTEST_PROBE_SECONDS = 0.1
 # Not the `random` module, which tenacity uses: training may use it as well, and its result must not
 # depend on the number of retries.
 _random = secrets.SystemRandom()
@@ -196,6 +197,7 @@ class _Deadlines:
     ) -> None:
         self._store = store
         self._patience = patience
+        self._probe_seconds = min(max(patience, _SHORTEST_PROBE_SECONDS), _PROBE_EVERY_SECONDS)
         self._unless = unless
         self._started = self._next_probe = time.monotonic()
         self._end = math.inf if limit is None else self._started + limit
@@ -212,7 +214,7 @@ class _Deadlines:
         if self._unless() or now > self._end:
             return True
         if now >= self._next_probe:
-            unavailable = failed or not self._store.answers()
+            unavailable = failed or not self._store.answers(self._probe_seconds)
             self._unavailable_since = (self._unavailable_since or now) if unavailable else None
             self._next_probe = time.monotonic() + _PROBE_EVERY_SECONDS
         waiting_since = min(last_progress, self._unavailable_since or math.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,6 +17,8 @@ _REFUSALS = {
     "deny": (403, b"these credentials are not known"),
     "old": (404, b"Not Found"),
 }
+# Headers of answers that clients read.
+_KEPT = ("content-type", "etag", "last-modified")
 # How many bytes of an answer arrive before the connection breaks.
 _HALF = 10
 
@@ -25,8 +28,8 @@ class Proxy:
 
     Attributes:
         mode: `"pass"`; `"fail"`, which answers 500; `"deny"`, which answers 403; `"hang"`, which
-            answers nothing; `"half"`, which breaks off each answer; `"old"`, which does not know
-            such requests.
+            answers nothing until `release`; `"half"`, which breaks off each answer; `"refuse"`,
+            which closes connections; `"old"`, which does not know such requests.
         only: `"artifacts"`, `"uploads"` of them, `"models"` (LoggedModels) or `"metadata"` to treat
             only such requests that way; all, and the server's health, if empty.
         failed: Set once a request was treated that way.
@@ -47,6 +50,9 @@ class Proxy:
                 mode = proxy.mode if proxy.concerns(self.command, self.path) else "pass"
                 if mode != "pass":
                     proxy.failed.set()
+                if mode == "refuse":
+                    self.close_connection = True
+                    return
                 if mode == "hang":
                     proxy._released.wait(PATIENCE_SECONDS)
                 if mode in _REFUSALS:
@@ -56,16 +62,29 @@ class Proxy:
                 answer = requests.request(
                     self.command, target + self.path, data=body, headers=headers, timeout=60
                 )
-                self.answer(answer.status_code, answer.content, broken=mode == "half")
+                self.answer(
+                    answer.status_code, answer.content, answer.headers, broken=mode == "half"
+                )
 
-            def answer(self, status: int, content: bytes, *, broken: bool = False) -> None:
+            def answer(
+                self,
+                status: int,
+                content: bytes,
+                headers: Mapping[str, str] | None = None,
+                *,
+                broken: bool = False,
+            ) -> None:
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(content) + broken))
+                for name, value in (headers or {}).items():
+                    if name.lower() in _KEPT:
+                        self.send_header(name, value)
+                length = (headers or {}).get("Content-Length") if self.command == "HEAD" else None
+                self.send_header("Content-Length", length or str(len(content) + broken))
                 self.end_headers()
                 self.wfile.write(content[:_HALF] if broken else content)
                 self.close_connection = broken
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
             def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
                 """Do not log."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
@@ -26,6 +25,7 @@ from mlflow_ckpt.errors import TrackingError, TrackingUnavailableError
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
+T = TypeVar("T")
 MODEL_TYPE = "checkpoint"
 _logger = logging.getLogger(__name__)
 # A database may store a value less precisely than it was logged.
@@ -37,12 +37,17 @@ def begin(store: RunStore, manifest: Manifest) -> str | None:
     """Create the row of a checkpoint that is about to be uploaded, unless it exists.
 
     Returns:
-        The LoggedModel's id; None if the server has no LoggedModels or fails.
+        The LoggedModel's id; None if the server has no LoggedModels or refuses them.
+
+    Raises:
+        TrackingError: If the server fails in general.
     """
-    row: LoggedModel | None = None
-    with _logged_failures(store, manifest.name):
+
+    def find_or_create(_: Run | None) -> str:
         row = next(_rows_of(store, manifest), None) or _create_row(store, manifest)
-    return None if row is None else str(row.model_id)
+        return str(row.model_id)
+
+    return _unless_refused(store, manifest.name, find_or_create)
 
 
 def _create_row(store: RunStore, manifest: Manifest) -> LoggedModel:
@@ -68,13 +73,18 @@ def complete(store: RunStore, manifest: Manifest, model_id: str | None, run: Run
         manifest: The checkpoint's manifest.
         model_id: The row's id; None without a row.
         run: The current state of the run.
+
+    Raises:
+        TrackingError: If the server fails in general.
     """
-    if model_id is None:
-        return
-    with (
-        _logged_failures(store, manifest.name),
-        store.client_to("link a row of the Models table to the run") as client,
-    ):
+    if model_id is not None:
+        _unless_refused(
+            store, manifest.name, lambda now: _complete(store, manifest, model_id, now or run)
+        )
+
+
+def _complete(store: RunStore, manifest: Manifest, model_id: str, run: Run) -> None:
+    with store.client_to("link a row of the Models table to the run") as client:
         outputs = run.outputs.model_outputs if run.outputs is not None else []
         if all(output.model_id != model_id for output in outputs):
             # The step makes the row appear in the charts of the run's page.
@@ -105,10 +115,18 @@ def fail(store: RunStore, manifest: Manifest, model_id: str | None) -> None:
 def remove(store: RunStore, names: Collection[str]) -> None:
     """Remove the rows of removed checkpoints."""
     for name in names:
-        with _logged_failures(store, name):
-            for row in _rows(store, name):
-                with store.client_to("remove a row of the Models table") as client:
-                    client.delete_logged_model(row.model_id)
+        try:
+            _remove(store, name)
+        except TrackingUnavailableError:
+            raise
+        except TrackingError as error:
+            _log_failure(store, name, error)
+
+
+def _remove(store: RunStore, name: str) -> None:
+    for row in _rows(store, name):
+        with store.client_to("remove a row of the Models table") as client:
+            client.delete_logged_model(row.model_id)
 
 
 def _rows(store: RunStore, name: str) -> Iterator[LoggedModel]:
@@ -177,15 +195,34 @@ def _is_point(point: Metric, value: float, steps: tuple[int, ...]) -> bool:
     return math.isinf(value) or math.isclose(point.value, value, rel_tol=_TOLERANCE)
 
 
-@contextmanager
-def _logged_failures(store: RunStore, name: str) -> Iterator[None]:
-    """Log failures, which do not affect the checkpoint, unless the server does not answer."""
+def _unless_refused(store: RunStore, name: str, change: Callable[[Run | None], T]) -> T | None:
+    """Change rows; log it if only they cannot be changed, which does not affect the checkpoint.
+
+    Args:
+        store: The run.
+        name: The checkpoint.
+        change: Changes the rows, given the current state of the run where it is known. Called again
+            after a failure.
+
+    Raises:
+        TrackingError: If the server fails in general, so that all has to be sent again.
+    """
     try:
-        yield
+        return change(None)
+    except TrackingUnavailableError:
+        raise
+    except TrackingError as error:
+        if mlflow_private.is_unknown_to_server(error.__cause__):
+            _log_failure(store, name, error)
+            return None
+    run = store.current_run()
+    try:
+        return change(run)
     except TrackingUnavailableError:
         raise
     except TrackingError as error:
         _log_failure(store, name, error)
+        return None
 
 
 def _log_failure(store: RunStore, name: str, error: TrackingError) -> None:

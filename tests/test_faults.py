@@ -1,0 +1,256 @@
+"""What fails while a model trains, when and how: each cell of the table in docs/saving.md.
+
+In no cell does a step wait, is anything lost, or is anything said more than twice.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import pytest
+import requests
+
+import mlflow_ckpt
+from devtools.stores import Store, current, free_port
+from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from tests.support import cli, shared
+from tests.support.proxy import Proxy
+from tests.support.training import BATCHES, fit, names, new_run, small_model
+from tests.support.waiting import wait_for
+
+EPOCHS = 3
+BUCKET = "checkpoints"
+# Of MLflow's and boto3's own attempts, which their users set by these.
+FEW_ATTEMPTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "AWS_MAX_ATTEMPTS": "1",
+}
+S3 = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+}
+
+WHATS = ("everything", "artifacts", "metadata", "S3")
+WHENS = ("start", "step", "validation", "end")
+HOWS = ("refuse", "hang", "deny", "fail", "slow", "half")
+# One of each in the default run.
+DAILY = {
+    ("everything", "step", "refuse"),
+    ("artifacts", "start", "hang"),
+    ("metadata", "validation", "deny"),
+    ("S3", "start", "deny"),
+    ("S3", "end", "fail"),
+    ("artifacts", "end", "slow"),
+    ("everything", "end", "half"),
+}
+
+
+@pytest.fixture(scope="session")
+def s3_server(session_directory: Path) -> str:
+    """The URI of a real S3 API, in a process of its own that all workers share."""
+
+    def start() -> dict[str, Any]:
+        port = free_port()
+        with (session_directory / "s3.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        process.returncode = 0  # it outlives this process, which need not wait for it
+        uri = f"http://127.0.0.1:{port}"
+
+        def made() -> bool:
+            try:
+                return requests.put(f"{uri}/{BUCKET}", timeout=5).ok
+            except requests.ConnectionError:
+                return False
+
+        wait_for(made, "the S3 API answers", pause=0.2)
+        return {"group": process.pid, "uri": uri}
+
+    return str(shared.started_once(session_directory, "s3", start)["uri"])
+
+
+@dataclass
+class Fault:
+    """What fails, when, and how."""
+
+    proxy: Proxy
+    when: str
+    how: str
+
+    def begin(self) -> None:
+        self.proxy.mode = "hang" if self.how == "slow" else self.how
+
+
+@pytest.fixture
+def fault(
+    request: pytest.FixtureRequest, server: Store, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Fault]:
+    """A fault of the current store, which has not begun."""
+    what, when, how = request.param
+    for name, value in {**FEW_ATTEMPTS, **S3}.items():
+        monkeypatch.setenv(name, value)
+    in_s3 = what == "S3"
+    proxy = Proxy(request.getfixturevalue("s3_server") if in_s3 else server.uri)
+    proxy.only = what if what in ("artifacts", "metadata") else ""
+    if in_s3:
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", proxy.uri)
+        store = Store(server.uri, server.artifacts, _experiment_in_s3(server.uri))
+    else:
+        store = Store(proxy.uri, server.artifacts, server.experiment_id)
+    try:
+        with current(store):
+            yield Fault(proxy, when, how)
+            proxy.release()
+    finally:
+        proxy.close()
+
+
+def _experiment_in_s3(uri: str) -> str:
+    name = f"in S3 {os.environ.get('PYTEST_XDIST_WORKER', '')}"
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    return str(client.create_experiment(name, artifact_location=f"s3://{BUCKET}/{name[6:]}"))
+
+
+class Course(keras.callbacks.Callback):
+    """Lets a fault begin in time, and counts the steps that wait for a server."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__()
+        self.fault = fault
+        self.steps = 0
+        self.in_training = False
+
+    def begin(self, moment: str) -> None:
+        if moment == self.fault.when and self.fault.proxy.mode == "pass":
+            self.fault.begin()
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.in_training = True
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.steps += 1
+        if self.steps > 1:
+            self.begin("step")
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.begin("validation")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch == EPOCHS - 1:
+            self.begin("end")
+
+    def on_train_end(self, logs: Any = None) -> None:
+        # `MlflowCheckpoint` waits for its uploads after this.
+        self.in_training = False
+        wait_for(self.fault.proxy.failed.is_set, "the fault is met")
+        if self.fault.how == "slow":
+            self.fault.proxy.release()
+
+
+@pytest.fixture
+def requests_in_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[Course], list[str]]:
+    """Counts requests on the thread that trains, while it does."""
+    made: list[str] = []
+    watched: list[Course] = []
+    thread = threading.current_thread()
+    original = http.client.HTTPConnection.putrequest
+
+    def putrequest(self: Any, method: str, url: str, **settings: Any) -> None:
+        if threading.current_thread() is thread and any(c.in_training for c in watched):
+            made.append(f"{method} {url}")
+        original(self, method, url, **settings)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "putrequest", putrequest)
+
+    def watch(course: Course) -> list[str]:
+        watched.append(course)
+        return made
+
+    return watch
+
+
+def send_the_rest(run_id: str) -> None:
+    """Flush until nothing is left; this process's own uploader may be at work as well."""
+
+    def sent() -> bool:
+        cli.run("flush", run_id)
+        return not Spool.default().entries(run_id)
+
+    wait_for(sent, "everything is sent", pause=0.2)
+
+
+def check_nothing_is_lost(run_id: str) -> None:
+    assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in range(1, EPOCHS + 1)]
+    assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in range(1, EPOCHS + 1))
+    client = mlflow.MlflowClient()
+    curve = client.get_metric_history(run_id, "loss")
+    assert sorted({metric.step for metric in curve}) == list(range(1, EPOCHS + 1))
+    experiment = client.get_run(run_id).info.experiment_id
+    rows = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'")
+    assert sorted(str(row.status) for row in rows) == ["READY"] * EPOCHS
+
+
+def cells() -> list[Any]:
+    return [
+        pytest.param(
+            (what, when, how),
+            marks=() if (what, when, how) in DAILY else pytest.mark.long,
+            id=f"{what}-{when}-{how}",
+        )
+        for what in WHATS
+        for when in WHENS
+        for how in HOWS
+    ]
+
+
+@pytest.mark.parametrize("fault", cells(), indirect=True)
+def test_training_goes_on(
+    fault: Fault,
+    requests_in_steps: Callable[[Course], list[str]],
+    caplog: pytest.LogCaptureFixture,
+    record_property: Callable[[str, object], None],
+) -> None:
+    run_id = new_run()
+    course = Course(fault)
+    made = requests_in_steps(course)
+    if fault.when == "start":
+        fault.begin()
+    patience = 60.0 if fault.how == "slow" else 0.5
+    ours = mlflow_ckpt.MlflowCheckpoint("loss", run_id=run_id, drain_timeout=patience)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(small_model(), course, ours, epochs=EPOCHS)
+    assert course.steps == EPOCHS * BATCHES
+    assert made == []
+    said = Counter(str(w.message) for w in caught if w.category is UserWarning)
+    said.update(f"{r.name}: {r.msg}" for r in caplog.records if r.levelno >= logging.WARNING)
+    fault.proxy.release()
+    send_the_rest(run_id)
+    check_nothing_is_lost(run_id)
+    assert max(said.values(), default=0) <= 2, said
+    counts = f"{course.steps} steps, {len(made)} waited, 0 lost, {sum(said.values())} lines"
+    record_property("counted", counts)

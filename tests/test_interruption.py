@@ -554,6 +554,7 @@ def test_forked_children_of_a_training_can_be_terminated() -> None:
     assert tag(run_id) is None
 
 
+@pytest.mark.long
 def test_preempted_while_the_server_is_away_it_leaves_the_rest_to_flush(
     template_database: Path, tmp_path: Path, uninterrupted: dict[int, State]
 ) -> None:

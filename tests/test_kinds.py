@@ -20,21 +20,14 @@ from tests.support.processes import ROOT, run_python
 # A kind of each sort is enough for every day; all of them stand behind the marker `kinds`.
 DAILY = (
     "AdamW, biases excluded from decay",
-    "MultiOptimizer with an OptimizerMap",
     "Dropout, stopped inside an epoch",
     "a stateful LSTM",
     "LoRA on Dense",
     "a plain tf.Variable in a layer",
-    "a layer in a closure of a layer",
-    "trainable of one variable flipped",
-    "an activation changed, restored",
     "a count in an attribute of the class",
-    "a loss over a variable of a helper",
     "a metric that lasts",
-    "a task that compiles itself",
     "a loss that is a lambda",
     "a rate of Dropout changed, restored",
-    "a callback without get_state",
     "another callback raises in on_train_batch_end",
     "arrays, shuffled",
 )

@@ -161,6 +161,7 @@ print("version", mlflow.register_model(uri, "registered elsewhere").version)
         assert mlflow_ckpt.get_checkpoint("models:/registered elsewhere/1").name == "epoch_0002"
 
 
+@pytest.mark.long
 def test_mlflow_models_predict(
     elsewhere: Path, server: Store, run_id: str, expected: np.ndarray[Any, Any], tmp_path: Path
 ) -> None:

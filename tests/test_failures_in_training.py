@@ -145,17 +145,22 @@ def test_training_goes_on_and_what_it_saved_is_sent_later(
     assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2, 3))
 
 
+@pytest.mark.parametrize("only", ["", "uploads"])
 def test_tries_to_reach_the_server_do_not_touch_the_training_s_random_numbers(
-    proxy: Proxy,
+    only: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # MLflow's own retries too, which are random unless it is told otherwise.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     run_id, model = new_run(), small_model()
-    proxy.mode = "fail"
+    proxy.only, proxy.mode = only, "fail"
     saver = CheckpointSaver(RunStore(run_id))
     state, state_of_numpy = random.getstate(), repr(np.random.get_state())
     saver.save(model, "epoch_0001", epoch=1, metrics={"loss": 1.0})
     saver.log_metrics({"loss": 1.0}, 1)
     left = saver.finish(patience=2.0)
-    assert [entry.label for entry in left] == ["epoch_0001", "metrics of step 1"]
+    assert [entry.label for entry in left] == ["epoch_0001", "metrics of step 1"][: 1 + (not only)]
+    wait_for(proxy.failed.is_set, "a request failed")
     proxy.release()
     assert saver.finish(patience=PATIENCE_SECONDS) == []
     assert (random.getstate(), repr(np.random.get_state())) == (state, state_of_numpy)

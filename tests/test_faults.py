@@ -26,6 +26,7 @@ import requests
 import mlflow_ckpt
 from devtools.stores import Store, current, free_port
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt.errors import TrackingUnavailableError
 from tests.support import cli, shared
 from tests.support.proxy import Proxy
 from tests.support.training import BATCHES, fit, names, new_run, small_model
@@ -252,3 +253,23 @@ def test_training_goes_on(
     assert max(said.values(), default=0) <= 2, said
     counts = f"{course.steps} steps, {len(made)} waited, 0 lost, {sum(said.values())} lines"
     record_property("counted", counts)
+
+
+@pytest.mark.parametrize("how", ["refuse", "hang", "fail"])
+def test_a_run_that_only_the_server_can_start(how: str, server: Store) -> None:
+    proxy = Proxy(server.uri)
+    model = small_model()
+    try:
+        with current(Store(proxy.uri, server.artifacts, server.experiment_id)):
+            proxy.mode = how
+            with pytest.raises(TrackingUnavailableError) as caught:
+                fit(model, mlflow_ckpt.MlflowCheckpoint())
+            proxy.release()
+    finally:
+        proxy.close()
+    assert str(caught.value) == (
+        f"The tracking server at {proxy.uri} does not answer. Only the server can start a run to "
+        "save to. Start the server, or pass the run_id of a run that it has: such a training goes "
+        "on without the server."
+    )
+    assert int(model.optimizer.iterations.numpy()) == 0

@@ -32,6 +32,7 @@ from mlflow_ckpt._saving.outcomes import Outcomes
 from mlflow_ckpt._saving.worker import Worker
 from mlflow_ckpt._saving.write import CheckpointWriter
 from mlflow_ckpt._tracking import prune_plan, removal
+from mlflow_ckpt._tracking.environment import keep_retries_from_random_numbers
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.outcome import Outcome
@@ -76,6 +77,7 @@ class CheckpointSaver:
         test_load: bool = False,
     ) -> None:
         check_full_format(full_format)
+        keep_retries_from_random_numbers()
         self._store = store
         self._weight_metrics = weight_metrics
         self._updates = Updates()

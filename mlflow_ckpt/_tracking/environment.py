@@ -1,4 +1,4 @@
-"""Temporary environment variables, for settings that MLflow does not take as arguments."""
+"""Environment variables, for settings that MLflow does not take as arguments."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def keep_retries_from_random_numbers() -> None:
+    """Let MLflow wait between retries without drawing from Python's global generator.
+
+    Training may use it too, and its result must not depend on the number of retries.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")

@@ -32,13 +32,13 @@ from tests.support.proxy import Proxy
 from tests.support.training import BATCHES, fit, names, new_run, small_model
 from tests.support.waiting import wait_for
 
-EPOCHS = 3
+EPOCHS = 2
 BUCKET = "checkpoints"
 # Of MLflow's and boto3's own attempts, which their users set by these.
 FEW_ATTEMPTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "AWS_MAX_ATTEMPTS": "1",
 }
 S3 = {
@@ -109,6 +109,9 @@ def fault(
     what, when, how = request.param
     for name, value in {**FEW_ATTEMPTS, **S3}.items():
         monkeypatch.setenv(name, value)
+    # What a training waits at its start, which are ten seconds and five.
+    monkeypatch.setattr("mlflow_ckpt._saving.limited._SECONDS", 1.0)
+    monkeypatch.setattr("mlflow_ckpt._tracking.store._PROBE_SECONDS", 0.5)
     in_s3 = what == "S3"
     proxy = Proxy(request.getfixturevalue("s3_server") if in_s3 else server.uri)
     proxy.only = what if what in ("artifacts", "metadata") else ""

@@ -15,7 +15,7 @@ _SECONDS = 10
 
 
 def limited(
-    function: Callable[[], T], store: RunStore, action: str, *, seconds: float = _SECONDS
+    function: Callable[[], T], store: RunStore, action: str, *, seconds: float | None = None
 ) -> T:
     """Make requests, and wait for them only so long.
 
@@ -23,20 +23,21 @@ def limited(
         function: Makes the requests.
         store: The run.
         action: Their purpose, which completes the message "tried to …".
-        seconds: The limit.
+        seconds: The limit; None for the one of a few requests.
 
     Raises:
         TrackingUnavailableError: If the server or the artifact store does not answer in time.
     """
+    limit = _SECONDS if seconds is None else seconds
 
     def ask() -> T:
         store.require_answer()
         return function()
 
     try:
-        return within(seconds, ask)
+        return within(limit, ask)
     except TimeoutError as error:
         raise TrackingUnavailableError(
             f"The tracking server at {store.tracking_uri}, or its artifact store, does not answer "
-            f"within {seconds:g} s (tried to {action})."
+            f"within {limit:g} s (tried to {action})."
         ) from error

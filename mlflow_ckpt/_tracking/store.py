@@ -213,15 +213,15 @@ class RunStore:
         """Return `local_path` if the run has already been fetched, else None."""
         return self.local_path(path) if "run" in self.__dict__ else None
 
-    def answers(self, seconds: float = _PROBE_SECONDS) -> bool:
+    def answers(self, seconds: float | None = None) -> bool:
         """Whether the tracking server is reachable, tested quickly; True for a local store.
 
         MLflow's own calls retry for four minutes before they fail.
 
         Args:
-            seconds: How long to wait for it.
+            seconds: How long to wait for it; None for the usual time.
         """
-        return _answers(self.tracking_uri, seconds)
+        return _answers(self.tracking_uri, _PROBE_SECONDS if seconds is None else seconds)
 
     def require_answer(self) -> None:
         """Raise TrackingUnavailableError immediately if the server is not reachable."""

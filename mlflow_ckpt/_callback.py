@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,16 +25,10 @@ from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._saving import mlflow_callbacks
 from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt._saving.batch_counter import BatchCounter
-from mlflow_ckpt._saving.best import BestTracker
-from mlflow_ckpt._saving.messages import Messages
+from mlflow_ckpt._saving.member import Member
 from mlflow_ckpt._saving.session import Session
 from mlflow_ckpt._saving.signals import SignalHandler, is_whole
 from mlflow_ckpt.errors import MlflowCkptError
-
-# Batches within which an optimizer that accumulates gradients is expected to make a step.
-_LONGEST_ACCUMULATION = 64
-# Trainings of at least this length draw a report by default: its cost is negligible there.
-_LONG_SECONDS = 60
 
 
 class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -53,6 +48,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     machine (docs/saving.md). Everything has been uploaded when `fit` returns. If training is
     interrupted, the last consistent state is saved: immediately if the callback is used as a
     context manager, otherwise when the process exits.
+
+    Several in one `fit` work together if they save to the same run (docs/saving.md).
 
     Args:
         monitor: The metric that decides which checkpoint is best.
@@ -121,7 +118,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         data_state_limit: int = STATE_LIMIT,
     ) -> None:
         super().__init__()
-        self._arguments = CallbackArguments(
+        arguments = CallbackArguments(
             monitor=monitor,
             verbose=verbose,
             save_best_only=save_best_only,
@@ -147,12 +144,16 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.report, self.data_state_limit = report, data_state_limit
         # Keras may call `on_train_batch_end` late, on another thread, if nothing is saved there.
         self.async_safe = save_freq == "epoch"
-        self._messages = Messages(verbose=bool(verbose), raising=on_error == "raise")
-        self._best = BestTracker(self._arguments, self._messages.warn_once)
-        self._session = Session(self._arguments, self._best, self._messages)
+        self._set_up(arguments)
+
+    def _set_up(self, arguments: CallbackArguments) -> None:
+        """Create what a training needs."""
+        self._member = Member(arguments)
+        self._session = Session(self._member)
         self._signals = SignalHandler(self)
-        self._batches = BatchCounter()
-        self._training = self._first_epoch_checked = self._due = self._others_log = False
+        self._leader: MlflowCheckpoint | None = None
+        self._followers: list[MlflowCheckpoint] = []
+        self._training = self._first_epoch_checked = self._others_log = False
         self._observed = False
         self._begun_batches = self._process = 0
         self._began = 0.0
@@ -169,17 +170,25 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def get_state(self) -> dict[str, Any]:
         """Return the state that a resumed training needs."""
-        return {"best": self._best.best, "batches_since_save": self._batches.batches_since_save}
+        return self._member.state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `get_state` returned."""
-        self._best.best = state["best"]
-        self._batches.batches_since_save = state["batches_since_save"]
+        self._member.restore(state)
 
     @property
     def best(self) -> float | None:
         """The best value of the monitored metric so far; None before the first."""
-        return self._best.best
+        return self._member.best.best
+
+    @property
+    def _batches(self) -> BatchCounter:
+        return self._member.batches
+
+    @property
+    def _lead(self) -> MlflowCheckpoint:
+        """The first callback of a training that saves to the same run, which saves for all."""
+        return self._leader or self
 
     def __enter__(self) -> Self:
         """Return the callback itself."""
@@ -192,45 +201,74 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         traceback: TracebackType | None,
     ) -> None:
         """Save and upload the last state of an interrupted training."""
-        if self._training:
-            self._break_off(exc)
+        if self._lead._training:
+            self._lead._break_off(exc)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Find or start the run, and check that the model can be saved before it is trained."""
         if self._training:
             # The previous training ended in an exception that the caller caught.
             self._end_training("FAILED", quietly=True)
-        settle_run(self.run_id or _active_run_id(), continued_by=self.model)
         self._batches.begin_epoch(0)
-        self._fit = FitContext(self, self._arguments.recorded(), self.data_state_limit)
+        self._followers, self._leader = [], _leader_of(self)
+        if self._leader is None:
+            self._begin_training()
+            self._signals.install()
+        elif self._leader._fit is not None:
+            # After the leader, so that all have asked for their checkpoints when the last one has.
+            self._leader._fit.move_to_end(self)
+
+    def _begin_training(self) -> None:
+        """Begin a training, for the later callbacks too that save to the same run."""
+        settle_run(self.run_id or _active_run_id(), continued_by=self.model)
+        self._fit = FitContext(self, self.data_state_limit)
         self._observed = self._fit.surround(self, self._batches.end_batch, self._pause_before_all)
-        self._session.begin(self.model, self.run_id, self._origin, in_place=self._in_place)
+        self._session.begin(
+            *(self.model, self.run_id, self._origin),
+            in_place=self._in_place,
+            others=self._find_followers,
+        )
+        self._fit.settings = self._session.group.recorded()
         self._check_mlflow_callbacks(self._fit.callbacks)
-        self._first_epoch_checked = self._due = False
+        self._first_epoch_checked = False
         self._process, self._thread = os.getpid(), threading.current_thread()
         self._began = time.monotonic()
         self._history = getattr(self.model, "history", None)
         self._training = True
         _running.append(self)
-        self._signals.install()
         atexit.register(self._at_exit)
+
+    def _find_followers(self, run_id: str) -> list[Member]:
+        """Find the other callbacks of this training that save to the run."""
+        others = [] if self._fit is None else self._fit.callbacks
+        self._followers = [
+            other
+            for other in others
+            if isinstance(other, MlflowCheckpoint)
+            and other is not self
+            and (other.run_id or _active_run_id()) == run_id
+        ]
+        return [follower._member for follower in self._followers]
 
     def _check_mlflow_callbacks(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Leave metrics to MLflow's own callback if it logs them to the same run."""
         others_log = mlflow_callbacks.logs_epochs(callbacks)
         self._others_log = self._session.defer_metrics(others_log=others_log)
         if mlflow_callbacks.saves(callbacks):
-            self._messages.warn_once(mlflow_callbacks.DUPLICATE)
+            self._session.group.messages.warn_once(mlflow_callbacks.DUPLICATE)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Start an epoch; before the first one, check that no checkpoint would be overwritten."""
         done, self._begun_batches = self._begun_batches, 0
+        if self._leader is not None:
+            self._batches.begin_epoch(epoch, self._leader._batches.batch)
+            return
         # Unless the data continue where they were, the epoch is repeated from its start.
         done = 0 if self._fit is None else self._fit.skipped(done)
         self._batches.begin_epoch(epoch, done)
         first = not self._first_epoch_checked
         if first:
-            named_by_step = self.save_freq != "epoch"
+            named_by_step = self._session.group.saves_within_epochs
             try:
                 self._session.check_run(self.model, epoch, named_by_step=named_by_step)
             except BaseException:
@@ -254,8 +292,28 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Save within an epoch if `save_freq` is a number of batches."""
         self._batches.end_batch(batch)
-        if self.save_freq != "epoch":
-            self._save_inside_epoch(logs)
+        lead = self._lead
+        if self._member.is_due(self.model, lead._session.saved_step):
+            if lead._is_last_batch:
+                # Save at the end of the epoch instead, after validation and the other callbacks.
+                self._member.due = True
+            else:
+                self._request("step", _scalars(logs))
+        if lead._session.group.saves_within_epochs:
+            lead._save_requested(self)
+
+    @property
+    def _is_last_batch(self) -> bool:
+        """Whether all batches of the epoch are completed, as far as their number is known."""
+        steps = None if self._fit is None else self._fit.steps(self.params)
+        return steps is not None and self._batches.batch >= steps
+
+    def _request(self, unit: str, metrics: Mapping[str, float]) -> None:
+        """Ask for a checkpoint of the present state."""
+        number = self._batches.epoch if unit == "epoch" else introspection.step_of(self.model)
+        self._lead._session.request(
+            *(self._member, self.model, CheckpointName(unit, number), metrics, self.params)
+        )
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Record that no training step is in progress, but a validation."""
@@ -270,28 +328,32 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch's metrics and save its checkpoint."""
-        completed = epoch + 1
         metrics = _scalars(logs)
+        if self._training:
+            self._end_epoch(epoch + 1, metrics)
+        self._batches.begin_epoch(epoch + 1)
+        if self.save_freq == "epoch":
+            self._request("epoch", metrics)
+        elif self._member.due:
+            self._member.due = False
+            self._request("step", metrics)
+        self._lead._save_requested(self, ended=True)
+
+    def _end_epoch(self, completed: int, metrics: Mapping[str, float]) -> None:
         if self._fit is not None:
             self._fit.end_epoch(self._batches.batch)
-        self._batches.begin_epoch(completed)
-        if self.log_metrics and metrics and not self._others_log:
+        if metrics and not self._others_log:
             self._session.log_metrics(metrics, completed)
-        if self.save_freq == "epoch":
-            self._save(CheckpointName("epoch", completed), metrics)
-        elif self._due:
-            self._due = False
-            self._save(CheckpointName("step", introspection.step_of(self.model)), metrics)
-        self._session.notify(self.params)
 
-    def _save(self, name: CheckpointName, metrics: Mapping[str, float]) -> None:
-        self._session.save(
-            *(self.model, name),
-            epoch=self._batches.epoch,
-            metrics=metrics,
-            params=self.params,
-            capture=self._capture,
+    def _save_requested(self, asking: MlflowCheckpoint, *, ended: bool = False) -> None:
+        """Save what was requested, once the last of the callbacks could request it."""
+        if asking is not [self, *self._followers][-1]:
+            return
+        saved = self._session.save_requested(
+            self.model, epoch=self._batches.epoch, capture=self._capture, ended=ended
         )
+        if saved or ended:
+            self._session.notify(self.params)
 
     def _capture(self) -> TrainingState:
         """Capture the training state that is not part of the model."""
@@ -301,8 +363,28 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait for all uploads, and end the run if this callback started it."""
-        self._end_training("FINISHED")
-        self._signals.raise_received()
+        lead = self._lead
+        if self is [lead, *lead._followers][-1]:
+            lead._end_as_planned()
+
+    def _end_as_planned(self) -> None:
+        """End a training that came to its end, though a signal may have been received."""
+        signalled = self._signals.received is not None
+        self._end_training("FINISHED", limit=self._patience if signalled else None)
+        if not self._others_of_fit():
+            self._signals.raise_received()
+
+    def _others_of_fit(self) -> list[MlflowCheckpoint]:
+        """Return the callbacks that save the same `fit` to other runs."""
+        return [
+            other
+            for other in _running
+            if other is not self and self._fit and other._fit and self._fit.is_of(other._fit)
+        ]
+
+    @property
+    def _patience(self) -> float:
+        return self._session.group.patience
 
     def _pause_before_all(self) -> None:
         """Do the same before other callbacks are told that an epoch or a batch begins."""
@@ -314,12 +396,23 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._signals.received is None:
             return
         reason = str(self._signals.reason)
-        self._messages.notify_interrupted(reason, self.drain_timeout)
-        try:
-            self._session.save_interrupted(*(self.model, self._batches, reason, self._capture))
-        finally:
-            self._end_training("KILLED", limit=self.drain_timeout, quietly=True)
+        trainings = [self, *self._others_of_fit()]
+        patience = max(training._patience for training in trainings)
+        self._session.group.messages.notify_interrupted(reason, patience)
+        end = time.monotonic() + patience
+        with ExitStack() as stack:
+            for training in trainings:
+                stack.callback(training._end_interrupted, end)
+            for training in trainings:
+                training._save_interrupted(reason)
         self._signals.raise_received()
+
+    def _save_interrupted(self, reason: str) -> None:
+        self._session.save_interrupted(*(self.model, self._batches, reason, self._capture))
+
+    def _end_interrupted(self, end: float) -> None:
+        """End the training, and wait for its uploads until `end` in monotonic seconds."""
+        self._end_training("KILLED", limit=max(0.0, end - time.monotonic()), quietly=True)
 
     def _break_off(self, exc: BaseException | None) -> None:
         """Save the last consistent state of a training that an exception ended."""
@@ -329,7 +422,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             if not isinstance(exc, MlflowCkptError):
                 self._save_if_whole(exc, reason)
         finally:
-            limit = self.drain_timeout if interrupted else None
+            limit = self._patience if interrupted else None
             self._end_training("KILLED" if interrupted else "FAILED", limit=limit, quietly=True)
 
     def _save_if_whole(self, exc: BaseException | None, reason: str) -> None:
@@ -342,9 +435,9 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         elif not is_whole(self.model, exc, in_step=self._batches.in_step):
             when = f"inside a step ({reason}), which may have left the model half updated"
         else:
-            self._session.save_interrupted(*(self.model, self._batches, reason, self._capture))
+            self._save_interrupted(reason)
             return
-        self._messages.warn(
+        self._session.group.messages.warn(
             f"Training was interrupted {when}, so its state was not saved. Checkpoints are intact."
         )
 
@@ -355,7 +448,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _settle(self, continued_by: keras.Model | None) -> None:
         """End this training if an exception did, and wait for its uploads. See `settle_run`."""
         if not self._signals.is_abandoned:
-            self._session.saver.flush(patience=self.drain_timeout)
+            self._session.saver.flush(patience=self._patience)
         elif self.model is continued_by:
             self._end_training("FAILED", quietly=True)
         else:
@@ -375,42 +468,21 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self, status: str, *, limit: float | None = None, quietly: bool = False
     ) -> None:
         self._training = False
+        for follower in self._followers:
+            if follower._leader is self:
+                follower._leader = None
         _running[:] = [callback for callback in _running if callback is not self]
         seconds = time.monotonic() - self._began
         atexit.unregister(self._at_exit)
         self._session.end(
             status,
             self._signals,
-            patience=self.drain_timeout,
+            patience=self._patience,
             limit=limit,
             params=self.params,
             quietly=quietly,
-            report=self.report is True or (self.report == "auto" and seconds >= _LONG_SECONDS),
+            report=self._session.group.wants_report(seconds),
         )
-
-    def _save_inside_epoch(self, logs: Mapping[str, Any] | None) -> None:
-        batches, save_freq = self._batches, int(self.save_freq)
-        if batches.batches_since_save < save_freq:
-            return
-        step = introspection.step_of(self.model)
-        if step <= self._session.saved_step:
-            # Gradients are being accumulated or a step overflowed: save at the next real step.
-            patience = 2 * save_freq + _LONGEST_ACCUMULATION
-            if batches.batches_since_save > patience:
-                self._messages.warn_once(
-                    f"The model's optimizer made no step in {patience} batches, so checkpoints "
-                    "cannot be named by step. If the model trains with optimizers of its own, use "
-                    "save_freq='epoch'."
-                )
-            return
-        batches.batches_since_save = 0
-        steps = None if self._fit is None else self._fit.steps(self.params)
-        if steps is not None and batches.batch >= steps:
-            # Save at the end of the epoch instead, after validation and the other callbacks.
-            self._due = True
-            return
-        self._save(CheckpointName("step", step), _scalars(logs))
-        self._session.notify(self.params)
 
 
 # The trainings in this process that have begun and not ended.
@@ -429,6 +501,14 @@ def settle_run(run_id: str | None, *, continued_by: keras.Model | None = None) -
     """
     for callback in [callback for callback in _running if callback._run_id == run_id]:
         callback._settle(continued_by)
+
+
+def _leader_of(callback: MlflowCheckpoint) -> MlflowCheckpoint | None:
+    """Return the callback of the running `fit` that saves for this one too, if any."""
+    for leader in _running:
+        if leader._fit is not None and leader._fit.is_running and callback in leader._followers:
+            return leader
+    return None
 
 
 def _active_run_id() -> str | None:

@@ -28,15 +28,15 @@ def converter(
     ) -> tuple[Manifest, str | None]:
         from mlflow_ckpt._model.capture.buffers import Buffers
         from mlflow_ckpt._model.rebuild import stock_files
-        from mlflow_ckpt._saving.compose import Composer, Job
+        from mlflow_ckpt._saving.compose import Composer, Content, Job
 
         blueprint = None if architecture is None else stock_files.read_blueprint(architecture)
         model, lost = stock_files.load(file, custom_objects, blueprint)
-        composer = Composer(foreign.run_id, forms=("full",), full_format="keras", metadata={})
-        with closing(composer.take(model, Buffers())) as snapshot:
+        composer, content = Composer(foreign.run_id), Content()
+        with closing(composer.take(model, Buffers(), content)) as snapshot:
             epoch = foreign.epoch or 0
             name = str(CheckpointName("epoch", epoch))
-            job = Job(snapshot, name, epoch, foreign.metrics, None, False, None)
+            job = Job(snapshot, content, name, epoch, foreign.metrics, None, False, None)
             manifest = composer.compose(job, directory).manifest
         return manifest, lost
 

@@ -27,6 +27,7 @@ from mlflow_ckpt._model.training import callback_state
 from mlflow_ckpt._model.training.restorer import ADVICE, StateRestorer, changed_settings
 from mlflow_ckpt._saving.arguments import arguments_of
 from mlflow_ckpt._saving.compose import versions
+from mlflow_ckpt._saving.group import BESIDE
 from mlflow_ckpt._tracking import removal
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
@@ -53,7 +54,7 @@ class ResumePoint:
         initial_epoch: Number of completed epochs.
         initial_batch: Number of completed batches of the current epoch; 0 between two epochs.
         callbacks: The callbacks to pass to `fit`: one that restores their states, those passed to
-            `resume`, and an `MlflowCheckpoint` unless one was passed.
+            `resume`, and the `MlflowCheckpoint`s that were recorded unless one was passed.
         changes: Differences from the saved training, as phrases.
     """
 
@@ -253,11 +254,14 @@ def _end_finished_epoch(state: TrainingState) -> list[str]:
 def _with_checkpoints(
     callbacks: list[keras.callbacks.Callback], state: TrainingState
 ) -> tuple[list[keras.callbacks.Callback], list[str]]:
-    """Add an `MlflowCheckpoint` unless there is one; name recorded settings it lacks."""
+    """Add the recorded `MlflowCheckpoint`s unless there is one; name settings they lack."""
     if any(isinstance(callback, MlflowCheckpoint) for callback in callbacks):
         return callbacks, []
-    arguments, unknown = arguments_of(state.settings or {})
-    return [*callbacks, MlflowCheckpoint(**arguments)], unknown
+    first = dict(state.settings or {})
+    recorded = [first, *first.pop(BESIDE, ())]
+    restored = [arguments_of(settings) for settings in recorded]
+    ours = [MlflowCheckpoint(**arguments) for arguments, _ in restored]
+    return [*callbacks, *ours], [phrase for _, unknown in restored for phrase in unknown]
 
 
 def _changes(

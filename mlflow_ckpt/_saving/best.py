@@ -28,6 +28,7 @@ class BestTracker:
         self._save_best_only = arguments.save_best_only
         self._inside_epochs = arguments.save_freq != "epoch"
         self._previous: list[Mapping[str, float]] = []
+        self._restored = False
         self._warn_once = warn_once
 
     def reset(self) -> None:
@@ -35,9 +36,18 @@ class BestTracker:
         self.best = self._threshold
         self._previous = []
 
+    def restore(self, best: float | None) -> None:
+        """Continue from the best value of an earlier training."""
+        self.best, self._restored = best, best is not None
+
     def recall(self, metrics: Iterable[Mapping[str, float]]) -> None:
-        """Include the metrics of the checkpoints that the run had before this training."""
-        self._previous = list(metrics)
+        """Include the metrics of the checkpoints that the run had before this training.
+
+        Not if the best value was restored, which includes those that this tracker judged. Another
+        callback may have saved others, within epochs for instance.
+        """
+        self._previous = [] if self._restored else list(metrics)
+        self._restored = False
 
     def judge(
         self, model: keras.Model, metrics: Mapping[str, float]
@@ -71,6 +81,16 @@ class BestTracker:
         """Whether to skip a save, given the result of `judge`."""
         return self._save_best_only and not improved
 
+    def monitor_in(self, model: keras.Model, metrics: Mapping[str, float]) -> Monitor | None:
+        """Return the monitor; None if it is not among the metrics, or its direction is unknown."""
+        mode: str | None = self._mode
+        if self._monitor not in metrics:
+            return None
+        if mode == "auto":
+            direction = compiled_model.metric_direction(model, self._monitor)
+            mode = direction or infer_mode(self._monitor)
+        return None if mode is None else Monitor(self._monitor, mode)
+
     def _resolve(self, model: keras.Model, metrics: Mapping[str, float]) -> Monitor | None:
         if self._monitor not in metrics:
             advice = (
@@ -84,12 +104,9 @@ class BestTracker:
                 f"none is marked as best. {advice}"
             )
             return None
-        mode: str | None = self._mode
-        if mode == "auto":
-            direction = compiled_model.metric_direction(model, self._monitor)
-            mode = direction or infer_mode(self._monitor)
-        if mode is not None:
-            return Monitor(self._monitor, mode)
+        monitor = self.monitor_in(model, metrics)
+        if monitor is not None:
+            return monitor
         if self._save_best_only:
             raise InvalidArgumentError(
                 f"Whether a high or a low {self._monitor!r} is better is unknown. "

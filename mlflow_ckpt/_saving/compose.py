@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -30,10 +30,37 @@ from mlflow_ckpt.errors import MlflowCkptError
 
 
 @dataclass(frozen=True)
+class Content:
+    """What a checkpoint contains besides the state of the training.
+
+    Attributes:
+        forms: `"full"`, `"split"` or both.
+        full_format: `"keras"` or `"h5"`.
+        metadata: JSON-serializable values.
+    """
+
+    forms: tuple[str, ...] = ("full",)
+    full_format: str = "keras"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def format_of_full(self) -> str | None:
+        """The format of the full form; None without that form."""
+        return self.full_format if "full" in self.forms else None
+
+    def joined(self, other: Content) -> Content:
+        """Return the content of a checkpoint that has what both have; of two values, this one's."""
+        full_format = self.format_of_full or other.format_of_full or self.full_format
+        forms = tuple(form for form in layout.FORMS if form in (*self.forms, *other.forms))
+        return Content(forms, full_format, {**other.metadata, **self.metadata})
+
+
+@dataclass(frozen=True)
 class Job:
     """A snapshot to write, and the properties of its checkpoint."""
 
     snapshot: Snapshot
+    content: Content
     name: str
     epoch: int
     metrics: Mapping[str, float]
@@ -49,30 +76,18 @@ class Composer:
 
     Args:
         run_id: The run that the checkpoints belong to.
-        forms: `"full"`, `"split"` or both.
-        full_format: `"keras"` or `"h5"`.
-        metadata: JSON-serializable values to store in every checkpoint.
 
     Attributes:
         lineage: The checkpoint that the training continues from; empty for a new training.
     """
 
-    def __init__(
-        self, run_id: str, *, forms: Sequence[str], full_format: str, metadata: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._forms = tuple(forms)
-        self._full_format = full_format
-        self._metadata = metadata
         self.lineage: Mapping[str, Any] = {}
         self._versions = versions()
         self._descriptions = Descriptions()
 
-    @property
-    def _format_of_full(self) -> str | None:
-        return self._full_format if "full" in self._forms else None
-
-    def check(self, model: keras.Model) -> Shapes:
+    def check(self, model: keras.Model, content: Content) -> Shapes:
         """Check that a model can be saved; return the shapes of the buffers that it needs.
 
         Of a model that has no weights yet, only the architecture is checked.
@@ -81,13 +96,13 @@ class Composer:
             UnsupportedModelError: If Keras cannot save the whole model in the requested forms.
         """
         if not model.built:
-            model_config.require_format(describing.describe(model), self._format_of_full)
+            model_config.require_format(describing.describe(model), content.format_of_full)
             return {}
         views = Views()
-        self.take(model, views).close()
+        self.take(model, views, content).close()
         return views.shapes
 
-    def take(self, model: keras.Model, buffers: Buffers) -> Snapshot:
+    def take(self, model: keras.Model, buffers: Buffers, content: Content) -> Snapshot:
         """Take a snapshot of a built model.
 
         Raises:
@@ -95,12 +110,12 @@ class Composer:
         """
         snapshot = take_snapshot(
             model,
-            full_format=self._format_of_full,
+            full_format=content.format_of_full,
             buffers=buffers,
             descriptions=self._descriptions,
         )
         try:
-            write_snapshot.require_complete(snapshot, self._forms, self._full_format)
+            write_snapshot.require_complete(snapshot, content.forms, content.full_format)
         except MlflowCkptError:
             snapshot.close()
             raise
@@ -112,25 +127,26 @@ class Composer:
         Raises:
             OSError: If the disk is full or cannot be written.
         """
+        content = job.content
         fingerprint = write_snapshot.write(
             job.snapshot,
             directory,
             epoch=job.epoch,
-            forms=self._forms,
-            full_format=self._full_format,
+            forms=content.forms,
+            full_format=content.full_format,
             training=job.training,
             update=job.update,
         )
-        if "full" in self._forms:
+        if content.format_of_full is not None:
             mlmodel.write(
                 directory,
                 run_id=self._run_id,
                 name=job.name,
-                full_format=self._full_format,
+                full_format=content.full_format,
                 keras_version=self._versions["keras"],
                 backend=self._versions["keras_backend"],
                 schema=job.snapshot.schema,
-                metadata={**self._metadata, "epoch": job.epoch, "step": job.snapshot.step},
+                metadata={**content.metadata, "epoch": job.epoch, "step": job.snapshot.step},
             )
         paths = (path for path in directory.rglob("*") if path.is_file())
         files = [path.relative_to(directory).as_posix() for path in paths]
@@ -140,8 +156,8 @@ class Composer:
             epoch=job.epoch,
             step=job.snapshot.step,
             created=job.snapshot.created.isoformat(timespec="seconds"),
-            forms=self._forms,
-            full_format=self._format_of_full,
+            forms=content.forms,
+            full_format=content.format_of_full,
             files=hash_files(directory, files),
             weights_digest=fingerprint.weights_digest,
             architecture_digest=_architecture_digest(fingerprint),
@@ -149,7 +165,7 @@ class Composer:
             monitor=job.monitor,
             versions=self._versions,
             lineage=self.lineage,
-            metadata=self._metadata,
+            metadata=content.metadata,
             interrupted=job.interrupted,
         )
         (directory / layout.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")

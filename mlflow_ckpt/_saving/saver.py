@@ -8,7 +8,7 @@ Independent of callbacks and training loops: `MlflowCheckpoint` calls it on Kera
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._model.capture.updates import Updates
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._saving.arguments import check_forms, check_full_format, check_metadata
-from mlflow_ckpt._saving.compose import Composer, Job
+from mlflow_ckpt._saving.compose import Composer, Content, Job
 from mlflow_ckpt._saving.first_load import FirstLoad
 from mlflow_ckpt._saving.outcomes import Outcomes
 from mlflow_ckpt._saving.worker import Worker
@@ -81,12 +81,8 @@ class CheckpointSaver:
         self._store = store
         self._weight_metrics = weight_metrics
         self._updates = Updates()
-        self._composer = Composer(
-            store.run_id,
-            forms=check_forms(forms),
-            full_format=full_format,
-            metadata=check_metadata(metadata),
-        )
+        self._content = Content(check_forms(forms), full_format, check_metadata(metadata))
+        self._composer = Composer(store.run_id)
         self._retention = retention
         self._outcomes = Outcomes()
         self._checkpoint_writer = CheckpointWriter(self._composer, store, self._try_loading)
@@ -137,15 +133,22 @@ class CheckpointSaver:
             if is_locked:
                 self.spool.remove(entry)
 
-    def check(self, model: keras.Model) -> None:
+    def check(self, model: keras.Model, contents: Iterable[Content] = ()) -> None:
         """Check that a model can be saved, before it is trained.
 
         Of a model that has no weights yet, only the architecture is checked.
 
+        Args:
+            model: The model.
+            contents: What checkpoints will contain besides what the saver was created with.
+
         Raises:
             UnsupportedModelError: If Keras cannot save the whole model in the requested forms.
         """
-        shapes = self._composer.check(model)
+        for content in contents:
+            if content.format_of_full not in (None, self._content.format_of_full):
+                self._composer.check(model, content)
+        shapes = self._composer.check(model, self._content)
         buffers = self._buffers.get()
 
         def reserve() -> None:
@@ -169,6 +172,7 @@ class CheckpointSaver:
         best: bool = False,
         interrupted: str | None = None,
         training: TrainingState | None = None,
+        content: Content | None = None,
     ) -> int:
         """Save a checkpoint atomically. Returns once the state is copied.
 
@@ -183,6 +187,7 @@ class CheckpointSaver:
             best: Whether this checkpoint is the best so far.
             interrupted: What interrupted the training, such as `"SIGTERM"`; None if nothing did.
             training: State of the training besides the model; None if unknown.
+            content: What it contains, if not what the saver was created with.
 
         Returns:
             The optimizer's step.
@@ -198,13 +203,17 @@ class CheckpointSaver:
             )
         if self._first_load is not None:
             self._first_load.prepare(model)
+        content = content or self._content
         buffers = self._buffers.get()
         try:
-            snapshot = self._composer.take(model, buffers)
+            snapshot = self._composer.take(model, buffers, content)
         except BaseException:
             self._buffers.put(buffers)
             raise
-        job = Job(snapshot, str(name), epoch, dict(metrics), monitor, best, interrupted, training)
+        job = Job(
+            *(snapshot, content, str(name), epoch, dict(metrics)),
+            *(monitor, best, interrupted, training),
+        )
 
         def write() -> None:
             try:

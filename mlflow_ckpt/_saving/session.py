@@ -13,11 +13,11 @@ from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.keras_private import keras_version
-from mlflow_ckpt._saving.arguments import CallbackArguments
 from mlflow_ckpt._saving.batch_counter import BatchCounter
-from mlflow_ckpt._saving.best import BestTracker
+from mlflow_ckpt._saving.group import Group, joined
 from mlflow_ckpt._saving.limited import limited
 from mlflow_ckpt._saving.managed_run import ManagedRun
+from mlflow_ckpt._saving.member import Member, Request
 from mlflow_ckpt._saving.messages import Messages
 from mlflow_ckpt._saving.overwrites import check_no_overwrite
 from mlflow_ckpt._saving.saver import CheckpointSaver
@@ -32,17 +32,22 @@ _DRAWING_SECONDS = 60
 
 
 class Session:
-    """Saves the trainings of one callback, one after another.
+    """Saves the trainings of one callback, one after another, for others of the same run too.
+
+    Args:
+        member: The callback.
 
     Attributes:
         saved_step: The optimizer's step at the last checkpoint; -1 before the first.
+        group: The callback, and those that save to the same run in the same training.
     """
 
-    def __init__(self, arguments: CallbackArguments, best: BestTracker, messages: Messages) -> None:
+    def __init__(self, member: Member) -> None:
         self.saved_step = -1
-        self._arguments = arguments
-        self._best = best
-        self._messages = messages
+        self.group = Group([member])
+        self._member = member
+        self._requests: list[Request] = []
+        self._is_partial = False  # the last checkpoint lacks a form that another callback saves
         self._managed_run = ManagedRun()
         self._store: RunStore | None = None
         self._saver: CheckpointSaver | None = None
@@ -56,6 +61,7 @@ class Session:
         origin: Origin | None = None,
         *,
         in_place: bool = False,
+        others: Callable[[str], Sequence[Member]] = lambda _: (),
     ) -> None:
         """Find or start the run, and check that the model can be saved.
 
@@ -64,9 +70,11 @@ class Session:
             run_id: The run; if None, MLflow's active run, or a new one if none is active.
             origin: The checkpoint that the training continues from; None for a new training.
             in_place: Whether it continues in the same run.
+            others: Returns the other callbacks of the training that save to a run.
 
         Raises:
-            InvalidArgumentError: If it continues in the same run while another one is active.
+            InvalidArgumentError: If it continues in the same run while another one is active, or
+                callbacks contradict each other.
             UnsupportedModelError: If Keras cannot save the model.
         """
         keras_version.mention_untested_version()
@@ -74,12 +82,12 @@ class Session:
         try:
             if same or not run_id:
                 run_id = self._managed_run.active_or_new(origin, in_place=in_place)
-            saver = self._open(run_id)
-            saver.check(model)
+            saver = self._open(run_id, [self._member, *others(run_id)])
+            saver.check(model, [member.content for member in self.group.members])
         except BaseException:
             self._managed_run.end("FAILED")
             raise
-        self.saved_step = -1
+        self.saved_step, self._requests, self._is_partial = -1, [], False
         self._origin, self._logged = origin, {}
         saver.set_lineage({} if origin is None else origin.to_dict())
         if origin is not None and self._store is not None:
@@ -87,21 +95,27 @@ class Session:
             if lineage_tags:
                 saver.set_tags(lineage_tags)
 
-    def _open(self, run_id: str) -> CheckpointSaver:
-        if self._saver is None or self._saver.run_id != run_id:
-            self._best.reset()
+    def _open(self, run_id: str, members: Sequence[Member]) -> CheckpointSaver:
+        for member in members:
+            member.begin(run_id, shared=len(members) > 1)
+        same = self._saver is not None and self._saver.run_id == run_id
+        if self._saver is None or not same or self.group.members != tuple(members):
+            self.group = group = Group(members)
             self._store = RunStore(run_id)
-            arguments = self._arguments
             self._saver = CheckpointSaver(
                 self._store,
-                forms=arguments.forms,
-                full_format=arguments.full_format,
-                metadata=arguments.metadata,
-                retention=arguments.retention,
-                weight_metrics=arguments.weight_metrics,
-                test_load=arguments.test_load,
+                forms=group.content.forms,
+                full_format=group.content.full_format,
+                metadata=group.content.metadata,
+                retention=group.retention,
+                weight_metrics=group.wants("weight_metrics"),
+                test_load=group.wants("test_load"),
             )
         return self._saver
+
+    @property
+    def _messages(self) -> Messages:
+        return self.group.messages
 
     def defer_metrics(self, *, others_log: bool) -> bool:
         """Leave metrics to MLflow's own callback if it logs to this run; return whether it does.
@@ -136,7 +150,7 @@ class Session:
         except TrackingError as error:
             self._messages.warn_of_unavailable_store(error)
         else:
-            self._best.recall(previous)
+            self.group.recall(previous)
             if self._origin is not None:
                 self._link_to_origin(store, self._origin, waiting)
 
@@ -156,7 +170,9 @@ class Session:
             self._messages.warn(f"The run {origin.run_id} was not marked as resumed: {error}")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log an epoch's metrics, except those that the run already has at that step."""
+        """Log an epoch's metrics, if wanted, except those that the run already has at that step."""
+        if not self.group.wants("log_metrics"):
+            return
         unlogged = resumed_runs.unlogged(self._messages.loggable(metrics), step, self._logged)
         if unlogged:
             self.saver.log_metrics(unlogged, step)
@@ -172,39 +188,76 @@ class Session:
             raise RuntimeError("MlflowCheckpoint saves only during fit")
         return self._saver
 
-    def save(
+    def request(
         self,
+        member: Member,
         model: keras.Model,
         name: CheckpointName,
-        *,
-        epoch: int,
         metrics: Mapping[str, float],
         params: Mapping[str, Any] | None,
-        capture: Callable[[], TrainingState],
     ) -> None:
-        """Save a checkpoint, unless `save_best_only` is set and the metric did not improve."""
-        saver = self.saver
-        monitor, improved = self._best.judge(model, metrics)
-        if monitor is not None and self._best.is_skipped(improved):
-            self._messages.print_line(
-                f"{name}: {monitor.name} did not improve from {self._best.best}, not saved", params
+        """Note that a callback wants a checkpoint of the present state, unless it declines it."""
+        request = member.ask(model, name, metrics)
+        if not request.declined:
+            self._requests.append(request)
+        elif request.monitor is not None:
+            member.messages.print_line(
+                f"{name}: {request.monitor.name} did not improve from {member.best.best}, "
+                "not saved",
+                params,
             )
-            return
-        previous_best = self._best.best
-        if improved and monitor is not None:
-            # Set before `capture()`, because the saved state includes it.
-            self._best.best = metrics[monitor.name]
+
+    def save_requested(
+        self,
+        model: keras.Model,
+        *,
+        epoch: int,
+        capture: Callable[[], TrainingState],
+        ended: bool = False,
+    ) -> bool:
+        """Save what callbacks requested since the last call; return whether they did.
+
+        Args:
+            model: The model.
+            epoch: Number of completed epochs.
+            capture: Captures the state of the training.
+            ended: Whether an epoch has ended.
+        """
+        requests, self._requests = self._requests, []
+        for name in dict.fromkeys(request.name for request in requests):
+            same = [request for request in requests if request.name == name]
+            self._save(model, same, epoch, capture, ended=ended)
+        return bool(requests)
+
+    def _save(
+        self,
+        model: keras.Model,
+        requests: Sequence[Request],
+        epoch: int,
+        capture: Callable[[], TrainingState],
+        *,
+        ended: bool,
+    ) -> None:
+        """Save one checkpoint for all who requested it."""
+        name = requests[0].name
+        content = joined(request.member for request in requests)
+        monitor, best = self.group.judge(model, requests, ended=ended)
+        for request in requests:
+            request.member.saved |= {str(name)}
         try:
-            self.saved_step = saver.save(
+            self.saved_step = self.saver.save(
                 *(model, name),
                 epoch=epoch,
-                metrics=metrics,
+                metrics=requests[0].metrics,
                 monitor=monitor,
-                best=improved,
+                best=best,
                 training=capture(),
+                content=content,
             )
+            self._is_partial = content.forms != self.group.content.forms
         except BaseException as error:
-            self._best.best = previous_best
+            for request in requests:
+                request.withdraw()
             if not isinstance(error, (MlflowCkptError, OSError, MemoryError)):
                 raise
             self._messages.warn_of_unsaved(name, error)
@@ -229,8 +282,9 @@ class Session:
             return
         try:
             step = introspection.step_of(model)
-            if step > self.saved_step:
-                name = CheckpointName("step", step)
+            name = CheckpointName("step", step)
+            more = self._is_partial and str(name) not in self.group.saved
+            if step > self.saved_step or more:
                 saver.save(
                     *(model, name),
                     epoch=batches.epoch,
@@ -238,7 +292,7 @@ class Session:
                     interrupted=reason,
                     training=capture(),
                 )
-                self.saved_step = step
+                self.saved_step, self._is_partial = step, False
             elif step == 0 and batches.batch > 0:
                 self._messages.warn(
                     "The interrupted training's state was not saved: it is named by its step, but "

@@ -70,7 +70,6 @@ class FitContext:
 
     Args:
         callback: The callback that creates it, in its `on_train_begin`.
-        settings: Arguments of that callback, to be saved with the state.
         data_state_limit: Largest estimated state of a `tf.data` iterator, in bytes, that is saved.
 
     Attributes:
@@ -78,19 +77,17 @@ class FitContext:
         data: The data set, if it is an `EpochDataset`.
         feed: Other data; None if they are unknown.
         kind: Kind of the data, such as `"shuffled arrays"`; "" if unknown.
+        settings: Arguments of the callbacks that save, to be saved with the state.
     """
 
     def __init__(
-        self,
-        callback: keras.callbacks.Callback,
-        settings: Mapping[str, Any] | None = None,
-        data_state_limit: int = feeds.STATE_LIMIT,
+        self, callback: keras.callbacks.Callback, data_state_limit: int = feeds.STATE_LIMIT
     ) -> None:
         self.problem: str | None = None
         self.data: EpochDataset | None = None
         self.feed: Feed | None = None
         self.kind = ""
-        self._settings = dict(settings or {})
+        self.settings: Mapping[str, Any] = {}
         self._model = callback.model
         self._validation: tuple[list[np.ndarray[Any, Any]], dict[str, Any]] | None = None
         self._ending = False
@@ -130,6 +127,25 @@ class FitContext:
         """All callbacks of the training; empty if they are unknown."""
         callbacks = [] if self._list is None else self._list.callbacks
         return [callback for callback in callbacks if not isinstance(callback, StepObserver)]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its `fit` is the one that calls a callback now; False if that is unknown."""
+        try:
+            running = fit_internals.find_fit_frame().callbacks
+        except keras_version.PrivateApiError:
+            return False
+        return running is not None and running is self._list
+
+    def is_of(self, other: FitContext) -> bool:
+        """Whether both are of the same `fit`; False if that is unknown."""
+        return self._list is not None and self._list is other._list
+
+    def move_to_end(self, callback: keras.callbacks.Callback) -> None:
+        """Call a callback after all others."""
+        if self._list is not None:
+            others = [other for other in self._list.callbacks if other is not callback]
+            self._list.callbacks = [*others, callback]
 
     def surround(
         self,
@@ -283,7 +299,7 @@ class FitContext:
             data_state=data_state,
             fit=self._arguments,
             code=self._code or {},
-            settings=pack(self._settings, "settings", {}),
+            settings=pack(dict(self.settings), "settings", {}),
         )
 
     def _problems(self) -> list[str]:

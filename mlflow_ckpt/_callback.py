@@ -20,6 +20,7 @@ from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.retention import RetentionPolicy
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
+from mlflow_ckpt._model.keras_private.callback_internals import SET_BY_KERAS
 from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._saving import mlflow_callbacks
@@ -29,6 +30,12 @@ from mlflow_ckpt._saving.member import Member
 from mlflow_ckpt._saving.session import Session
 from mlflow_ckpt._saving.signals import SignalHandler, is_whole
 from mlflow_ckpt.errors import MlflowCkptError
+
+# Attributes that copies have anew.
+_OF_TRAININGS = SET_BY_KERAS | {
+    "_began", "_first_epoch_checked", "_fit", "_followers", "_history", "_leader", "_member",
+    "_observed", "_others_log", "_process", "_session", "_signals", "_thread", "_training",
+}  # fmt: skip
 
 
 class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -93,6 +100,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     _fit: FitContext | None = None
     _origin: Origin | None = None
     _in_place = False
+    _begun_batches = 0
 
     def __init__(
         self,
@@ -155,8 +163,23 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._followers: list[MlflowCheckpoint] = []
         self._training = self._first_epoch_checked = self._others_log = False
         self._observed = False
-        self._begun_batches = self._process = 0
+        self._process = 0
         self._began = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: all but the model and the trainings, whose best value it has.
+
+        Searches over hyperparameters copy callbacks for each trial.
+        """
+        kept = {name: value for name, value in vars(self).items() if name not in _OF_TRAININGS}
+        return {"kept": kept, "arguments": self._member.arguments, "best": self.best}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Make this the copy of the callback whose state `__getstate__` returned."""
+        super().__init__()
+        self.__dict__.update(state["kept"])
+        self._set_up(state["arguments"])
+        self._member.best.best = state["best"]
 
     def resume_from(self, origin: Origin, *, in_place: bool, batch: int) -> None:
         """Continue the next training from a checkpoint; called by `resume`.

@@ -24,7 +24,7 @@ from mlflow_ckpt._model.keras_private.callback_internals import SET_BY_KERAS
 from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._saving import mlflow_callbacks
-from mlflow_ckpt._saving.arguments import CallbackArguments
+from mlflow_ckpt._saving.arguments import CallbackArguments, check_run_id
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.member import Member
 from mlflow_ckpt._saving.session import Session
@@ -35,6 +35,7 @@ from mlflow_ckpt.errors import MlflowCkptError
 _OF_TRAININGS = SET_BY_KERAS | {
     "_began", "_first_epoch_checked", "_fit", "_followers", "_history", "_leader", "_member",
     "_observed", "_others_log", "_process", "_session", "_signals", "_thread", "_training",
+    "_validated",
 }  # fmt: skip
 
 
@@ -63,7 +64,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         verbose: 1 prints one line per checkpoint, 0 prints nothing.
         save_best_only: Save only when the monitored metric improved.
         mode: `"min"`, `"max"`, or `"auto"` to infer it from the metric.
-        save_freq: `"epoch"`, or a number of batches.
+        save_freq: `"epoch"`, or a number of batches. With `save_best_only` and a monitor that is
+            known only after the validation, a checkpoint that is due waits for it.
         initial_value_threshold: Value that the metric must beat to count as the best.
         max_to_keep: Number of newest checkpoints to keep, in addition to the best one: shorthand
             for `retention=LatestN(max_to_keep)`.
@@ -146,12 +148,13 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             report=report,
             data_state_limit=data_state_limit,
         )
-        self.monitor, self.mode, self.verbose = monitor, mode, verbose
-        self.save_freq, self.save_best_only, self.run_id = save_freq, save_best_only, run_id
-        self.log_metrics, self.drain_timeout = log_metrics, drain_timeout
-        self.report, self.data_state_limit = report, data_state_limit
+        self.run_id = check_run_id(run_id)
+        self.monitor, self.mode, self.verbose = arguments.monitor, arguments.mode, arguments.verbose
+        self.save_freq, self.save_best_only = arguments.save_freq, arguments.save_best_only
+        self.log_metrics, self.drain_timeout = arguments.log_metrics, arguments.drain_timeout
+        self.report, self.data_state_limit = arguments.report, arguments.data_state_limit
         # Keras may call `on_train_batch_end` late, on another thread, if nothing is saved there.
-        self.async_safe = save_freq == "epoch"
+        self.async_safe = self.save_freq == "epoch"
         self._set_up(arguments)
 
     def _set_up(self, arguments: CallbackArguments) -> None:
@@ -162,7 +165,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._leader: MlflowCheckpoint | None = None
         self._followers: list[MlflowCheckpoint] = []
         self._training = self._first_epoch_checked = self._others_log = False
-        self._observed = False
+        self._observed = self._validated = False
         self._process = 0
         self._began = 0.0
 
@@ -299,6 +302,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
                 self._end_training("FAILED", limit=0.0, quietly=True)
                 raise
             self._first_epoch_checked = True
+        self._validated = False
         if self._fit is not None:
             self._fit.begin_epoch(epoch, done)
         if first or not self._observed:
@@ -317,11 +321,12 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._batches.end_batch(batch)
         lead = self._lead
         if self._member.is_due(self.model, lead._session.saved_step):
-            if lead._is_last_batch:
+            metrics = _scalars(logs)
+            if lead._is_last_batch or self._member.lacks_monitor(metrics):
                 # Save at the end of the epoch instead, after validation and the other callbacks.
                 self._member.due = True
             else:
-                self._request("step", _scalars(logs))
+                self._request("step", metrics)
         if lead._session.group.saves_within_epochs:
             lead._save_requested(self)
 
@@ -341,6 +346,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Record that no training step is in progress, but a validation."""
         self._batches.rest()
+        self._validated = True
         if self._training and self._fit is not None:
             self._fit.begin_validation()
 
@@ -355,12 +361,18 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._training:
             self._end_epoch(epoch + 1, metrics)
         self._batches.begin_epoch(epoch + 1)
-        if self.save_freq == "epoch":
-            self._request("epoch", metrics)
-        elif self._member.due:
-            self._member.due = False
-            self._request("step", metrics)
+        if self.save_freq == "epoch" or self._member.due:
+            if self._member.lacks_monitor(metrics) and self._lead._validates_later:
+                self._member.print_waiting(self.params)
+            else:
+                self._member.due = False
+                self._request(self._member.unit, metrics)
         self._lead._save_requested(self, ended=True)
+
+    @property
+    def _validates_later(self) -> bool:
+        """Whether the epoch ended without the validation that `fit` makes in other epochs."""
+        return self._fit is not None and self._fit.validates and not self._validated
 
     def _end_epoch(self, completed: int, metrics: Mapping[str, float]) -> None:
         if self._fit is not None:

@@ -532,17 +532,77 @@ def test_hdf5_of_bfloat16_weights_is_refused_before_training() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            {"mode": "up"},
-            "Unrecognized mode. Expected 'auto', 'min' or 'max'. Received: mode='up'",
-        ),
         *(
             (
                 {"save_freq": value},
                 "Unrecognized save_freq. Expected 'epoch' or a number of batches, 1 or more. "
                 f"Received: save_freq={value!r}",
             )
-            for value in (0, -1, True, "batch", 1.5)
+            for value in (0, -1, True, "batch", 1.5, None)
+        ),
+        *(
+            (
+                {"run_id": value},
+                "Unrecognized run_id. Expected a run id, such as mlflow.start_run().info.run_id, "
+                f"or None. Received: run_id={value!r}",
+            )
+            for value in ("", " ", 7, b"0")
+        ),
+        *(
+            (
+                {name: value},
+                f"Unrecognized {name}. Expected True or False. Received: {name}={value!r}",
+            )
+            for name in ("save_best_only", "log_metrics", "weight_metrics", "test_load")
+            for value in ("no", None, [])
+        ),
+        *(
+            (
+                {"monitor": value},
+                "Unrecognized monitor. Expected the name of a metric, such as 'val_loss'. "
+                f"Received: monitor={value!r}",
+            )
+            for value in ("", None, ["loss"])
+        ),
+        *(
+            (
+                {"initial_value_threshold": value},
+                "Unrecognized initial_value_threshold. Expected a number or None. "
+                f"Received: initial_value_threshold={value!r}",
+            )
+            for value in (True, "0.5")
+        ),
+        ({"verbose": "auto"}, "Unrecognized verbose. Expected 0 or 1. Received: verbose='auto'"),
+        (
+            {"report": "always"},
+            "Unrecognized report. Expected True, False or 'auto'. Received: report='always'",
+        ),
+        (
+            {"drain_timeout": "1"},
+            "Unrecognized drain_timeout. Expected a number of seconds, 0 or more. "
+            "Received: drain_timeout='1'",
+        ),
+        (
+            {"data_state_limit": 1.5},
+            "Unrecognized data_state_limit. Expected a number of bytes, 0 or more. "
+            "Received: data_state_limit=1.5",
+        ),
+        (
+            {"on_error": ["warn"]},
+            "Unrecognized on_error. Expected 'warn' or 'raise'. Received: on_error=['warn']",
+        ),
+        ({"max_to_keep": True}, "Expected LatestN's n to be an int >= 1. Received: n=True"),
+        *(
+            (
+                {"forms": value},
+                "Unrecognized forms. Expected ('full',), ('split',) or ('full', 'split'). "
+                f"Received: forms={value!r}",
+            )
+            for value in (None, 5, [["full"]])
+        ),
+        (
+            {"full_format": ["h5"]},
+            "Unrecognized full_format. Expected 'keras' or 'h5'. Received: ['h5']",
         ),
         (
             {"forms": ("half",)},
@@ -564,6 +624,24 @@ def test_a_wrong_argument_is_refused_at_once(arguments: dict[str, Any], message:
     with pytest.raises(InvalidArgumentError) as caught:
         MlflowCheckpoint(**arguments)
     assert str(caught.value) == message
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    callback = MlflowCheckpoint(
+        verbose=True,  # type: ignore[arg-type]
+        save_best_only=np.bool_(True),  # type: ignore[arg-type]
+        save_freq=np.int64(5),  # type: ignore[arg-type]
+        initial_value_threshold=np.float32(0.5),  # type: ignore[arg-type]
+    )
+    assert (callback.verbose, callback.save_best_only, callback.save_freq) == (1, True, 5)
+    assert callback.best == 0.5
+
+
+@pytest.mark.parametrize("mode", ["up", 3, None])
+def test_an_unknown_mode_is_warned_of_and_inferred(mode: Any) -> None:
+    with pytest.warns(UserWarning, match=f"Received: mode={mode!r}. 'auto' is used") as caught:
+        assert MlflowCheckpoint(mode=mode).mode == "auto"
+    assert caught[0].filename == __file__
 
 
 @one_store

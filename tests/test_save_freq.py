@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import mlflow
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 import mlflow_ckpt
 from devtools.stores import Store
-from mlflow_ckpt.errors import CheckpointExistsError, InvalidArgumentError
+from mlflow_ckpt.errors import CheckpointExistsError
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 
@@ -90,9 +92,61 @@ def test_steps_that_the_run_holds_are_not_written_again(local_store: Store) -> N
     assert mlflow_ckpt.fingerprint(back).weights_digest == before, "refused before its first step"
 
 
-def test_save_best_only_by_validation_is_refused_where_there_is_none() -> None:
-    with pytest.raises(InvalidArgumentError, match="Inside an epoch there is no validation"):
-        mlflow_ckpt.MlflowCheckpoint(save_best_only=True, save_freq=10)
+class Scores(keras.callbacks.Callback):
+    """Replaces the validation's result, epoch by epoch."""
+
+    def __init__(self, *values: float) -> None:
+        super().__init__()
+        self.values = values
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs and "val_loss" in logs:
+            logs["val_loss"] = self.values[epoch]
+
+
+def best_by_validation(save_freq: int | str, *scores: float, **settings: Any) -> list[str]:
+    """Train four batches an epoch; return the names of the checkpoints."""
+    callback = mlflow_ckpt.MlflowCheckpoint(save_best_only=True, save_freq=save_freq)
+    with mlflow.start_run() as run:
+        regression().fit(
+            X, X[:, :1], batch_size=4, epochs=len(scores), verbose=0,
+            validation_data=(X, X[:, :1]), callbacks=[Scores(*scores), callback], **settings,
+        )  # fmt: skip
+    assert callback.best == min(scores)
+    return [name for name, _ in saved(run.info.run_id)]
+
+
+def test_the_best_by_validation_waits_for_the_validation(local_store: Store) -> None:
+    assert best_by_validation(3, 3.0, 4.0, 2.0) == ["step_00000004", "step_00000012"]
+
+
+def test_the_best_by_validation_waits_where_not_every_epoch_has_one(local_store: Store) -> None:
+    scores, every_second = (9.0, 3.0, 9.0, 2.0), {"validation_freq": 2}
+    assert best_by_validation(3, *scores, **every_second) == ["step_00000008", "step_00000016"]
+    assert best_by_validation("epoch", *scores, **every_second) == ["epoch_0002", "epoch_0004"]
+
+
+def test_a_checkpoint_that_waits_is_not_forgotten_on_resume(local_store: Store) -> None:
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if batch == 2:
+                raise KeyboardInterrupt
+
+    callback = mlflow_ckpt.MlflowCheckpoint(save_best_only=True, save_freq=2)
+    data = {"batch_size": 4, "verbose": 0, "validation_data": (X, X[:, :1])}
+    with mlflow.start_run() as run, pytest.raises(KeyboardInterrupt), callback:
+        regression().fit(X, X[:, :1], **data, callbacks=[callback, Interrupt()])
+    assert saved(run.info.run_id) == [("step_00000003", 0)]
+    point = mlflow_ckpt.resume(run.info.run_id, in_place=True)
+    point.model.fit(X, X[:, :1], **data, callbacks=point.callbacks)
+    assert saved(run.info.run_id) == [("step_00000003", 0), ("step_00000004", 1)]
+
+
+def test_without_validation_every_checkpoint_is_saved(local_store: Store) -> None:
+    callback = mlflow_ckpt.MlflowCheckpoint(save_best_only=True, save_freq=3)
+    with mlflow.start_run() as run, pytest.warns(UserWarning, match="every checkpoint is saved"):
+        regression().fit(X, X[:, :1], batch_size=4, epochs=2, verbose=0, callbacks=[callback])
+    assert saved(run.info.run_id) == [("step_00000004", 1), ("step_00000008", 2)]
 
 
 def test_batches_may_be_told_late_where_checkpoints_are_saved_by_epoch() -> None:

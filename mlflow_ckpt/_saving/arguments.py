@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import InitVar, dataclass, fields
+from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.monitor import MODES
@@ -16,7 +19,11 @@ from mlflow_ckpt._format.retention import (
     describe_policy,
     policy_of,
 )
+from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import InvalidArgumentError
+
+# Arguments that are true or false.
+_FLAGS = ("save_best_only", "log_metrics", "weight_metrics", "test_load")
 
 
 @dataclass(frozen=True)
@@ -47,40 +54,33 @@ class CallbackArguments:
     data_state_limit: int
 
     def __post_init__(self, max_to_keep: int | None) -> None:
-        if self.mode not in ("auto", *MODES):
-            raise _unrecognized("mode", "'auto', 'min' or 'max'", self.mode)
-        if self.on_error not in ("warn", "raise"):
+        if not isinstance(self.monitor, str) or not self.monitor:
+            raise _unrecognized("monitor", "the name of a metric, such as 'val_loss'", self.monitor)
+        if not (_is(self.on_error, "warn") or _is(self.on_error, "raise")):
             raise _unrecognized("on_error", "'warn' or 'raise'", self.on_error)
-        if self.report is not True and self.report is not False and self.report != "auto":
-            raise _unrecognized("report", "True, False or 'auto'", self.report)
-        seconds = self.drain_timeout
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
-            raise _unrecognized("drain_timeout", "a number of seconds, 0 or more", seconds)
-        limit = self.data_state_limit
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-            raise _unrecognized("data_state_limit", "a number of bytes, 0 or more", limit)
-        self._check_save_freq()
         check_full_format(self.full_format)
-        for name, value in (
-            ("forms", check_forms(self.forms)),
-            ("metadata", check_metadata(self.metadata)),
-            ("retention", check_retention(max_to_keep, self.retention)),
-        ):
+        checked = {
+            **{name: _flag(name, getattr(self, name)) for name in _FLAGS},
+            "verbose": self._check_verbose(),
+            "mode": _known_mode(self.mode),
+            "save_freq": _check_save_freq(self.save_freq),
+            "initial_value_threshold": _check_threshold(self.initial_value_threshold),
+            "forms": check_forms(self.forms),
+            "metadata": check_metadata(self.metadata),
+            "retention": check_retention(max_to_keep, self.retention),
+            "drain_timeout": _check_seconds(self.drain_timeout),
+            "report": "auto" if _is(self.report, "auto") else _flag("report", self.report),
+            "data_state_limit": _count(
+                "data_state_limit", self.data_state_limit, "a number of bytes, 0 or more"
+            ),
+        }
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
 
-    def _check_save_freq(self) -> None:
-        save_freq = self.save_freq
-        if save_freq == "epoch":
-            return
-        if isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1:
-            expected = "'epoch' or a number of batches, 1 or more"
-            raise _unrecognized("save_freq", expected, save_freq)
-        if self.save_best_only and self.monitor.startswith("val_"):
-            raise InvalidArgumentError(
-                "Inside an epoch there is no validation. Expected, with save_best_only and "
-                "save_freq in batches, a monitor of the training such as 'loss'. "
-                f"Received: monitor={self.monitor!r}"
-            )
+    def _check_verbose(self) -> int:
+        # True is as good as 1 here.
+        verbose = int(self.verbose) if isinstance(self.verbose, bool) else self.verbose
+        return _count("verbose", verbose, "0 or 1")
 
     def recorded(self) -> dict[str, Any]:
         """Return the arguments as JSON-serializable values to store in checkpoints.
@@ -92,19 +92,36 @@ class CallbackArguments:
         return {**plain, "forms": list(self.forms), "retention": policy}
 
 
+def check_run_id(run_id: str | None) -> str | None:
+    """Return a run id, or None for MLflow's active run.
+
+    Raises:
+        InvalidArgumentError: If it is neither None nor text that is not empty.
+    """
+    if run_id is not None and (not isinstance(run_id, str) or not run_id.strip()):
+        raise _unrecognized(
+            "run_id", "a run id, such as mlflow.start_run().info.run_id, or None", run_id
+        )
+    return run_id
+
+
 def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
     """Return the forms in canonical order.
 
     Raises:
         InvalidArgumentError: If they are not one or both of `"full"` and `"split"`.
     """
-    names = [forms] if isinstance(forms, str) else list(forms)
-    if not names or not set(names) <= set(layout.FORMS):
+    names = [forms] if isinstance(forms, str) else forms
+    if not isinstance(names, Collection) or not names or not all(map(_is_form, names)):
         raise InvalidArgumentError(
             "Unrecognized forms. Expected ('full',), ('split',) or ('full', 'split'). "
             f"Received: forms={forms!r}"
         )
     return tuple(form for form in layout.FORMS if form in names)
+
+
+def _is_form(name: object) -> bool:
+    return isinstance(name, str) and name in layout.FORMS
 
 
 def check_full_format(full_format: str) -> None:
@@ -113,7 +130,7 @@ def check_full_format(full_format: str) -> None:
     Raises:
         InvalidArgumentError: If it is neither `"keras"` nor `"h5"`.
     """
-    if full_format not in layout.FULL_FORMATS:
+    if not isinstance(full_format, str) or full_format not in layout.FULL_FORMATS:
         raise InvalidArgumentError(
             f"Unrecognized full_format. Expected 'keras' or 'h5'. Received: {full_format!r}"
         )
@@ -173,6 +190,61 @@ def arguments_of(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         for name, value in settings.items()
         if name not in arguments
     ]
+
+
+def _known_mode(mode: str) -> str:
+    """Return a mode; for an unknown one, warn and return `"auto"`, as `ModelCheckpoint` does."""
+    if any(_is(mode, known) for known in ("auto", *MODES)):
+        return mode
+    warn(
+        "Unrecognized mode. Expected 'auto', 'min' or 'max'. "
+        f"Received: mode={mode!r}. 'auto' is used, which infers it from the metric."
+    )
+    return "auto"
+
+
+def _check_save_freq(save_freq: str | int) -> str | int:
+    if _is(save_freq, "epoch"):
+        return "epoch"
+    return _count("save_freq", save_freq, "'epoch' or a number of batches, 1 or more", least=1)
+
+
+def _check_threshold(threshold: float | None) -> float | None:
+    if threshold is None:
+        return None
+    return _number("initial_value_threshold", threshold, "a number or None")
+
+
+def _check_seconds(seconds: float) -> float:
+    expected = "a number of seconds, 0 or more"
+    number = _number("drain_timeout", seconds, expected)
+    if not number >= 0:
+        raise _unrecognized("drain_timeout", expected, seconds)
+    return number
+
+
+def _is(value: Any, text: str) -> bool:
+    return isinstance(value, str) and value == text
+
+
+def _flag(name: str, value: Any) -> bool:
+    # NumPy's too, but no text or list, which would count as true whatever it says.
+    if isinstance(value, (Integral, np.bool_)):
+        return bool(value)
+    expected = "True, False or 'auto'" if name == "report" else "True or False"
+    raise _unrecognized(name, expected, value)
+
+
+def _count(name: str, value: Any, expected: str, *, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise _unrecognized(name, expected, value)
+    return int(value)
+
+
+def _number(name: str, value: Any, expected: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise _unrecognized(name, expected, value)
+    return float(value)
 
 
 def _unrecognized(name: str, expected: str, value: object) -> InvalidArgumentError:

@@ -34,7 +34,7 @@ class Member:
         batches: Counts the epochs and batches that Keras reports to it.
         content: What its checkpoints contain.
         saved: Names of the checkpoints that it asked for in its run.
-        due: Whether a checkpoint within the epoch waits for the end of the epoch.
+        due: Whether a checkpoint waits for the end of the epoch, or the next validation.
     """
 
     def __init__(self, arguments: CallbackArguments) -> None:
@@ -69,13 +69,15 @@ class Member:
         """Return the state that a resumed training needs."""
         # Where callbacks share a run, each one's retention policy is for its own checkpoints.
         own = {"saved": sorted(self.saved)} if self._shared else {}
+        due = {"due": True} if self.due else {}
         since = self.batches.batches_since_save
-        return {"best": self.best.best, "batches_since_save": since, **own}
+        return {"best": self.best.best, "batches_since_save": since, **due, **own}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state` returned."""
         self.best.restore(state["best"])
         self.batches.batches_since_save = state["batches_since_save"]
+        self.due = state.get("due", False)
         self.saved = frozenset(state.get("saved", ()))
 
     def is_due(self, model: keras.Model, saved_step: int) -> bool:
@@ -102,6 +104,17 @@ class Member:
                 "cannot be named by step. If the model trains with optimizers of its own, use "
                 "save_freq='epoch'."
             )
+
+    def lacks_monitor(self, metrics: Mapping[str, float]) -> bool:
+        """Whether the metrics do not tell if the state is the best, which is all that is saved."""
+        return self.arguments.save_best_only and self.arguments.monitor not in metrics
+
+    def print_waiting(self, params: Mapping[str, Any] | None) -> None:
+        """Print that nothing is saved before the next validation."""
+        self.messages.print_line(
+            f"No {self.arguments.monitor} without a validation: a checkpoint waits for the next",
+            params,
+        )
 
     def ask(
         self, model: keras.Model, name: CheckpointName, metrics: Mapping[str, float]

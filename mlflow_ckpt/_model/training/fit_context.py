@@ -78,6 +78,7 @@ class FitContext:
         feed: Other data; None if they are unknown.
         kind: Kind of the data, such as `"shuffled arrays"`; "" if unknown.
         settings: Arguments of the callbacks that save, to be saved with the state.
+        validates: Whether `fit` validates after some epochs; False if unknown.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class FitContext:
             frame = fit_internals.FitFrame(None, None)
         self._list, self._iterator = frame.callbacks, frame.iterator
         self._variables = frame.variables
+        self.validates = self._variables.get("validation_data") is not None
         self._data_set: Any = None  # whose state is saved
         if self._iterator is not None:
             self.kind, self._data_set = epoch_iterator.data_of(self._iterator)

@@ -4,21 +4,25 @@ Every message states the problem, what was expected, what was received, and what
 
     MlflowCkptError
     ├── InvalidArgumentError (ValueError)       an argument is invalid, regardless of the run
+    │   ├── ArgumentTypeError (TypeError)       ... because of its type
     │   └── SelectorError                       a selector or reference cannot be parsed
     ├── NotFoundError (LookupError)
-    │   ├── RunNotFoundError                    the run does not exist
-    │   ├── CheckpointNotFoundError             the run has no such checkpoint
-    │   ├── FormNotFoundError                   the checkpoint was saved without the requested form
+    │   ├── RunNotFoundError (FileNotFoundError, ValueError)
+    │   │                                       the run does not exist
+    │   ├── CheckpointNotFoundError (FileNotFoundError, ValueError)
+    │   │                                       the run has no such checkpoint
+    │   ├── FormNotFoundError (ValueError)      the checkpoint was saved without the requested form
     │   └── MetricNotFoundError                 no checkpoint recorded the metric that `best` uses
     ├── CheckpointExistsError (FileExistsError) a save would overwrite a checkpoint
-    ├── IntegrityError                          stored data is damaged or altered
+    ├── IntegrityError (ValueError)             stored data is damaged or altered
     │   ├── ManifestError                       manifest.json cannot be read
     │   │   └── NewerSchemaError                ... because a newer mlflow_ckpt wrote it
-    │   ├── VerificationError                   files missing, extra or altered (see `result`)
+    │   ├── VerificationError (OSError)         files missing, extra or altered, see `result`
     │   └── FingerprintMismatchError            the rebuilt model differs from the saved one
-    ├── ModelError
-    │   ├── UnsupportedModelError               Keras cannot save this model in this form
-    │   ├── ModelLoadError                      Keras cannot rebuild the model
+    ├── ModelError (ValueError)
+    │   ├── UnsupportedModelError (NotImplementedError)
+    │   │                                       Keras cannot save this model in this form
+    │   ├── ModelLoadError (TypeError)          Keras cannot rebuild the model
     │   │   └── UnknownObjectError              ... because a class or function is unknown
     │   ├── WeightsMismatchError                weights do not fit the model
     │   └── InputMismatchError                  input data does not fit the model
@@ -28,6 +32,9 @@ Every message states the problem, what was expected, what was received, and what
         ├── CheckpointBusyError                 ... because another process is saving it
         └── TrackingUnavailableError (ConnectionError)
                                             ... because it does not answer
+
+The classes in brackets are those that Keras or Python raises for the same mistake, so that code
+which catches them keeps working.
 """
 
 from __future__ import annotations
@@ -36,7 +43,7 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
-    "CheckpointBusyError", "CheckpointExistsError", "CheckpointNotFoundError",
+    "ArgumentTypeError", "CheckpointBusyError", "CheckpointExistsError", "CheckpointNotFoundError",
     "FingerprintMismatchError", "FormNotFoundError", "InputMismatchError", "IntegrityError",
     "InvalidArgumentError", "ManifestError", "MetricNotFoundError", "MlflowCkptError",
     "ModelError", "ModelLoadError", "NewerSchemaError", "NotFoundError", "OutputError",
@@ -52,6 +59,10 @@ class MlflowCkptError(Exception):
 
 class InvalidArgumentError(MlflowCkptError, ValueError):
     """An argument is invalid, regardless of the run."""
+
+
+class ArgumentTypeError(InvalidArgumentError, TypeError):
+    """An argument is of a wrong type."""
 
 
 class SelectorError(InvalidArgumentError):
@@ -70,7 +81,7 @@ class NotFoundError(MlflowCkptError, LookupError):
     """The requested run, checkpoint, form or metric does not exist."""
 
 
-class RunNotFoundError(NotFoundError):
+class RunNotFoundError(NotFoundError, FileNotFoundError, ValueError):
     """The run does not exist on the tracking server.
 
     Attributes:
@@ -82,7 +93,7 @@ class RunNotFoundError(NotFoundError):
         self.run_id = run_id
 
 
-class CheckpointNotFoundError(NotFoundError):
+class CheckpointNotFoundError(NotFoundError, FileNotFoundError, ValueError):
     """The run has no such checkpoint.
 
     Attributes:
@@ -96,7 +107,7 @@ class CheckpointNotFoundError(NotFoundError):
         self.available = tuple(available)
 
 
-class FormNotFoundError(NotFoundError):
+class FormNotFoundError(NotFoundError, ValueError):
     """The checkpoint was saved without the requested form.
 
     Attributes:
@@ -136,7 +147,7 @@ class CheckpointExistsError(MlflowCkptError, FileExistsError):
         self.name = name
 
 
-class IntegrityError(MlflowCkptError):
+class IntegrityError(MlflowCkptError, ValueError):
     """Stored data is damaged, or differs from what was saved."""
 
 
@@ -164,7 +175,7 @@ class NewerSchemaError(ManifestError):
         return cls(f"{message} Install a newer mlflow-ckpt.", found=found, supported=supported)
 
 
-class VerificationError(IntegrityError):
+class VerificationError(IntegrityError, OSError):
     """Files of a checkpoint are missing, extra or altered.
 
     Attributes:
@@ -188,15 +199,15 @@ class FingerprintMismatchError(IntegrityError):
         self.tensors = tuple(tensors)
 
 
-class ModelError(MlflowCkptError):
+class ModelError(MlflowCkptError, ValueError):
     """A model cannot be saved or rebuilt, or does not fit its weights or inputs."""
 
 
-class UnsupportedModelError(ModelError):
+class UnsupportedModelError(ModelError, NotImplementedError):
     """Keras cannot save this model in the requested form."""
 
 
-class ModelLoadError(ModelError):
+class ModelLoadError(ModelError, TypeError):
     """Keras cannot rebuild the model from its files."""
 
 

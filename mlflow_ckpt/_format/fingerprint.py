@@ -272,6 +272,8 @@ class Fingerprint:
                 str(fingerprint.weights_digest),
                 _text(fingerprint.optimizer_digest),
             )
+        except NewerSchemaError:
+            raise
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise IntegrityError(
                 f"fingerprint.json is not a fingerprint as docs/format.md describes it ({error!r})."

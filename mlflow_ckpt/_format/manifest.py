@@ -147,13 +147,10 @@ class Manifest:
             version = content["schema_version"]
             if _count(version) > SCHEMA_VERSION:
                 raise NewerSchemaError.of("The manifest", version, SCHEMA_VERSION)
-            sealed = content.pop("manifest_digest")
-            if sealed != str(_seal(content)):
-                raise ManifestError(
-                    "manifest.json was altered after it was written: its content does not have "
-                    f"the digest it states ({sealed})."
-                )
+            _require_seal(content.pop("manifest_digest"), content)
             return cls._from_dict(content)
+        except ManifestError:
+            raise
         except (
             ArithmeticError,
             AttributeError,
@@ -217,6 +214,14 @@ class Manifest:
 def hash_files(directory: Path, paths: Iterable[str]) -> tuple[FileEntry, ...]:
     """Return the manifest's entries for the files at `paths` in `directory`."""
     return tuple(FileEntry.of(directory, path) for path in sorted(paths))
+
+
+def _require_seal(sealed: str, content: Mapping[str, Any]) -> None:
+    if sealed != str(_seal(content)):
+        raise ManifestError(
+            "manifest.json was altered after it was written: its content does not have the digest "
+            f"it states ({sealed})."
+        )
 
 
 def _seal(content: Mapping[str, Any]) -> Digest:

@@ -20,7 +20,7 @@ from mlflow_ckpt._format.retention import (
     policy_of,
 )
 from mlflow_ckpt._warn import warn
-from mlflow_ckpt.errors import InvalidArgumentError
+from mlflow_ckpt.errors import ArgumentTypeError, InvalidArgumentError
 
 # Arguments that are true or false.
 _FLAGS = ("save_best_only", "log_metrics", "weight_metrics", "test_load")
@@ -55,9 +55,11 @@ class CallbackArguments:
 
     def __post_init__(self, max_to_keep: int | None) -> None:
         if not isinstance(self.monitor, str) or not self.monitor:
-            raise _unrecognized("monitor", "the name of a metric, such as 'val_loss'", self.monitor)
+            raise _unrecognized(
+                "monitor", "the name of a metric, such as 'val_loss'", self.monitor, str
+            )
         if not (_is(self.on_error, "warn") or _is(self.on_error, "raise")):
-            raise _unrecognized("on_error", "'warn' or 'raise'", self.on_error)
+            raise _unrecognized("on_error", "'warn' or 'raise'", self.on_error, str)
         check_full_format(self.full_format)
         checked = {
             **{name: _flag(name, getattr(self, name)) for name in _FLAGS},
@@ -100,7 +102,8 @@ def check_run_id(run_id: str | None) -> str | None:
     """
     if run_id is not None and (not isinstance(run_id, str) or not run_id.strip()):
         raise _unrecognized(
-            "run_id", "a run id, such as mlflow.start_run().info.run_id, or None", run_id
+            *("run_id", "a run id, such as mlflow.start_run().info.run_id, or None"),
+            *(run_id, str),
         )
     return run_id
 
@@ -232,22 +235,23 @@ def _flag(name: str, value: Any) -> bool:
     if isinstance(value, (Integral, np.bool_)):
         return bool(value)
     expected = "True, False or 'auto'" if name == "report" else "True or False"
-    raise _unrecognized(name, expected, value)
+    raise _unrecognized(name, expected, value, Integral)
 
 
 def _count(name: str, value: Any, expected: str, *, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise _unrecognized(name, expected, value)
+        raise _unrecognized(name, expected, value, Integral)
     return int(value)
 
 
 def _number(name: str, value: Any, expected: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise _unrecognized(name, expected, value)
+        raise _unrecognized(name, expected, value, Real)
     return float(value)
 
 
-def _unrecognized(name: str, expected: str, value: object) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        f"Unrecognized {name}. Expected {expected}. Received: {name}={value!r}"
-    )
+def _unrecognized(name: str, expected: str, value: object, *types: type) -> InvalidArgumentError:
+    """Return the error for an argument, which may be of a type other than those expected."""
+    is_other = bool(types) and (isinstance(value, bool) or not isinstance(value, types))
+    kind = ArgumentTypeError if is_other else InvalidArgumentError
+    return kind(f"Unrecognized {name}. Expected {expected}. Received: {name}={value!r}")

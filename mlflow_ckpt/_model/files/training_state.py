@@ -138,6 +138,8 @@ def read(directory: Path) -> TrainingState:
             raise NewerSchemaError.of("The training state", content["schema_version"], VERSION)
         arrays = _read_arrays(directory)
         return _from_content(content, arrays)
+    except NewerSchemaError:
+        raise
     except (
         AttributeError,
         EOFError,

@@ -38,6 +38,7 @@ from mlflow_ckpt.errors import (
     VerificationError,
     WeightsMismatchError,
 )
+from tests.support import training
 from tests.support.training import BATCHES, Metrics, X, fit, names, new_run, small_model
 from tests.support.zoo import Shift
 
@@ -644,24 +645,90 @@ def test_transfer_learning_loads_what_fits_and_reports_the_rest(
     fit(other, epochs=1, validation_data=None)
 
 
-@one_store
-def test_weights_of_another_type_are_converted_on_request(saved_once: SavedOnce) -> None:
-    run_id, model = saved_once(), small_model()
-    half = keras.Sequential(
+def model_of_type(dtype: str) -> keras.Model:
+    return keras.Sequential(
         [
             keras.Input((4,)),
-            keras.layers.Dense(3, activation="tanh", dtype="float16"),
-            keras.layers.Dense(1, dtype="float16"),
+            keras.layers.Dense(3, activation="tanh", dtype=dtype),
+            keras.layers.Dense(1, dtype=dtype),
         ]
     )
-    before = digest(half)
-    with pytest.raises(WeightsMismatchError, match=r"is float16 \[4, 3\] in the model and float32"):
-        mlflow_ckpt.load_weights(half, run_id)
-    assert digest(half) == before
-    report = mlflow_ckpt.load_weights(half, run_id, skip_mismatch=True)
+
+
+def values(model: keras.Model) -> list[np.ndarray[Any, Any]]:
+    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+@one_store
+@pytest.mark.parametrize("full_format", ["keras", "h5"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_weights_of_another_type_are_converted(
+    dtype: str, full_format: str, saved_once: SavedOnce, tmp_path: Path
+) -> None:
+    run_id, theirs, ours = saved_once(full_format=full_format), *map(model_of_type, [dtype] * 2)
+    small_model().save_weights(tmp_path / "a.weights.h5")
+    theirs.load_weights(tmp_path / "a.weights.h5")
+    report = mlflow_ckpt.load_weights(ours, run_id)
     assert report.complete
-    for saved, loaded in zip(model.weights, half.weights, strict=True):
-        assert np.array_equal(saved.numpy().astype("float16"), loaded.numpy())
+    assert report.converted == (f"4 converted from float32 to {dtype}",)
+    assert str(report) == f"4 tensors loaded (4 converted from float32 to {dtype})"
+    for expected, loaded in zip(values(theirs), values(ours), strict=True):
+        assert expected.dtype.name == dtype
+        assert np.array_equal(expected, loaded)
+    assert mlflow_ckpt.load_weights(ours, run_id, skip_mismatch=True) == report
+
+
+@one_store
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_of_a_half_are_converted_to_single(dtype: str, run_id: str, save: Save) -> None:
+    half = model_of_type(dtype)
+    save(1, half)
+    single = small_model()
+    assert mlflow_ckpt.load_weights(single, run_id).complete
+    for saved, loaded in zip(values(half), values(single), strict=True):
+        assert np.array_equal(saved.astype("float32"), loaded)
+
+
+class Table(keras.layers.Layer):
+    """A layer whose only variable is of a given type."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self.of = of
+
+    def build(self, shape: Any) -> None:
+        self.table = self.add_weight(shape=(1,), dtype=self.of, initializer="ones", trainable=False)
+
+    def call(self, x: Any) -> Any:
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return {"of": self.of}
+
+
+@one_store
+def test_weights_become_no_integers(run_id: str, save: Save) -> None:
+    models = {of: keras.Sequential([keras.Input((1,)), Table(of)]) for of in ("float32", "int32")}
+    save(1, models["float32"])
+    save(2, models["int32"])
+    with pytest.raises(WeightsMismatchError, match="is int32"):
+        mlflow_ckpt.load_weights(models["int32"], run_id, 1)
+    assert mlflow_ckpt.load_weights(models["float32"], run_id, 2).complete
+
+
+@one_store
+def test_a_model_of_another_type_is_filled_whole() -> None:
+    run_id = training.trained(epochs=1)
+    half = model_of_type("float16")
+    half.compile(keras.optimizers.SGD(0.05, momentum=0.5), "mse", metrics=["mae"], run_eagerly=True)
+    with pytest.warns(UserWarning, match="converted from float32 to float16"):
+        point = mlflow_ckpt.restore(half, run_id)
+    saved = mlflow_ckpt.load_model(run_id)
+    for before, after in zip(values(saved), values(point.model), strict=True):
+        assert np.array_equal(before.astype("float16"), after)
+    momentum = [keras.ops.convert_to_numpy(v) for v in half.optimizer.variables]
+    assert any(np.any(value) for value in momentum[2:])
+    assert int(half.optimizer.iterations.numpy()) == int(saved.optimizer.iterations.numpy())
 
 
 @one_store

@@ -175,8 +175,8 @@ def load_weights(
 ) -> LoadReport:
     """Load a checkpoint's weights into an existing model.
 
-    Tensors are matched by their position in the model's structure, as in
-    `keras.Model.load_weights`. The optimizer is not changed.
+    Tensors are matched by their position in the model's structure, and converted to the model's
+    dtypes, as in `keras.Model.load_weights`. The optimizer is not changed.
 
     Args:
         model: A built model.
@@ -190,7 +190,7 @@ def load_weights(
         tracking_uri: The tracking server; MLflow's current one if None.
 
     Returns:
-        The loaded and the skipped tensors.
+        The loaded and the skipped tensors, and which were converted.
 
     Raises:
         WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 
 from mlflow_ckpt._format import layout
-from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import (
     OPTIMIZER_ROLE,
     WEIGHTS_ROLE,
@@ -23,9 +21,8 @@ from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.text import listed
 from mlflow_ckpt._model.capture import describing, introspection
 from mlflow_ckpt._model.files import model_config, training_state
-from mlflow_ckpt._model.files.hdf5 import native
 from mlflow_ckpt._model.keras_private import messages_of_keras
-from mlflow_ckpt._model.rebuild import compiling, differing_layers, model_loader
+from mlflow_ckpt._model.rebuild import casting, compiling, differing_layers, model_loader
 from mlflow_ckpt._model.rebuild.guarded import load_weights
 from mlflow_ckpt._model.rebuild.model_loader import weights_path
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
@@ -46,12 +43,14 @@ class LoadReport:
             another tensor of the same layer, differs.
         missing: Names of the model's tensors that are not in the checkpoint.
         unused: Names of the checkpoint's tensors that are not in the model.
+        converted: Phrases that describe which of the loaded tensors were converted to other dtypes.
     """
 
     loaded: tuple[str, ...]
     skipped: tuple[str, ...]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
+    converted: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -60,7 +59,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         """Return a one-line summary."""
-        parts = [f"{len(self.loaded)} tensors loaded"]
+        loaded = f"{len(self.loaded)} tensors loaded"
+        parts = [f"{loaded} ({', '.join(self.converted)})" if self.converted else loaded]
         for what, names in (
             ("skipped for their layer's shapes", self.skipped),
             ("not in the checkpoint", self.missing),
@@ -81,7 +81,8 @@ def fill(
 ) -> LoadReport:
     """Copy a checkpoint's weights into a model that the user built.
 
-    Tensors are matched by name, which is their position in the model, as in `Model.load_weights`.
+    Tensors are matched by name, which is their position in the model, and converted to the model's
+    dtypes, as in `Model.load_weights`.
 
     Args:
         model: A built model.
@@ -95,7 +96,8 @@ def fill(
     Raises:
         WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.
     """
-    saved = {t.name: t for t in read_fingerprint(directory).of_role(WEIGHTS_ROLE)}
+    fingerprint = read_fingerprint(directory)
+    saved = {t.name: t for t in fingerprint.of_role(WEIGHTS_ROLE)}
     own = {t.name: t for t in introspection.fingerprint_tensors(model).of_role(WEIGHTS_ROLE)}
     problems = list(_problems(own, saved))
     if problems and not skip_mismatch:
@@ -108,8 +110,12 @@ def fill(
         if not problems:
             load_weights(model, path)
             PutBack().weights(model, training_state.read(directory))
-            check_fingerprint(model, directory, roles=(WEIGHTS_ROLE,), source=path)
-            return LoadReport(loaded=tuple(own), skipped=(), missing=(), unused=())
+            expected = casting.expected(fingerprint, own, path)
+            check_fingerprint(
+                model, directory, roles=(WEIGHTS_ROLE,), source=path, expected=expected
+            )
+            converted = casting.described(casting.cast_names(own, saved), own, saved)
+            return LoadReport(tuple(own), (), (), (), tuple(converted))
         load_weights(model, path, skip_mismatch=True)
         return _load_report(model, path, own, saved)
 
@@ -138,7 +144,8 @@ def fill_all(
     compared = (WEIGHTS_ROLE,) if fresh else roles
     own = {t.name: t for t in rebuilt.tensors if t.role in compared}
     expected = {t.name: t for t in saved.tensors if t.role in compared}
-    if problems := list(_problems(own, expected)):
+    source = model_loader.tensors_file(directory, manifest)
+    if problems := list(_problems(own, expected, castable=source is not None)):
         raise _mismatch(manifest, problems, "")
     if unbuilt is not None:
         raise unbuilt
@@ -155,11 +162,17 @@ def fill_all(
         variable.assign(value)
     put_back = PutBack()
     put_back.into_own(model, training_state.read(directory))
-    source = model_loader.tensors_file(directory, manifest)
     check_fingerprint(
-        model, directory, roles=compared, fresh_optimizer=manifest.step == 0, source=source
+        model,
+        directory,
+        roles=compared,
+        fresh_optimizer=manifest.step == 0,
+        source=source,
+        expected=saved if source is None else casting.expected(saved, own, source),
     )
-    return [*put_back.lost, *_differing_layers(model, directory, put_back.lost)]
+    cast = casting.cast_names(own, expected)
+    converted = [f"of the tensors, {c}" for c in casting.described(cast, own, expected)]
+    return [*put_back.lost, *converted, *_differing_layers(model, directory, put_back.lost)]
 
 
 def _differing_layers(model: keras.Model, directory: Path, known: Iterable[str]) -> Iterator[str]:
@@ -199,12 +212,20 @@ def _mismatch(
     )
 
 
-def _problems(own: Tensors, saved: Tensors) -> Iterator[tuple[str, str]]:
-    """Yield the names of the tensors that do not fit, and descriptions of the problem."""
+def _problems(own: Tensors, saved: Tensors, *, castable: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield the names of the tensors that do not fit, and descriptions of the problem.
+
+    Args:
+        own: The model's tensors.
+        saved: The checkpoint's tensors.
+        castable: Whether tensors of another dtype can be converted.
+    """
     for name, tensor in own.items():
         if name not in saved:
             yield name, f"the checkpoint lacks {name}"
-        elif (tensor.shape, tensor.dtype) != (saved[name].shape, saved[name].dtype):
+        elif (tensor.shape, tensor.dtype) != (saved[name].shape, saved[name].dtype) and not (
+            castable and casting.is_castable(tensor, saved[name])
+        ):
             model_type, saved_type = _type_text(tensor), _type_text(saved[name])
             yield name, f"{name} is {model_type} in the model and {saved_type} in it"
     for name in saved:
@@ -215,29 +236,17 @@ def _problems(own: Tensors, saved: Tensors) -> Iterator[tuple[str, str]]:
 def _load_report(model: keras.Model, path: Path, own: Tensors, saved: Tensors) -> LoadReport:
     """Determine by digest which tensors were loaded."""
     filled = introspection.fingerprint_tensors(model)
-    expected = _expected_digests(path, own, saved)
-    loaded = dict.fromkeys(name for name in own if expected.get(name) == filled[name].digest)
+    cast = casting.cast_names(own, saved)
+    expected = {name: tensor.digest for name, tensor in saved.items()}
+    expected |= casting.converted_digests(path, [own[name] for name in cast])
+    loaded = tuple(name for name in own if expected.get(name) == filled[name].digest)
     return LoadReport(
-        loaded=tuple(loaded),
+        loaded=loaded,
         skipped=tuple(name for name in own if name in saved and name not in loaded),
         missing=tuple(name for name in own if name not in saved),
         unused=tuple(name for name in saved if name not in own),
+        converted=tuple(casting.described([n for n in cast if n in loaded], own, saved)),
     )
-
-
-def _expected_digests(path: Path, own: Tensors, saved: Tensors) -> dict[str, Digest]:
-    """Return the digests that loaded tensors have in the model, where Keras converts dtypes."""
-    expected = {}
-    with h5py.File(path, "r") as file:
-        for name, tensor in own.items():
-            if name not in saved or tensor.shape != saved[name].shape:
-                continue
-            expected[name] = saved[name].digest
-            if tensor.dtype != saved[name].dtype:
-                array = keras.ops.convert_to_tensor(native(file[name]))
-                converted = keras.ops.convert_to_numpy(keras.ops.cast(array, tensor.dtype))
-                expected[name] = Digest.of_array(converted)
-    return expected
 
 
 def _type_text(tensor: TensorFingerprint) -> str:

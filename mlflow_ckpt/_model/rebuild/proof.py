@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, read_fingerprint
+from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, Fingerprint, read_fingerprint
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.keras_private import capturing
 from mlflow_ckpt._model.rebuild.by_name import put_back
@@ -22,6 +22,7 @@ def check_fingerprint(
     fresh_optimizer: bool = False,
     source: Path | None = None,
     optional: Collection[str] = (),
+    expected: Fingerprint | None = None,
 ) -> None:
     """Verify by hash that the model's tensors equal the saved ones.
 
@@ -35,13 +36,14 @@ def check_fingerprint(
             variables then, and Keras creates them when it loads the model.
         source: A file that holds the tensors by their names.
         optional: Names of tensors that the model may lack.
+        expected: What the model's tensors are to be, if not the saved ones as they are.
 
     Raises:
         FingerprintMismatchError: If a tensor differs, is missing or is new.
         ModelLoadError: If only optimizer variables are missing, because the model overrides
             `compile`.
     """
-    saved = read_fingerprint(directory)
+    saved = expected or read_fingerprint(directory)
     rebuilt = introspection.fingerprint_tensors(model)
     differing = saved.differing(rebuilt, roles)
     if differing and source is not None and put_back(model, source, differing):

@@ -134,16 +134,23 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def verify_directory(directory: Path, manifest: Manifest) -> VerificationResult:
-    """Compare the files in a directory with a manifest."""
+    """Compare the files in a directory with a manifest.
+
+    Raises:
+        OSError: If the disk fails.
+    """
     present = set(_files(directory)) - {layout.MANIFEST} - _ADDED_BY_MLFLOW
     # A process that died after it completed the checkpoint leaves its claim.
     present = {path for path in present if not layout.is_claim(path)}
     entries = {entry.path: entry for entry in manifest.files}
-    mismatches = [
-        mismatch
-        for path, entry in sorted(entries.items())
-        if path in present and (mismatch := _compare(directory, entry))
-    ]
+    mismatches = []
+    for path in sorted(entries.keys() & present):
+        try:
+            mismatch = _compare(directory, entries[path])
+        except FileNotFoundError:
+            present.remove(path)  # another process removed it meanwhile
+            continue
+        mismatches += [mismatch] if mismatch else []
     damaged, error = _name_tensors(directory, mismatches)
     return VerificationResult(
         name=manifest.name,

@@ -19,8 +19,10 @@ from mlflow_ckpt._format.weights_file import reading
 from mlflow_ckpt._loading.convert import converter
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.find import FoundCheckpoint, OpenedCheckpoint, find
+from mlflow_ckpt._tracking.removed import again_if_removed
 
 
+@again_if_removed
 def diff(
     a: str,
     b: str,

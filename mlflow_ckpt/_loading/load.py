@@ -14,6 +14,7 @@ from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.find import find
+from mlflow_ckpt._tracking.removed import again_if_removed
 from mlflow_ckpt.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def get_checkpoint(
     return find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).checkpoint
 
 
+@again_if_removed
 def verify(
     run_id: str,
     checkpoint: str | int = "latest",
@@ -91,6 +93,7 @@ def verify(
     return find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).verify(progress)
 
 
+@again_if_removed
 def load_model(
     run_id: str,
     checkpoint: str | int = "latest",
@@ -143,6 +146,7 @@ def load_model(
         return model_loader.load_full(*place, custom_objects, compile)
 
 
+@again_if_removed
 def load_architecture(
     run_id: str,
     checkpoint: str | int = "latest",
@@ -162,6 +166,7 @@ def load_architecture(
         return model_loader.load_architecture(opened.directory, custom_objects)
 
 
+@again_if_removed
 def load_weights(
     model: keras.Model,
     run_id: str,

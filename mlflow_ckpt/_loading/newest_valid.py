@@ -12,6 +12,7 @@ from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.find import find_own
+from mlflow_ckpt._tracking.removed import CheckpointRemovedError
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import CheckpointNotFoundError, NewerSchemaError, VerificationError
@@ -44,10 +45,14 @@ def open_for_resume(
         if isinstance(error, NewerSchemaError):
             raise error
     damaged = {name: str(error) for name, error in unreadable.items()}
+    removed: CheckpointRemovedError | None = None
     for checkpoint in reversed(complete):
         with ExitStack() as stack:
             try:
                 directory = stack.enter_context(catalog.fetch(checkpoint, progress))
+            except CheckpointRemovedError as error:
+                removed = error
+                continue
             except VerificationError as error:
                 damaged[checkpoint.name] = str(error)
                 continue
@@ -55,6 +60,8 @@ def open_for_resume(
             _warn_of_newer(checkpoint, newer, unfinished)
             yield checkpoint, directory, newer
             return
+    if removed is not None:
+        raise removed
     reasons = "; ".join(f"{name}: {reason}" for name, reason in damaged.items())
     raise CheckpointNotFoundError(
         f"The run {store.run_id} has no valid checkpoint to resume from"

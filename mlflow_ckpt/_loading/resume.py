@@ -32,6 +32,7 @@ from mlflow_ckpt._tracking import removal
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.references import resolve
+from mlflow_ckpt._tracking.removed import again_if_removed
 from mlflow_ckpt._tracking.spool.sending import send_waiting
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._warn import warn
@@ -189,10 +190,15 @@ def _resume(
     in_place = in_place or _is_active(store)
     # The run's newest checkpoint may still be in this machine's spool.
     send_waiting(store)
-    with open_for_resume(store, reference.selector, query, progress) as opened:
-        checkpoint, directory, damaged = opened
-        state = training_state.read(directory)
-        model, changes = rebuild(directory, checkpoint.manifest, state)
+
+    @again_if_removed
+    def rebuild_newest() -> tuple[Checkpoint, Mapping[str, str], TrainingState, Rebuilt]:
+        with open_for_resume(store, reference.selector, query, progress) as opened:
+            checkpoint, directory, damaged = opened
+            state = training_state.read(directory)
+            return checkpoint, damaged, state, rebuild(directory, checkpoint.manifest, state)
+
+    checkpoint, damaged, state, (model, changes) = rebuild_newest()
     compiled_model.around_building(model, lambda: PutBack.keeping(model))
     changes += _end_finished_epoch(state)
     callbacks, unknown = _with_checkpoints(list(keras.tree.flatten(list(callbacks))), state)

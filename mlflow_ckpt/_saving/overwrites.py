@@ -25,11 +25,14 @@ def check_no_overwrite(
 
     Raises:
         CheckpointExistsError: If the training starts before the newest checkpoint of the run.
+        ManifestError, OutputError: If an entry of the spool is damaged, or the disk fails.
         TrackingError: If the server fails.
     """
+    # The spool first: what another process sends meanwhile is on the server then.
+    checkpoints = [entry for entry in waiting if entry.kind == entries.CHECKPOINT]
+    manifests = [manifest for entry in checkpoints if (manifest := entry.manifest()) is not None]
     existing, damaged = Catalog(store).scan()
-    manifests = [checkpoint.manifest for checkpoint in existing]
-    manifests += [entry.manifest() for entry in waiting if entry.kind == entries.CHECKPOINT]
+    manifests = [checkpoint.manifest for checkpoint in existing] + manifests
     # Damaged checkpoints must not be overwritten either.
     names = [CheckpointName.parse(name) for name in [*(m.name for m in manifests), *damaged]]
     epochs = [manifest.epoch for manifest in manifests]

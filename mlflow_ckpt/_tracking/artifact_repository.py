@@ -27,6 +27,7 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.find import OwnCheckpoint, find
+from mlflow_ckpt._tracking.removed import again_if_removed
 
 _EXPECTED = "Expected ckpt:/<run_id>/<selector>, such as ckpt:/0a1b2c…/best."
 
@@ -90,26 +91,33 @@ class CheckpointArtifactRepository(ArtifactRepository):
                     f"{self._uri(artifact_path)} names a run, not a checkpoint. {_EXPECTED}",
                     INVALID_PARAMETER_VALUE,
                 )
-            checkpoint = self._find(run_id, selector)
-            files = [file for file in _sizes(checkpoint) if file.is_relative_to(inside)]
-            if not files:
-                raise MlflowException(
-                    f"The checkpoint {checkpoint.name} of run {run_id} has no {inside}.",
-                    RESOURCE_DOES_NOT_EXIST,
-                )
             root = Path(dst_path or tempfile.mkdtemp(prefix="mlflow_ckpt_")).absolute()
             target = root / (artifact_path or str(inside))
             try:
-                with tempfile.TemporaryDirectory(prefix=".mlflow_ckpt_", dir=root) as staging:
-                    directory = Path(staging)
-                    checkpoint.deliver(directory)
-                    for file in files:
-                        _move(directory / file, target / file.relative_to(inside))
+                self._deliver(run_id, selector, inside, root, target)
             except BaseException:
                 if dst_path is None:
                     shutil.rmtree(root, ignore_errors=True)
                 raise
         return str(target)
+
+    @again_if_removed
+    def _deliver(
+        self, run_id: str, selector: str, inside: PurePosixPath, root: Path, target: Path
+    ) -> None:
+        """Deliver the part `inside` of a checkpoint to `target`, by way of its parent `root`."""
+        checkpoint = self._find(run_id, selector)
+        files = [file for file in _sizes(checkpoint) if file.is_relative_to(inside)]
+        if not files:
+            raise MlflowException(
+                f"The checkpoint {checkpoint.name} of run {run_id} has no {inside}.",
+                RESOURCE_DOES_NOT_EXIST,
+            )
+        with tempfile.TemporaryDirectory(prefix=".mlflow_ckpt_", dir=root) as staging:
+            directory = Path(staging)
+            checkpoint.deliver(directory)
+            for file in files:
+                _move(directory / file, target / file.relative_to(inside))
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         """Download one file; called by MLflow code that bypasses `download_artifacts`."""

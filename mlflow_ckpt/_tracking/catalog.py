@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_ckpt._format import layout
@@ -19,8 +18,9 @@ from mlflow_ckpt._format.ranking import best_of
 from mlflow_ckpt._format.reference import Selector, uri_of
 from mlflow_ckpt._format.text import abridged
 from mlflow_ckpt._format.verification import VerificationResult, read_manifest, verify_directory
-from mlflow_ckpt._tracking import index
+from mlflow_ckpt._tracking import index, vanishing
 from mlflow_ckpt._tracking.checkpoint import Checkpoint, no_checkpoints
+from mlflow_ckpt._tracking.contents import Contents, Result
 from mlflow_ckpt._tracking.download import Progress, download
 from mlflow_ckpt._tracking.references import resolve
 from mlflow_ckpt._tracking.store import RunStore, StoredFile
@@ -30,41 +30,8 @@ from mlflow_ckpt.errors import (
     InvalidArgumentError,
     ManifestError,
     NewerSchemaError,
+    TrackingError,
 )
-
-_Result = Checkpoint | ManifestError | None
-
-
-@dataclass(frozen=True)
-class _Contents:
-    """The checkpoint directories of a run.
-
-    Attributes:
-        results: By directory name: the checkpoint, the error of its manifest, or None without one.
-        cached: Names of checkpoints that were read from the index only.
-        listed: All artifacts directly below `checkpoints/`.
-    """
-
-    results: dict[str, _Result]
-    cached: set[str]
-    listed: list[StoredFile]
-
-    @property
-    def complete(self) -> list[Checkpoint]:
-        """The complete checkpoints, oldest first."""
-        complete = [result for result in self.results.values() if isinstance(result, Checkpoint)]
-        return sorted(complete, key=lambda checkpoint: index.by_training(checkpoint.manifest))
-
-    @property
-    def damaged(self) -> dict[str, ManifestError]:
-        """The errors of unreadable manifests, by checkpoint name."""
-        results = self.results.items()
-        return {name: result for name, result in results if isinstance(result, ManifestError)}
-
-    def confirm(self, name: str, result: _Result) -> None:
-        """Replace the index's copy of a checkpoint by the result of reading its manifest."""
-        self.results[name] = result
-        self.cached.discard(name)
 
 
 class Catalog:
@@ -112,7 +79,9 @@ class Catalog:
         for checkpoint in contents.complete:
             if checkpoint.name in contents.cached:
                 self._confirm(contents, checkpoint)
-        incomplete = [name for name, result in contents.results.items() if result is None]
+        without = [name for name, result in contents.results.items() if result is None]
+        # Those that were removed meanwhile are not there any more.
+        incomplete = [name for name in without if self.store.list(layout.artifact_path(name))]
         return contents.complete, contents.damaged, incomplete
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -160,22 +129,31 @@ class Catalog:
     def verify(
         self, checkpoint: Checkpoint, progress: Progress | None = None
     ) -> VerificationResult:
-        """Compare every file of a checkpoint with its manifest."""
-        with self._files(checkpoint, progress) as directory:
-            try:
-                # Not `checkpoint.manifest`, which may come from the index rather than the file.
-                manifest = read_manifest(directory)
-                index.require_name(manifest, checkpoint.name)
-            except ManifestError as error:
-                return VerificationResult(checkpoint.name, error=str(error))
-            return verify_directory(directory, manifest)
+        """Compare every file of a checkpoint with its manifest.
+
+        Raises:
+            CheckpointNotFoundError: If it is removed meanwhile.
+        """
+        with (
+            vanishing.noticed(self.store, checkpoint.name),
+            self._files(checkpoint, progress) as directory,
+        ):
+            result = _verify(checkpoint, directory)
+        if not result.ok and vanishing.is_removed(self.store, checkpoint.name):
+            raise vanishing.removed_error(self.store.run_id, checkpoint.name)
+        return result
 
     def fingerprint(self, checkpoint: Checkpoint) -> Fingerprint:
         """Read the fingerprint of a checkpoint, without its other files.
 
         Raises:
+            CheckpointNotFoundError: If the checkpoint is removed meanwhile.
             IntegrityError: If it is missing, or not the one that was saved.
         """
+        with vanishing.noticed(self.store, checkpoint.name):
+            return self._fingerprint(checkpoint)
+
+    def _fingerprint(self, checkpoint: Checkpoint) -> Fingerprint:
         text = self.store.read(f"{checkpoint.artifact_path}/{layout.FINGERPRINT}")
         # The manifest at hand may come from the index, which may be stale.
         if text is None or not (
@@ -196,24 +174,31 @@ class Catalog:
             progress: Called with bytes done and total bytes if files are downloaded.
 
         Raises:
+            CheckpointNotFoundError: If it is removed meanwhile, or while the context lasts and the
+                files are the run's own.
             VerificationError: If a file is missing, extra or altered.
         """
-        with self._files(checkpoint, progress) as directory:
-            verify_directory(directory, checkpoint.manifest).raise_if_damaged()
+        with (
+            vanishing.noticed(self.store, checkpoint.name),
+            self._files(checkpoint, progress) as directory,
+        ):
+            _compare(checkpoint, directory, checkpoint.manifest).raise_if_damaged()
             yield directory
 
     def deliver(self, checkpoint: Checkpoint, directory: Path) -> None:
         """Copy or download a checkpoint's files, and verify the copies.
 
         Raises:
+            CheckpointNotFoundError: If it is removed meanwhile.
             VerificationError: If a file is missing, extra or altered.
         """
         local = self.store.local_path(checkpoint.artifact_path)
-        if local is not None and local.is_dir():
-            shutil.copytree(local, directory, dirs_exist_ok=True)
-        else:
-            download(self.store, checkpoint.artifact_path, directory, None)
-        verify_directory(directory, checkpoint.manifest).raise_if_damaged()
+        with vanishing.noticed(self.store, checkpoint.name):
+            if local is not None and local.is_dir():
+                shutil.copytree(local, directory, dirs_exist_ok=True)
+            else:
+                download(self.store, checkpoint.artifact_path, directory, None)
+            _compare(checkpoint, directory, checkpoint.manifest).raise_if_damaged()
 
     @contextmanager
     def _files(self, checkpoint: Checkpoint, progress: Progress | None) -> Iterator[Path]:
@@ -226,7 +211,7 @@ class Catalog:
             download(self.store, checkpoint.artifact_path, directory, progress)
             yield directory
 
-    def _contents(self) -> _Contents:
+    def _contents(self) -> Contents:
         """Read the run's checkpoint directories with as few requests as possible."""
         listed = self.store.list(layout.CHECKPOINTS_DIR)
         names = index.checkpoint_names(listed)
@@ -237,9 +222,9 @@ class Catalog:
         uncached = [name for name in names if name not in cached]
         manifests = cached | index.read_manifests(self.store, uncached)
         results = {name: self._result(manifests[name]) for name in names}
-        return _Contents(results, cached.keys() & names, listed)
+        return Contents(results, cached.keys() & names, listed)
 
-    def _confirm(self, contents: _Contents, checkpoint: Checkpoint) -> None:
+    def _confirm(self, contents: Contents, checkpoint: Checkpoint) -> None:
         """Read the manifest of a cached checkpoint, which takes precedence over the index."""
         contents.confirm(checkpoint.name, self._read(checkpoint.name))
 
@@ -247,10 +232,10 @@ class Catalog:
         directory = self.store.local_path(layout.CHECKPOINTS_DIR)
         return directory is not None and directory.is_dir()
 
-    def _read(self, name: str) -> _Result:
+    def _read(self, name: str) -> Result:
         return self._result(index.read_manifest(self.store, name))
 
-    def _result(self, result: Manifest | ManifestError | None) -> _Result:
+    def _result(self, result: Manifest | ManifestError | None) -> Result:
         return Checkpoint(self.store.run_id, result) if isinstance(result, Manifest) else result
 
     def _require_undamaged(self, damaged: Mapping[str, ManifestError]) -> None:
@@ -279,7 +264,31 @@ class Catalog:
         return result
 
 
-def _lists(result: _Result, fingerprint: bytes) -> bool:
+def _verify(checkpoint: Checkpoint, directory: Path) -> VerificationResult:
+    try:
+        # Not `checkpoint.manifest`, which may come from the index rather than the file.
+        manifest = read_manifest(directory)
+        index.require_name(manifest, checkpoint.name)
+    except ManifestError as error:
+        return VerificationResult(checkpoint.name, error=str(error))
+    return _compare(checkpoint, directory, manifest)
+
+
+def _compare(checkpoint: Checkpoint, directory: Path, manifest: Manifest) -> VerificationResult:
+    """Compare files with a manifest.
+
+    Raises:
+        TrackingError: If the disk fails that holds them.
+    """
+    try:
+        return verify_directory(directory, manifest)
+    except OSError as error:
+        raise TrackingError(
+            f"The checkpoint {checkpoint.name} of run {checkpoint.run_id} cannot be read: {error}."
+        ) from error
+
+
+def _lists(result: Result, fingerprint: bytes) -> bool:
     """Whether a checkpoint's manifest lists a fingerprint."""
     files = result.manifest.files if isinstance(result, Checkpoint) else ()
     digests = {file.path: file.digest for file in files}

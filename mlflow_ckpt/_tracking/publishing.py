@@ -27,6 +27,7 @@ from mlflow_ckpt.errors import (
     ManifestError,
     NewerSchemaError,
     TrackingError,
+    TrackingUnavailableError,
 )
 
 # Uploaded last, because readers consider a checkpoint complete once these files exist.
@@ -240,11 +241,17 @@ def _clear_leftovers(store: RunStore, target: str, expected: Collection[str]) ->
     leftovers = [item.path for item in store.walk(target) if item.path not in expected]
     if not leftovers:
         return
+    failure: TrackingError | None = None
     for path in leftovers:
-        store.delete(path)
+        try:
+            store.delete(path)
+        except TrackingUnavailableError:
+            raise
+        except TrackingError as error:
+            failure = error  # perhaps because a prune deleted it: list again
     remaining = [item.path for item in store.walk(target) if item.path not in expected]
     if remaining:
         raise TrackingError(
             f"An aborted upload left {remaining[0]} behind, and the artifact store does not delete "
             f"it. Delete the directory {target} of run {store.run_id} manually."
-        )
+        ) from failure

@@ -78,7 +78,10 @@ def remove(store: RunStore, name: str) -> None:
 
 
 def _remove(store: RunStore, name: str, before: list[PlannedCheckpoint]) -> bool:
-    """Remove one checkpoint; return False if it had already been removed."""
+    """Remove one checkpoint; return False if it had already been removed.
+
+    What another process uploads to its place meanwhile is left alone.
+    """
     directory = layout.artifact_path(name)
     manifest = f"{directory}/{layout.MANIFEST}"
     existed = store.exists(manifest)
@@ -90,6 +93,8 @@ def _remove(store: RunStore, name: str, before: list[PlannedCheckpoint]) -> bool
                 f"there{_because(failure)}. The checkpoint {name} is unchanged. "
                 f"{_so_far(before)} Delete it manually in the artifact store."
             ) from failure
+    elif not is_leftover(store, name):
+        return False
     failure = None
     fingerprint = f"{directory}/{layout.FINGERPRINT}"
     # The fingerprint last, because it marks leftovers for another prune if this one is aborted.

@@ -28,7 +28,7 @@ from tenacity import (
 )
 
 from mlflow_ckpt._format.text import first_line
-from mlflow_ckpt._tracking import mlflow_private
+from mlflow_ckpt._tracking import local_files, mlflow_private
 from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt.errors import (
     MlflowCkptError,
@@ -228,9 +228,21 @@ class RunStore:
         require_answer(self.tracking_uri)
 
     def upload(self, file: Path, directory: str) -> None:
-        """Upload one file into the artifact directory `directory`."""
-        with self._translated(f"upload {file.name}"):
-            self._artifacts.log_artifact(str(file), directory)  # type: ignore[no-untyped-call]
+        """Upload one file into the artifact directory `directory`.
+
+        Raises:
+            OutputError: If the file cannot be read, so that it is of no use to try again.
+        """
+        # MLflow takes a file that it cannot read for a lost connection, and retries for minutes.
+        local_files.require_readable(file)
+        try:
+            with self._translated(f"upload {file.name}"):
+                self._artifacts.log_artifact(str(file), directory)  # type: ignore[no-untyped-call]
+        except TrackingUnavailableError:
+            raise
+        except TrackingError:
+            local_files.require_readable(file, to_its_end=True)
+            raise
 
     def write_text(self, path: str, text: str) -> None:
         """Write a small text file among the run's artifacts, at the run-relative `path`."""

@@ -15,6 +15,7 @@ from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._format.text import counted, shape_text
+from mlflow_ckpt._tracking.removed import again_if_removed
 
 if TYPE_CHECKING:
     from mlflow_ckpt._format.diff import ArchitectureDifference, Difference, TensorDifference
@@ -34,6 +35,7 @@ _LONGEST = 60
 @options.model_options
 @options.tracking_uri
 @options.show
+@again_if_removed
 def command(
     a: str,
     b: str,

@@ -12,6 +12,7 @@ from mlflow_ckpt._cli import options
 from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._tracking.removed import again_if_removed
 from mlflow_ckpt.errors import InputMismatchError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def command(
     write(predictions.Predictions(outputs, class_names))
 
 
+@again_if_removed
 def _load(query: Query, model_options: ModelOptions) -> tuple[keras.Model, Sequence[str] | None]:
     """Load a checkpoint's model for inference, and its class names if it has any."""
     from mlflow_ckpt._cli.progress import progress_bar

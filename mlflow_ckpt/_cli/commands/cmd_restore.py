@@ -16,6 +16,7 @@ from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.file_names import ENDINGS
 from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._tracking.removed import again_if_removed
 from mlflow_ckpt.errors import FormNotFoundError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace files of the same names.")
 @options.model_options
 @options.show
+@again_if_removed
 def command(
     query: Query,
     model_options: ModelOptions,

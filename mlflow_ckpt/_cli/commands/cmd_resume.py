@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import click
 
 from mlflow_ckpt._cli import options
 from mlflow_ckpt._format.reference import Query, Reference, Selector, uri_of
+from mlflow_ckpt._tracking.removed import CheckpointRemovedError
 from mlflow_ckpt.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -93,8 +95,9 @@ def _find(store: RunStore, selector: Selector, query: Query, epochs: int) -> Che
         # download, so it is done only where nothing would be left to train.
         catalog = Catalog(store)
         for checkpoint in reversed(catalog.survey()[0]):
-            if checkpoint.manifest.epoch < epochs or catalog.verify(checkpoint).ok:
-                return checkpoint
+            with suppress(CheckpointRemovedError):
+                if checkpoint.manifest.epoch < epochs or catalog.verify(checkpoint).ok:
+                    return checkpoint
     return find_own(store, selector, query).checkpoint
 
 

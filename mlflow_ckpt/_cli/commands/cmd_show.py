@@ -10,6 +10,7 @@ import click
 from mlflow_ckpt._cli import humanize, options, tables
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._format.text import shape_text
+from mlflow_ckpt._tracking.removed import again_if_removed
 
 if TYPE_CHECKING:
     from mlflow_ckpt._format.digest import Digest
@@ -102,6 +103,7 @@ def _short(digest: Digest) -> str:
     return str(digest)[: len("sha256:") + 12]
 
 
+@again_if_removed
 def _describe(query: Query) -> Description:
     """Read the manifest and the fingerprint of a checkpoint, which are small.
 

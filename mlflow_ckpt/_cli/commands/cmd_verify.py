@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from mlflow_ckpt._cli import options
 from mlflow_ckpt._cli.exit_codes import EXIT_CODES
 from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._tracking.removed import CheckpointRemovedError, again_if_removed
 from mlflow_ckpt.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -26,10 +28,9 @@ def command(query: Query, every: bool, show: options.Show) -> None:
     if every and query.checkpoint != "latest":
         raise click.UsageError("--all and --checkpoint contradict each other. Leave one out.")
     from mlflow_ckpt._cli.progress import progress_bar
-    from mlflow_ckpt._tracking.find import find
 
     with progress_bar() as progress:
-        results = _verify_all(query, progress) if every else [find(query).verify(progress)]
+        results = _verify_all(query, progress) if every else [_verify(query, progress)]
     show(_Verified(results))
     if not all(result.ok for result in results):
         raise click.exceptions.Exit(EXIT_CODES[IntegrityError])
@@ -46,8 +47,15 @@ class _Verified:
         return "".join(f"{result}\n" for result in self.results)
 
 
+@again_if_removed
+def _verify(query: Query, progress: Progress) -> VerificationResult:
+    from mlflow_ckpt._tracking.find import find
+
+    return find(query).verify(progress)
+
+
 def _verify_all(query: Query, progress: Progress) -> list[VerificationResult]:
-    """Verify every checkpoint of a run, damaged ones last."""
+    """Verify every checkpoint of a run but those that are removed meanwhile, damaged ones last."""
     from mlflow_ckpt._format.verification import VerificationResult
     from mlflow_ckpt._tracking.catalog import Catalog
     from mlflow_ckpt._tracking.checkpoint import no_checkpoints
@@ -58,6 +66,9 @@ def _verify_all(query: Query, progress: Progress) -> list[VerificationResult]:
     if not complete and not damaged:
         with hinting(catalog.store):
             raise no_checkpoints(catalog.store.run_id)
-    results = [catalog.verify(checkpoint, progress) for checkpoint in complete]
+    results = []
+    for checkpoint in complete:
+        with suppress(CheckpointRemovedError):
+            results.append(catalog.verify(checkpoint, progress))
     results += [VerificationResult(name, error=str(error)) for name, error in damaged.items()]
     return results

@@ -62,7 +62,10 @@ def remove_if_empty(directory: Path) -> None:
 
 
 def size_below(directory: Path) -> int:
-    """Return the total bytes of the files below a directory, skipping files that vanish."""
+    """Return the total bytes of the files below a directory, skipping files that vanish.
+
+    Those of a failing disk are skipped as well: reading them raises an error that says so.
+    """
     files = (Path(root) / name for root, _, names in os.walk(directory) for name in names)
     return sum(_size(file) for file in files)
 
@@ -70,5 +73,5 @@ def size_below(directory: Path) -> int:
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0

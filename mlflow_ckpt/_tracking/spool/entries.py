@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._tracking import local_files
 from mlflow_ckpt._tracking.spool import disk
 from mlflow_ckpt.errors import ManifestError
 
@@ -73,18 +74,24 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of its files; fewer if another process is removing them."""
+        """Bytes of its files; fewer if another process is removing them, or if the disk fails."""
         return disk.size_below(self.files)
 
-    def manifest(self) -> Manifest:
-        """Read the manifest of a checkpoint.
+    def manifest(self) -> Manifest | None:
+        """Read the manifest of a checkpoint; return None if the entry was sent meanwhile.
 
         Raises:
-            ManifestError: If it is missing or cannot be read.
+            ManifestError: If it is missing or damaged.
+            OutputError: If the disk fails.
         """
         try:
             text = (self.files / layout.MANIFEST).read_bytes()
         except OSError as error:
+            if not local_files.is_gone(error):
+                raise local_files.unreadable(f"The spool's copy of {self.name}", error) from error
+            # An entry goes as a whole, by one rename.
+            if not self.path.exists():
+                return None
             raise ManifestError(
                 f"The spool's copy of {self.name} cannot be read: {error}."
             ) from error
@@ -103,10 +110,15 @@ class Entry:
             content = json.loads((path / DESCRIPTION).read_bytes())
             if content.pop("schema_version") <= _SCHEMA_VERSION:
                 return cls(path=path, **content)
-        except FileNotFoundError:
-            return None
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            _logger.warning("%s is left alone, because it cannot be read: %s", path, error)
+            if not _is_missing(path, error):
+                _logger.warning("%s is left alone, because it cannot be read: %s", path, error)
             return None
         _logger.warning("%s is left alone, because a newer mlflow_ckpt wrote it.", path)
         return None
+
+
+def _is_missing(path: Path, error: Exception) -> bool:
+    """Whether an entry was sent meanwhile, or is a draft that was never completed."""
+    is_gone = isinstance(error, OSError) and local_files.is_gone(error)
+    return is_gone and (bool(path.suffix) or not path.exists())

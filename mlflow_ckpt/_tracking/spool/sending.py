@@ -16,6 +16,7 @@ from mlflow_ckpt._tracking.ui import logged_models
 from mlflow_ckpt._warn import warn, warn_once
 from mlflow_ckpt.errors import (
     CheckpointBusyError,
+    IntegrityError,
     MlflowCkptError,
     RequestRefusedError,
     TrackingError,
@@ -49,6 +50,7 @@ def send(
         CheckpointBusyError: If it, or a checkpoint of the same name, is being sent already.
         CheckpointExistsError: If the run has another checkpoint of that name. The entry stays.
         IntegrityError: If the files were damaged or altered. The entry stays.
+        OSError: If this machine's disk fails. The entry stays.
         TrackingError, NotFoundError: If the server or the store fails. The entry stays.
     """
     with spool.locked(entry) as is_locked:
@@ -60,9 +62,14 @@ def send(
             )
         if not entry.path.exists():
             return None
-        if verified and entry.kind == entries.CHECKPOINT:
-            verify_directory(entry.files, read_manifest(entry.files)).raise_if_damaged()
-        manifest = deliver(entry, store, on_uploaded)
+        try:
+            if verified and entry.kind == entries.CHECKPOINT:
+                verify_directory(entry.files, read_manifest(entry.files)).raise_if_damaged()
+            manifest = deliver(entry, store, on_uploaded)
+        except (IntegrityError, OSError):
+            if entry.path.exists():
+                raise
+            return None  # somebody deleted it by hand, or locks do not work there
         spool.remove(entry)
         return manifest
 
@@ -135,6 +142,8 @@ def deliver(
         return None
     if entry.kind == entries.CHECKPOINT:
         manifest = entry.manifest()
+        if manifest is None:
+            return None
         model_id = logged_models.begin(store, manifest)
         try:
             publishing.publish(

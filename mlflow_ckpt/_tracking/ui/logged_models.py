@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.exceptions import MlflowException
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.metric_names import allowed_names
-from mlflow_ckpt._tracking.store import RunStore
+from mlflow_ckpt._tracking.store import MISSING, RunStore
 from mlflow_ckpt.errors import TrackingError, TrackingUnavailableError
 
 if TYPE_CHECKING:
@@ -116,17 +117,21 @@ def remove(store: RunStore, names: Collection[str]) -> None:
     """Remove the rows of removed checkpoints."""
     for name in names:
         try:
-            _remove(store, name)
+            for row in _rows(store, name):
+                _delete_row(store, row)
         except TrackingUnavailableError:
             raise
         except TrackingError as error:
             _log_failure(store, name, error)
 
 
-def _remove(store: RunStore, name: str) -> None:
-    for row in _rows(store, name):
-        with store.client_to("remove a row of the Models table") as client:
+def _delete_row(store: RunStore, row: LoggedModel) -> None:
+    with store.client_to("remove a row of the Models table") as client:
+        try:
             client.delete_logged_model(row.model_id)
+        except MlflowException as error:
+            if error.error_code != MISSING:  # another process removed it
+                raise
 
 
 def _rows(store: RunStore, name: str) -> Iterator[LoggedModel]:

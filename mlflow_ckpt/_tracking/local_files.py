@@ -1,0 +1,36 @@
+"""Errors of files on this machine: gone because another process removed them, or unreadable."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from mlflow_ckpt.errors import OutputError
+
+# Errors of a path that another process removed; the last one, through a network file system.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+_CHUNK = 1 << 20
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether an error says that a file is not there, rather than that the disk fails."""
+    return error.errno in _GONE
+
+
+def unreadable(what: str, error: OSError) -> OutputError:
+    """Return the error for a file that cannot be read."""
+    return OutputError(f"{what} cannot be read: {error}.")
+
+
+def require_readable(file: Path, *, to_its_end: bool = False) -> None:
+    """Read the beginning of a file, or all of it.
+
+    Raises:
+        OutputError: If it is not there, or the disk fails.
+    """
+    try:
+        with file.open("rb") as stream:
+            while stream.read(_CHUNK) and to_its_end:
+                pass
+    except OSError as error:
+        raise unreadable(str(file), error) from error

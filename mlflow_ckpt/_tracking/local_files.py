@@ -1,8 +1,10 @@
-"""Errors of files on this machine: gone because another process removed them, or unreadable."""
+"""Files on this machine: removed by another process meanwhile, or on a disk that fails."""
 
 from __future__ import annotations
 
 import errno
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow_ckpt.errors import OutputError
@@ -34,3 +36,13 @@ def require_readable(file: Path, *, to_its_end: bool = False) -> None:
                 pass
     except OSError as error:
         raise unreadable(str(file), error) from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file or directory, also while another process removes it."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    while path.exists():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.ranking import best_name
-from mlflow_ckpt._tracking import index, tags
+from mlflow_ckpt._tracking import index, tags, visibility
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import logged_models, pages
@@ -73,6 +73,8 @@ def publish(
         return
     _refuse_other_claims(store, manifest.name, claim)
     store.write_text(claim, _claim_text())
+    if not store.is_listed and not store.exists(claim):
+        raise visibility.unlisted_error(store, claim)
     try:
         # Check again: if two processes checked before either wrote its claim, both give up now.
         _refuse_other_claims(store, manifest.name, claim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -10,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import mlflow
 import requests
 from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 from tenacity import (
@@ -48,6 +49,7 @@ T = TypeVar("T")
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 INVALID = "INVALID_PARAMETER_VALUE"
 MISSING = "RESOURCE_DOES_NOT_EXIST"
+_SCHEME = re.compile("([a-zA-Z][a-zA-Z0-9+.-]*):")
 # Attempts to list a directory, or read a file, that another process is changing.
 _TRIES = 5
 # Error codes of requests that the server would reject again.
@@ -95,12 +97,13 @@ class RunStore:
         run_id: The run.
         tracking_uri: URI of the tracking server.
         others_log: Whether MLflow's own callback logs the metrics, which may arrive late.
+        is_listed: Whether MLflow was seen to list what this package wrote (`visibility`).
     """
 
     def __init__(self, run_id: str, tracking_uri: str | None = None) -> None:
         mlflow_private.mention_untested_version()
         self.run_id = run_id
-        self.others_log = False
+        self.others_log = self.is_listed = False
         _refuse_missing_database(tracking_uri or mlflow.get_tracking_uri())
         with self._translated("open the tracking store"):
             self._client = MlflowClient(tracking_uri=tracking_uri)
@@ -203,11 +206,15 @@ class RunStore:
 
     def local_path(self, path: str) -> Path | None:
         """Return the path of an artifact on this machine's disk, or None if it is elsewhere."""
-        uri = urlsplit(self.artifact_uri)
-        if uri.scheme == "file" and uri.netloc in ("", "localhost"):
-            return Path(url2pathname(uri.path)) / path
-        is_path = self.artifact_uri and not uri.scheme
-        return Path(self.artifact_uri) / path if is_path else None
+        scheme = _SCHEME.match(self.artifact_uri)
+        if not self.artifact_uri or (scheme and scheme[1].lower() != "file"):
+            return None
+        repository = self._artifacts
+        # A plugin may handle these locations in another way.
+        if type(repository) is not LocalArtifactRepository:
+            return None
+        # Where MLflow reads: it decodes percent escapes, also in a path without a scheme.
+        return Path(repository.artifact_dir).absolute() / path
 
     def known_local_path(self, path: str) -> Path | None:
         """Return `local_path` if the run has already been fetched, else None."""
@@ -267,9 +274,17 @@ class RunStore:
         return paged(page)
 
     def delete(self, path: str) -> None:
-        """Delete one file. A store without deletion may ignore this, so list again to check."""
+        """Delete a file or directory.
+
+        A store without deletion may ignore this, so list again to check.
+        """
+        local = self.local_path(path)
         with self._translated(f"delete {path}"):
-            self._artifacts.delete_artifacts(path)  # type: ignore[no-untyped-call]
+            if local is None:
+                self._artifacts.delete_artifacts(path)  # type: ignore[no-untyped-call]
+            else:
+                # MLflow decodes percent escapes in the path twice, and would delete another file.
+                local_files.remove(local)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
         """Log metrics at one step, in as few requests as MLflow allows.

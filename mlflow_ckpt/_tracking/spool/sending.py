@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.verification import read_manifest, verify_directory
-from mlflow_ckpt._tracking import publishing
+from mlflow_ckpt._tracking import publishing, visibility
 from mlflow_ckpt._tracking.publishing import OnUploaded
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.drafts import Draft
@@ -159,5 +159,6 @@ def deliver(
             return None  # the checkpoint was removed meanwhile
         manifest = Manifest.from_json(text)
         model_id = logged_models.begin(store, manifest)
+    visibility.require_listed(store, manifest.name)
     publishing.announce(store, manifest, model_id)
     return manifest

@@ -284,7 +284,12 @@ UPLOADING = [
     Point("before MLmodel", die_before, (STORE, "upload", "MLmodel")),
     Point("before the manifest", die_before, (STORE, "upload", "/manifest.json")),
     Point("after the manifest", die_after, (STORE, "upload", "/manifest.json"), listed=True),
-    Point("after the claim's removal", die_after, (PUBLISHING, "_withdraw"), listed=True),
+    Point(
+        "after the claim's removal",
+        die_after,
+        ("mlflow_ckpt._tracking.claims:Claim", "withdraw"),
+        listed=True,
+    ),
 ]
 PLACING = [
     Point("before the place", die_before, (DRAFT, "move_to"), waiting=False),

@@ -32,6 +32,7 @@ from tests.support.training import names, new_run, small_model
 from tests.support.waiting import PATIENCE_SECONDS, Deadline
 
 PUBLISHING = "mlflow_ckpt._tracking.publishing"
+CLAIMS = "mlflow_ckpt._tracking.claims"
 INDEX = "mlflow_ckpt._tracking.index"
 DRAFT = "mlflow_ckpt._tracking.spool.drafts:Draft"
 
@@ -82,7 +83,7 @@ def require_that_one_is_saved(run_id: str, meet: tuple[str, str], store: Store, 
 
 @pytest.mark.parametrize(
     "meet",
-    [(PUBLISHING, "publish"), (PUBLISHING, "_claim_text")],
+    [(PUBLISHING, "publish"), (CLAIMS, "_process")],
     ids=["before either looked", "before either claimed"],
 )
 def test_one_name_at_the_same_moment_on_a_server(

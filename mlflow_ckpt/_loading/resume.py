@@ -28,7 +28,7 @@ from mlflow_ckpt._model.training.restorer import ADVICE, StateRestorer, changed_
 from mlflow_ckpt._saving.arguments import arguments_of
 from mlflow_ckpt._saving.compose import versions
 from mlflow_ckpt._saving.group import BESIDE
-from mlflow_ckpt._tracking import removal
+from mlflow_ckpt._tracking import claims, removal
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.references import resolve
@@ -91,7 +91,8 @@ def resume(
         checkpoint: `"latest"` (the default), `"best"`, `3` or `"epoch:3"`, `"step:1500"`.
         callbacks: Callbacks created as for the first training; their states are restored.
         in_place: Continue in the same run instead of a new child run. Also the case while that run
-            is MLflow's active one.
+            is MLflow's active one. States that no earlier training of the run goes on: uploads that
+            it began on another machine are ended, so that they do not block this one's.
         replay_data: Read data that cannot be saved, such as Python generators, again from their
             beginning, and discard the batches that were trained on.
         custom_objects: Custom classes and functions of the model by name, unless registered with
@@ -188,6 +189,8 @@ def _resume(
     store = RunStore(reference.run_id, query.tracking_uri)
     settle_run(store.run_id)
     in_place = in_place or _is_active(store)
+    if in_place:
+        claims.end_all(store)
     # The run's newest checkpoint may still be in this machine's spool.
     send_waiting(store)
 

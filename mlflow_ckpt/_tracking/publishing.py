@@ -1,28 +1,22 @@
 """Uploads a checkpoint's directory to a run: data, MLmodel, manifest.json, then tags.
 
-Artifact stores cannot create a file only if it does not exist. So an uploading process first writes
-a claim file into the checkpoint's directory, and continues only if there is no other claim.
+A claim (`claims`) keeps other processes from uploading to the same directory.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import socket
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.ranking import best_name
-from mlflow_ckpt._tracking import index, tags, visibility
+from mlflow_ckpt._tracking import index, tags
+from mlflow_ckpt._tracking.claims import Claim
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import logged_models, pages
 from mlflow_ckpt.errors import (
-    CheckpointBusyError,
     CheckpointExistsError,
     ManifestError,
     NewerSchemaError,
@@ -34,8 +28,6 @@ from mlflow_ckpt.errors import (
 _LAST = (layout.MLMODEL, layout.MANIFEST)
 # Concurrent uploads: enough to hide the latency, few enough for a small server.
 _PARALLEL = 4
-# Age at which a claim expires, in case its process died. Longer than an upload should take.
-_CLAIM_SECONDS = 3600
 
 # Called with the size of a file, in bytes, once it is uploaded.
 OnUploaded = Callable[[int], None]
@@ -66,28 +58,22 @@ def publish(
         TrackingError: If the server or the store fails. The files uploaded so far are no checkpoint
             without the manifest.
     """
-    target = layout.artifact_path(manifest.name)
-    claim = f"{target}/{layout.claim_name(token)}"
-    if _is_published(store, manifest, claim):
-        _withdraw(store, claim)
+    claim = Claim(store, manifest.name, token)
+    if _is_published(store, manifest, claim.path):
+        claim.withdraw()
         return
-    _refuse_other_claims(store, manifest.name, claim)
-    store.write_text(claim, _claim_text())
-    if not store.is_listed and not store.exists(claim):
-        raise visibility.unlisted_error(store, claim)
+    claim.take()
     try:
-        # Check again: if two processes checked before either wrote its claim, both give up now.
-        _refuse_other_claims(store, manifest.name, claim)
-        published = _is_published(store, manifest, claim)
-    except (CheckpointBusyError, CheckpointExistsError):
-        _withdraw(store, claim)
+        published = _is_published(store, manifest, claim.path)
+    except CheckpointExistsError:
+        claim.withdraw()
         raise
     if not published:
-        expected = {claim, *(f"{target}/{entry.path}" for entry in manifest.files)}
-        _clear_leftovers(store, target, expected)
-        _upload_files(store, directory, manifest, claim, on_uploaded)
+        with claim.kept_alive():
+            _clear_leftovers(store, manifest, claim)
+            _upload_files(store, directory, manifest, claim, on_uploaded)
     # The claim stays if the upload failed: the next attempt has the same token.
-    _withdraw(store, claim)
+    claim.withdraw()
 
 
 def announce(store: RunStore, manifest: Manifest, model_id: str | None = None) -> list[Manifest]:
@@ -149,79 +135,12 @@ def _is_published(store: RunStore, manifest: Manifest, claim: str) -> bool:
     raise exists_error(store.run_id, manifest.name)
 
 
-def _refuse_other_claims(store: RunStore, name: str, own: str) -> None:
-    for item in store.list(layout.artifact_path(name)):
-        if layout.is_claim(item.name) and item.path != own:
-            holder = _read_claim(store, item.path)
-            if holder is not None:
-                raise _busy_error(store.run_id, name, holder)
-
-
-def _require_claim(store: RunStore, name: str, own: str) -> None:
-    """Raise if another process removed this upload's claim because it took too long."""
-    if not store.exists(own):
-        raise _busy_error(store.run_id, name, "that took over")
-
-
-def _busy_error(run_id: str, name: str, holder: str) -> CheckpointBusyError:
-    return CheckpointBusyError(
-        f"The process {holder} is also saving the checkpoint {name} of run {run_id}. "
-        "Let only one process at a time train in a run.",
-        run_id=run_id,
-        name=name,
-    )
-
-
-def _claim_text() -> str:
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
-
-
-def _read_claim(store: RunStore, path: str) -> str | None:
-    """Return the process that holds a claim; None if it has ended or the claim has expired."""
-    text = store.read(path)
-    if text is None:
-        return None
-    try:
-        content = json.loads(text)
-        host, pid, since = str(content["host"]), int(content["pid"]), float(content["time"])
-    except (KeyError, TypeError, ValueError):
-        # Stores may show a file before it is complete.
-        return f"of {path}" if _has_young_token(path) else None
-    if time.time() - since > _CLAIM_SECONDS:
-        return None
-    if host == socket.gethostname() and not _is_alive(pid):
-        return None
-    return f"{pid} on {host}"
-
-
-def _has_young_token(path: str) -> bool:
-    """Whether the timestamp in a claim's name is recent."""
-    match = re.search(r"upload-(\d+)-", path)
-    return match is not None and time.time() - int(match[1]) / 1e9 < _CLAIM_SECONDS
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name == "nt":
-        return True  # on Windows, signal 0 would end the process
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
-
-
-def _withdraw(store: RunStore, claim: str) -> None:
-    """Delete a claim; if that fails, readers ignore it and it expires."""
-    try:
-        store.delete(claim)
-    except TrackingError:
-        return
-
-
 def _upload_files(
-    store: RunStore, directory: Path, manifest: Manifest, claim: str, on_uploaded: OnUploaded | None
+    store: RunStore,
+    directory: Path,
+    manifest: Manifest,
+    claim: Claim,
+    on_uploaded: OnUploaded | None,
 ) -> None:
     target = PurePosixPath(layout.artifact_path(manifest.name))
 
@@ -233,13 +152,15 @@ def _upload_files(
     order = upload_order([entry.path for entry in manifest.files])
     data = [path for path in order if path not in _LAST]
     in_parallel(upload, data, _PARALLEL)
-    _require_claim(store, manifest.name, claim)
     for path in order[len(data) :]:
+        claim.require()
         upload(path)
 
 
-def _clear_leftovers(store: RunStore, target: str, expected: Collection[str]) -> None:
+def _clear_leftovers(store: RunStore, manifest: Manifest, claim: Claim) -> None:
     """Delete files of an aborted upload that the new manifest does not list."""
+    target = layout.artifact_path(manifest.name)
+    expected = {claim.path, *(f"{target}/{entry.path}" for entry in manifest.files)}
     leftovers = [item.path for item in store.walk(target) if item.path not in expected]
     if not leftovers:
         return

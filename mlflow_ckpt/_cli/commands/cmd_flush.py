@@ -167,7 +167,7 @@ def _send(
         store = stores.get((uri, entry.run_id)) or RunStore(entry.run_id, uri)
         stores[uri, entry.run_id] = store
         store.require_answer()
-        sending.send(spool, entry, store, advance, verified=True)
+        sending.send_patiently(spool, entry, store, advance)
     except MlflowCkptError as error:
         return error
     except OSError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.verification import read_manifest, verify_directory
-from mlflow_ckpt._tracking import publishing, visibility
+from mlflow_ckpt._tracking import claims, publishing, visibility
+from mlflow_ckpt._tracking.claims import ClaimUndecidedError
 from mlflow_ckpt._tracking.publishing import OnUploaded
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.drafts import Draft
@@ -22,6 +25,9 @@ from mlflow_ckpt.errors import (
     TrackingError,
     TrackingUnavailableError,
 )
+
+# Between two looks at a claim.
+_POLL_SECONDS = 2.0
 
 
 def send(
@@ -74,6 +80,22 @@ def send(
         return manifest
 
 
+def send_patiently(
+    spool: Spool, entry: Entry, store: RunStore, on_uploaded: OnUploaded | None = None
+) -> Manifest | None:
+    """Send an entry as `send` does, verified, and wait for a claim of a process that may be dead.
+
+    Arguments, result and errors as in `send`.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception_type(ClaimUndecidedError),
+        wait=wait_fixed(_POLL_SECONDS),
+        stop=stop_after_delay(claims.DEAD_SECONDS + claims.BEAT_SECONDS),
+        reraise=True,
+    )
+    return retrying(send, spool, entry, store, on_uploaded, verified=True)
+
+
 def entries_for(spool: Spool, store: RunStore) -> list[Entry]:
     """Return a run's entries; warn, once, of those that wait for it at another server's address."""
     waiting = spool.entries(store.run_id)
@@ -92,7 +114,7 @@ def send_waiting(store: RunStore) -> None:
     for entry in entries_for(spool, store):
         try:
             store.require_answer()
-            send(spool, entry, store, lambda _: None, verified=True)
+            send_patiently(spool, entry, store)
         except TrackingUnavailableError:
             raise
         except (MlflowCkptError, OSError) as error:

@@ -11,7 +11,9 @@ from contextlib import suppress
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, retry_if_result, wait_fixed
 
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._tracking import claims
 from mlflow_ckpt._tracking.background import BackgroundThread
+from mlflow_ckpt._tracking.claims import ClaimUndecidedError
 from mlflow_ckpt._tracking.spool import sending
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.outcome import Outcome
@@ -115,7 +117,7 @@ class Uploader(BackgroundThread):
             if not self._pending:
                 return True
         expected = self._current_size / _SLOWEST
-        passed = deadlines.passed(self._last_progress + expected, failed=self._failure is not None)
+        passed = deadlines.passed(self._last_progress + expected, self._failure)
         return False if passed else None
 
     def _wait_until_drained(self, seconds: float) -> None:
@@ -203,22 +205,26 @@ class _Deadlines:
         self._end = math.inf if limit is None else self._started + limit
         self._unavailable_since: float | None = None
 
-    def passed(self, last_progress: float, *, failed: bool) -> bool:
+    def passed(self, last_progress: float, failure: Exception | None) -> bool:
         """Whether to stop waiting.
 
         Args:
             last_progress: Time of the last, or next expected, progress in monotonic seconds.
-            failed: Whether the last attempt to send an entry failed.
+            failure: Why the last attempt to send an entry failed; None if it did not.
         """
         now = time.monotonic()
         if self._unless() or now > self._end:
             return True
+        undecided = isinstance(failure, ClaimUndecidedError)
         if now >= self._next_probe:
-            unavailable = failed or not self._store.answers(self._probe_seconds)
+            answers = self._store.answers(self._probe_seconds)
+            unavailable = (failure and not undecided) or not answers
             self._unavailable_since = (self._unavailable_since or now) if unavailable else None
             self._next_probe = time.monotonic() + _PROBE_EVERY_SECONDS
         waiting_since = min(last_progress, self._unavailable_since or math.inf)
-        return now - waiting_since > self._patience
+        # Whether another process's claim holds is decided soon, and not by this server.
+        longer = claims.DEAD_SECONDS + claims.BEAT_SECONDS if undecided else 0.0
+        return now - waiting_since > self._patience + longer
 
 
 def _backoff(state: RetryCallState) -> float:

@@ -17,7 +17,7 @@ from rich.filesize import decimal
 import mlflow_ckpt
 from devtools.stores import Store, free_port
 from mlflow_ckpt._model.capture.buffers import Buffers
-from mlflow_ckpt._saving.compose import Composer, Job
+from mlflow_ckpt._saving.compose import Composer, Content, Job
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
@@ -193,12 +193,11 @@ def test_a_checkpoint_of_that_name_is_never_overwritten(store: Store, own_spool:
     run("flush", run_id)
     directory = store.checkpoint_directory(run_id, "epoch_0001")
     there = contents(directory)
-    composer = Composer(run_id, forms=("full",), full_format="keras", metadata={})
-    taken = composer.take(tiny_model(), Buffers())
+    composer, content = Composer(run_id), Content()
+    taken = composer.take(tiny_model(), Buffers(), content)
     with Spool.default().draft(run_id) as draft:
-        composer.compose(
-            Job(taken, "epoch_0001", 1, {}, None, best=False, interrupted=None), draft.files
-        )
+        job = Job(taken, content, "epoch_0001", 1, {}, None, best=False, interrupted=None)
+        composer.compose(job, draft.files)
         entry = draft.commit(
             kind=entries.CHECKPOINT, run_id=run_id, tracking_uri=store.uri, name="epoch_0001"
         )

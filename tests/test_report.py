@@ -13,7 +13,7 @@ from mlflow.entities import Metric
 
 import mlflow_ckpt
 from devtools.stores import Store
-from mlflow_ckpt import _callback, _report
+from mlflow_ckpt import _report
 from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._report import gathering
 from mlflow_ckpt._report import page as page_module
@@ -189,7 +189,7 @@ def test_by_itself_it_is_drawn_after_long_trainings(
         return RunStore(run_id).read("checkpoints/report.html") is not None
 
     assert not has_page(trained(epochs=1))
-    monkeypatch.setattr(_callback, "_LONG_SECONDS", 0)
+    monkeypatch.setattr(group, "_LONG_SECONDS", 0)
     assert has_page(trained(epochs=1))
     assert not has_page(trained(epochs=1, report=False))
 

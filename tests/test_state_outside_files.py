@@ -23,7 +23,7 @@ from mlflow_ckpt._model.capture import census, introspection
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._model.rebuild import model_loader
 from mlflow_ckpt._model.rebuild.fill import fill, fill_all
-from mlflow_ckpt._saving.compose import Composer, Job
+from mlflow_ckpt._saving.compose import Composer, Content, Job
 from tests.support.zoo import ZOO
 
 pytestmark = pytest.mark.usefixtures("local_store")
@@ -97,13 +97,13 @@ def saved(
     model: keras.Model, x: Any, directory: Path, forms: Sequence[str] = ("full",), steps: int = 2
 ) -> Manifest:
     """Train a little, save a checkpoint without a run, and return its manifest."""
-    composer = Composer("0" * 32, forms=forms, full_format="keras", metadata={})
-    composer.check(model)
+    composer, content = Composer("0" * 32), Content(forms=tuple(forms))
+    composer.check(model, content)
     for _ in range(steps):
         step(model, x)
-    snapshot = composer.take(model, Buffers())
+    snapshot = composer.take(model, Buffers(), content)
     with closing(snapshot):
-        job = Job(snapshot, "epoch_0001", 1, {}, None, best=False, interrupted=None)
+        job = Job(snapshot, content, "epoch_0001", 1, {}, None, best=False, interrupted=None)
         return composer.compose(job, directory).manifest
 
 

@@ -11,7 +11,7 @@ import mlflow
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._model.capture.buffers import Buffers
-from mlflow_ckpt._saving.compose import Composer, Job
+from mlflow_ckpt._saving.compose import Composer, Content, Job
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.entries import Entry
@@ -63,10 +63,14 @@ def save_run(
 
 def put_checkpoint(run_id: str, uri: str, epoch: int = 1) -> Entry:
     """Put a checkpoint into the spool, as a training does that cannot send it."""
-    composer = Composer(run_id, forms=("split",), full_format="keras", metadata={})
-    taken = composer.take(_untrained(), Buffers())
+    composer, content = Composer(run_id), Content(forms=("split",))
+    taken = composer.take(_untrained(), Buffers(), content)
     name, metrics = f"epoch_{epoch:04d}", {"val_loss": 1.0 / epoch}
-    job = Job(taken, name, epoch, metrics, Monitor("val_loss", "min"), best=True, interrupted=None)
+    job = Job(
+        *(taken, content, name, epoch, metrics, Monitor("val_loss", "min")),
+        best=True,
+        interrupted=None,
+    )
     with Spool.default().draft(run_id) as draft:
         composer.compose(job, draft.files)
         return draft.commit(kind=entries.CHECKPOINT, run_id=run_id, tracking_uri=uri, name=name)

@@ -279,7 +279,9 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _check_mlflow_callbacks(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Leave metrics to MLflow's own callback if it logs them to the same run."""
         others_log = mlflow_callbacks.logs_epochs(callbacks)
-        self._others_log = self._session.defer_metrics(others_log=others_log)
+        self._others_log = self._session.defer_metrics(
+            others_log=others_log, by_steps=mlflow_callbacks.logs_steps(callbacks)
+        )
         if mlflow_callbacks.saves(callbacks):
             self._session.group.messages.warn_once(mlflow_callbacks.DUPLICATE)
 
@@ -319,6 +321,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Save within an epoch if `save_freq` is a number of batches."""
         self._batches.end_batch(batch)
+        if self._session.is_beside_steps and logs:
+            self._session.step_metrics = frozenset(logs)
         lead = self._lead
         if self._member.is_due(self.model, lead._session.saved_step):
             metrics = _scalars(logs)

@@ -17,6 +17,7 @@ from mlflow_ckpt import _report
 from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._report import gathering
 from mlflow_ckpt._report import page as page_module
+from mlflow_ckpt._saving import group
 from mlflow_ckpt._tracking.store import RunStore
 from tests.conftest import TrainedRun
 from tests.support.checkpoints import flip_byte, save_run

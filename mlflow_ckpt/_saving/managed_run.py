@@ -9,6 +9,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from mlflow_ckpt._format.lineage import Origin
+from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt._tracking.store import RunStore, require_answer
 from mlflow_ckpt.errors import InvalidArgumentError, TrackingUnavailableError
@@ -42,10 +43,8 @@ class ManagedRun:
         """
         active = mlflow.active_run()
         if active is not None and in_place and origin and active.info.run_id != origin.run_id:
-            raise InvalidArgumentError(
-                f"The training continues in the run {origin.run_id}, but the run "
-                f"{active.info.run_id} is active. End it first, or resume into a new run."
-            )
+            # Autologging started it and will end the active run, whichever that is.
+            return _replace(active, origin)
         if active is None:
             active = _start(origin, in_place=in_place)
             self._run_id = active.info.run_id
@@ -74,6 +73,25 @@ def _start(origin: Origin | None, *, in_place: bool) -> mlflow.ActiveRun:
             "run_id of a run that it has: such a training goes on without the server."
         ) from error
     return mlflow.start_run(**_start_arguments(origin, in_place=in_place))
+
+
+def _replace(active: mlflow.ActiveRun, origin: Origin) -> str:
+    """Continue in a checkpoint's run instead of one that autologging started for this `fit`.
+
+    Raises:
+        InvalidArgumentError: If the active run is another one, or holds anything already.
+    """
+    store = RunStore(active.info.run_id)
+    by_autologging = tags.AUTOLOGGING in active.data.tags
+    if not by_autologging or store.current_run().data.metrics or store.list():
+        raise InvalidArgumentError(
+            f"The training continues in the run {origin.run_id}, but the run "
+            f"{active.info.run_id} is active. End it first, or resume into a new run."
+        )
+    mlflow.end_run()
+    with store.client_to("delete the run that autologging started") as client:
+        client.delete_run(store.run_id)
+    return str(mlflow.start_run(run_id=origin.run_id).info.run_id)
 
 
 def _start_arguments(origin: Origin | None, *, in_place: bool) -> dict[str, Any]:

@@ -21,6 +21,11 @@ def logs_epochs(callbacks: Iterable[keras.callbacks.Callback]) -> bool:
     return any(_is(c, _LOGGING) and getattr(c, "log_every_epoch", False) for c in callbacks)
 
 
+def logs_steps(callbacks: Iterable[keras.callbacks.Callback]) -> bool:
+    """Whether one of MLflow's callbacks logs metrics to the active run, every few steps."""
+    return any(_is(c, _LOGGING) and getattr(c, "log_every_n_steps", None) for c in callbacks)
+
+
 def saves(callbacks: Iterable[keras.callbacks.Callback]) -> bool:
     """Whether one of MLflow's callbacks saves checkpoints as well."""
     return any(_is(callback, _SAVING) for callback in callbacks)

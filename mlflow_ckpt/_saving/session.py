@@ -23,6 +23,7 @@ from mlflow_ckpt._saving.overwrites import check_no_overwrite
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._saving.signals import SignalHandler
 from mlflow_ckpt._tracking import resumed_runs, tags
+from mlflow_ckpt._tracking.metric_names import epoch_name
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import MlflowCkptError, TrackingError
@@ -40,11 +41,15 @@ class Session:
     Attributes:
         saved_step: The optimizer's step at the last checkpoint; -1 before the first.
         group: The callback, and those that save to the same run in the same training.
+        is_beside_steps: Whether MLflow's own callback logs metrics to the run every few steps.
+        step_metrics: Names of those metrics.
     """
 
     def __init__(self, member: Member) -> None:
         self.saved_step = -1
         self.group = Group([member])
+        self.is_beside_steps = False
+        self.step_metrics: frozenset[str] = frozenset()
         self._member = member
         self._requests: list[Request] = []
         self._is_partial = False  # the last checkpoint lacks a form that another callback saves
@@ -88,7 +93,7 @@ class Session:
             self._managed_run.end("FAILED")
             raise
         self.saved_step, self._requests, self._is_partial = -1, [], False
-        self._origin, self._logged = origin, {}
+        self._origin, self._logged, self.step_metrics = origin, {}, frozenset()
         saver.set_lineage({} if origin is None else origin.to_dict())
         if origin is not None and self._store is not None:
             lineage_tags = resumed_runs.lineage_tags(origin, self._store)
@@ -117,16 +122,18 @@ class Session:
     def _messages(self) -> Messages:
         return self.group.messages
 
-    def defer_metrics(self, *, others_log: bool) -> bool:
+    def defer_metrics(self, *, others_log: bool, by_steps: bool) -> bool:
         """Leave metrics to MLflow's own callback if it logs to this run; return whether it does.
 
         Args:
             others_log: Whether such a callback logs every epoch's metrics to MLflow's active run.
+            by_steps: Whether one logs metrics every few steps.
         """
         active = mlflow.active_run()
         same = active is not None and active.info.run_id == self.saver.run_id
         if self._store is not None:
             self._store.others_log = others_log and same
+        self.is_beside_steps = by_steps and same
         return others_log and same
 
     def check_run(self, model: keras.Model, epoch: int, *, named_by_step: bool) -> None:
@@ -173,9 +180,19 @@ class Session:
         """Log an epoch's metrics, if wanted, except those that the run already has at that step."""
         if not self.group.wants("log_metrics"):
             return
-        unlogged = resumed_runs.unlogged(self._messages.loggable(metrics), step, self._logged)
+        loggable = {
+            self._name_of(name): value for name, value in self._messages.loggable(metrics).items()
+        }
+        if any(0 in self._logged.get(name, ()) for name in loggable):
+            step -= 1  # MLflow's own callback, which counts from 0, began the curves of the run
+        unlogged = resumed_runs.unlogged(loggable, step, self._logged)
         if unlogged:
             self.saver.log_metrics(unlogged, step)
+
+    def _name_of(self, metric: str) -> str:
+        """Return the name of an epoch's metric: another one if the run has it by steps."""
+        by_steps = metric in self.step_metrics or epoch_name(metric) in self._logged
+        return epoch_name(metric) if by_steps else metric
 
     @property
     def saver(self) -> CheckpointSaver:

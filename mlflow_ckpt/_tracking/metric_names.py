@@ -9,6 +9,7 @@ from collections.abc import Iterable
 # Characters that a metric's name must not contain: https://mlflow.org/docs/latest/rest-api.html
 _INVALID = re.compile(r"[^/\w.\- :]")
 _LONGEST = 250
+_OF_EPOCHS = "epoch_"
 
 
 def allowed_names(names: Iterable[str]) -> dict[str, str]:
@@ -26,6 +27,14 @@ def allowed_names(names: Iterable[str]) -> dict[str, str]:
             allowed = f"{_allowed(name)[: _LONGEST - 8]}_{number}"
         result[name] = allowed
     return {name: result[name] for name in names}
+
+
+def epoch_name(name: str) -> str:
+    """Return another name for the values at the ends of epochs of a metric logged by steps.
+
+    As Keras's `TensorBoard` has `epoch_loss` beside `batch_loss`.
+    """
+    return f"{_OF_EPOCHS}{name}"[:_LONGEST]
 
 
 def _allowed(name: str) -> str:

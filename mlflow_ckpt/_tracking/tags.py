@@ -29,6 +29,8 @@ SOURCE_TYPE = "mlflow.source.type"
 GIT_COMMIT = "mlflow.source.git.commit"
 PROJECT_ENTRY_POINT = "mlflow.project.entryPoint"
 PROJECT_ENVIRONMENT = "mlflow.project.env"
+# Of runs that autologging starts.
+AUTOLOGGING = "mlflow.autologging"
 EXPERIMENT_KIND = "mlflow.experimentKind"
 # Lists the logged models of a run; set by MLflow 2.
 LOG_MODEL_HISTORY = "mlflow.log-model.history"

@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._tracking import mlflow_private, tags
-from mlflow_ckpt._tracking.metric_names import allowed_names
+from mlflow_ckpt._tracking.metric_names import allowed_names, epoch_name
 from mlflow_ckpt._tracking.store import MISSING, RunStore
 from mlflow_ckpt.errors import TrackingError, TrackingUnavailableError
 
@@ -179,8 +179,9 @@ def _points(store: RunStore, manifest: Manifest, run: Run) -> list[Metric]:
     latest = mlflow_private.latest_metrics(run)
     points: list[Metric] = []
     for name, value in manifest.metrics.items():
-        key = names[name]
-        if key not in run.data.metrics:
+        keys = (epoch_name(names[name]), names[name])
+        key = next((key for key in keys if key in run.data.metrics), None)
+        if key is None:
             continue
         candidates = [latest[key]] if key in latest else []
         if not any(_is_point(point, value, steps) for point in candidates):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,27 @@ def test_a_relative_database_is_found_from_any_directory(
 
     store = RunStore("0" * 32, "sqlite:///mlflow.db")
     assert store.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def train_in_thread(callback: MlflowCheckpoint) -> list[str]:
+    """Train in another thread; return the warnings of ours."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        thread = threading.Thread(target=fit, args=(small_model(), callback))
+        thread.start()
+        thread.join()
+    return [str(w.message) for w in caught if "per thread" in str(w.message)]
+
+
+@on_disk
+def test_a_training_in_another_thread_says_where_it_logs() -> None:
+    with mlflow.start_run() as active:
+        (message,) = train_in_thread(MlflowCheckpoint())
+        runs = mlflow.search_runs(output_format="list", max_results=2)
+        (new,) = {run.info.run_id for run in runs} - {active.info.run_id}
+        assert f"The run {active.info.run_id} is active in another thread" in message
+        assert f"logs to a new run, {new}. " in message
+        assert names(new) == ["epoch_0001", "epoch_0002"]
+        assert train_in_thread(MlflowCheckpoint(run_id=active.info.run_id)) == []
+        assert names(active.info.run_id) == ["epoch_0001", "epoch_0002"]
+    assert train_in_thread(MlflowCheckpoint()) == [], "no run is active anywhere"

@@ -9,9 +9,10 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from mlflow_ckpt._format.lineage import Origin
-from mlflow_ckpt._tracking import tags
+from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt._tracking.store import RunStore, require_answer
+from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import InvalidArgumentError, TrackingUnavailableError
 
 # MLflow retries for four minutes if a server is down, which is too long at the end of a training.
@@ -46,8 +47,15 @@ class ManagedRun:
             # Autologging started it and will end the active run, whichever that is.
             return _replace(active, origin)
         if active is None:
+            elsewhere = mlflow_private.active_in_other_threads()
             active = _start(origin, in_place=in_place)
             self._run_id = active.info.run_id
+            if elsewhere and self._run_id not in elsewhere:
+                warn(
+                    f"The run {', '.join(elsewhere)} is active in another thread, but MLflow's "
+                    f"active run is per thread: this training logs to a new run, {self._run_id}. "
+                    "To log to that one, pass MlflowCheckpoint(run_id=…)."
+                )
         return str(active.info.run_id)
 
     def end(self, status: str) -> None:

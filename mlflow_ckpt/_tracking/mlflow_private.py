@@ -6,6 +6,8 @@
   project to `mlflow-ckpt resume`. Fallback: that command fails with a clear error.
 - `mlflow.utils.git_utils.get_git_commit` detects changes of a project's code. Fallback: changes are
   not reported.
+- `mlflow.tracking.fluent._active_run_stack` has the active runs of other threads. Fallback: that a
+  training in another thread starts a run of its own is not told.
 - `RunData._metric_objs` has the latest step of a metric. Fallback: a request for its history.
 - `RunsArtifactRepository.get_underlying_uri` gives the location of a run's artifacts. Fallback:
   model versions have the `runs:/` URI as their source.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +95,19 @@ def git_commit(directory: Path) -> str | None:
         return None
     commit: str | None = get_git_commit(str(directory))
     return commit
+
+
+def active_in_other_threads() -> list[str]:
+    """Return the ids of the runs that are active in other threads of this process."""
+    try:
+        from mlflow.tracking.fluent import _active_run_stack
+
+        stacks = _active_run_stack.get_all_thread_values()
+    except (AttributeError, ImportError):
+        return []
+    others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+    active = [stacks[ident][-1] for ident in stacks if ident in others and stacks[ident]]
+    return [str(run.info.run_id) for run in active]
 
 
 def latest_metrics(run: Run) -> dict[str, Metric]:

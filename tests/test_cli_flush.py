@@ -223,7 +223,8 @@ def test_a_run_that_is_no_more(store: Store, deleted: bool) -> None:
     Spool.default().put(run_id, kind=entries.METRICS, metrics={"loss": 1.0}, step=1, **there)
     result = run("flush", run_id)
     assert result.exit_code == 7
-    assert result.stdout.startswith(f"Left metrics of step 1 of run {run_id} in ")
+    assert result.stdout.startswith(f"Left all of run {run_id} in ")
+    assert ("was deleted" in result.stdout) == deleted
     assert "Traceback" not in result.output
     assert len(Spool.default().entries(run_id)) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import threading
@@ -29,6 +30,7 @@ from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
     CheckpointExistsError,
     OutputError,
+    RunNotFoundError,
     TrackingError,
     TrackingUnavailableError,
 )
@@ -367,3 +369,91 @@ def test_a_changed_keras_is_warned_of_once(
     (message,) = messages(caught)
     assert message.startswith(f"Keras {keras.__version__} saves models differently from Keras ")
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
+
+
+def test_a_training_that_has_ended_does_not_try_again(proxy: Proxy, spool: Path) -> None:
+    """It would go on in the background of a notebook for hours, with a line for each attempt."""
+    run_id = new_run()
+    before = uploaders()
+    with pytest.warns(UserWarning) as warned:
+        fit(
+            small_model(),
+            MlflowCheckpoint("loss", run_id=run_id, drain_timeout=0.5),
+            Spoil(proxy, "refuse artifacts", run_id),
+            epochs=3,
+            **SHORT,
+        )
+    assert str(warned[-1].message).startswith("NOT EVERYTHING OF RUN")
+    wait_for(lambda: uploaders() <= before, "the uploader ends")
+    proxy.mode = "pass"
+    left = Spool(spool).entries(run_id)
+    assert left != []
+    # The next training of the run sends them.
+    fit(
+        small_model(),
+        MlflowCheckpoint("loss", run_id=run_id),
+        initial_epoch=3,
+        epochs=4,
+        **SHORT,
+    )
+    assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in range(1, 5)]
+    assert Spool(spool).entries(run_id) == []
+
+
+def uploaders() -> set[threading.Thread]:
+    """Uploaders of this process, other tests' included."""
+    return {t for t in threading.enumerate() if t.name == "mlflow_ckpt uploader"}
+
+
+def test_the_same_callback_sends_what_its_last_training_left(proxy: Proxy, spool: Path) -> None:
+    run_id = new_run()
+    callback = MlflowCheckpoint("loss", run_id=run_id, drain_timeout=0.5)
+    spoil = Spoil(proxy, "refuse artifacts", run_id)
+    with pytest.warns(UserWarning) as warned:
+        fit(small_model(), callback, spoil, epochs=3, **SHORT)
+    assert str(warned[-1].message).startswith("NOT EVERYTHING OF RUN")
+    proxy.mode = "pass"
+    callback.drain_timeout = PATIENCE_SECONDS
+    fit(small_model(), callback, initial_epoch=3, epochs=4, **SHORT)
+    assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in range(1, 5)]
+
+
+class DeleteRun(keras.callbacks.Callback):
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self.run_id = run_id
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            mlflow.MlflowClient().delete_run(self.run_id)
+
+
+def test_a_deleted_run_is_told_once(
+    store: Store, spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = new_run()
+    callback = MlflowCheckpoint("loss", run_id=run_id, max_to_keep=1)
+    with caplog.at_level(logging.WARNING), pytest.warns(UserWarning) as warned:
+        fit(small_model(), callback, DeleteRun(run_id), epochs=4, **SHORT)
+    assert messages(warned) == [
+        f"The run {run_id} was deleted at {store.uri}. What was to be sent to it stays in "
+        f"{spool / run_id}. Restore the run and send it (mlflow runs restore --run-id {run_id}; "
+        f"mlflow-ckpt flush {run_id}), or delete that directory."
+    ]
+    assert caplog.messages == []
+    waiting = {entry.name for entry in Spool(spool).entries(run_id)}
+    assert {"epoch_0003", "epoch_0004"} <= waiting
+    flushed = cli.run("flush", run_id)
+    assert flushed.exit_code == 7
+    assert flushed.stdout.count("was deleted") == 1
+    mlflow.MlflowClient().restore_run(run_id)
+    assert cli.run("flush", run_id).exit_code == 0
+    assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in range(1, 5)]
+    assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in range(1, 5))
+
+
+def test_training_ends_where_its_run_is_deleted_and_that_is_asked_for(http_store: Store) -> None:
+    run_id = new_run()
+    callback = MlflowCheckpoint("loss", run_id=run_id, on_error="raise")
+    with pytest.raises(RunNotFoundError, match="was deleted"):
+        fit(small_model(), callback, DeleteRun(run_id), epochs=4, **SHORT)

@@ -13,6 +13,7 @@ from mlflow_ckpt.errors import (
     IntegrityError,
     MlflowCkptError,
     OutputError,
+    RunNotFoundError,
     TrackingError,
     TrackingUnavailableError,
 )
@@ -67,7 +68,9 @@ class Flushed:
         if not self.results:
             of_run = "" if self.run_id is None else f" of run {self.run_id}"
             return f"The spool holds no entries{of_run}.\n"
-        return "".join(_line(entry, outcome) for entry, outcome in self.results)
+        lines = [_line(entry, outcome) for entry, outcome in self.results]
+        # Of a run that was deleted, each entry has the same line.
+        return "".join(dict.fromkeys(lines))
 
     def raise_if_left(self) -> None:
         """Raise unless every entry was sent.
@@ -109,6 +112,8 @@ def _line(entry: Entry, outcome: Outcome) -> str:
     if outcome.error is None:
         size = f" ({humanize.size(outcome.size)})" if outcome.size else ""
         return f"Sent {what}{size}.\n"
+    if isinstance(outcome.error, RunNotFoundError):
+        return f"Left all of run {entry.run_id} in {entry.path.parent}: {outcome.error}\n"
     return f"Left {what} in {entry.path}: {outcome.error}\n"
 
 
@@ -132,6 +137,7 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
     done = 0
     stores: dict[tuple[str, str], RunStore] = {}
     away: dict[str, TrackingUnavailableError] = {}
+    deleted: dict[str, RunNotFoundError] = {}
     results = []
     for entry, size in zip(entries, sizes, strict=True):
         uri = tracking_uri or entry.tracking_uri
@@ -142,11 +148,13 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
             done += sent
             progress(done, sum(sizes))
 
-        error: MlflowCkptError | None = away.get(uri)
+        error: MlflowCkptError | None = away.get(uri) or deleted.get(entry.run_id)
         if error is None:
             error = _send(spool, entry, uri, stores, advance)
         if isinstance(error, TrackingUnavailableError):
             away[uri] = error
+        if isinstance(error, RunNotFoundError):
+            deleted[entry.run_id] = error
         results.append((entry, Outcome(entry=entry, size=size, error=error)))
         done = before + size
     return Flushed(run_id, tuple(results))

@@ -7,7 +7,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.verification import read_manifest, verify_directory
-from mlflow_ckpt._tracking import claims, publishing, visibility
+from mlflow_ckpt._tracking import claims, deleted_runs, publishing, visibility
 from mlflow_ckpt._tracking.claims import ClaimUndecidedError
 from mlflow_ckpt._tracking.publishing import OnUploaded
 from mlflow_ckpt._tracking.spool import entries
@@ -22,6 +22,7 @@ from mlflow_ckpt.errors import (
     IntegrityError,
     MlflowCkptError,
     RequestRefusedError,
+    RunNotFoundError,
     TrackingError,
     TrackingUnavailableError,
 )
@@ -57,7 +58,8 @@ def send(
         CheckpointExistsError: If the run has another checkpoint of that name. The entry stays.
         IntegrityError: If the files were damaged or altered. The entry stays.
         OSError: If this machine's disk fails. The entry stays.
-        TrackingError, NotFoundError: If the server or the store fails. The entry stays.
+        RunNotFoundError: If the run was deleted. All its entries stay.
+        TrackingError: If the server or the store fails. The entry stays.
     """
     with spool.locked(entry) as is_locked:
         if not is_locked:
@@ -72,6 +74,9 @@ def send(
             if verified and entry.kind == entries.CHECKPOINT:
                 verify_directory(entry.files, read_manifest(entry.files)).raise_if_damaged()
             manifest = deliver(entry, store, on_uploaded)
+        except RequestRefusedError:
+            deleted_runs.require_run(store, entry.path.parent)
+            raise
         except (IntegrityError, OSError):
             if entry.path.exists():
                 raise
@@ -117,6 +122,9 @@ def send_waiting(store: RunStore) -> None:
             send_patiently(spool, entry, store)
         except TrackingUnavailableError:
             raise
+        except RunNotFoundError as error:
+            warn(str(error))
+            return
         except (MlflowCkptError, OSError) as error:
             warn(
                 f"{entry.label} of the run {store.run_id} waits in this machine's spool "

@@ -19,7 +19,12 @@ from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.outcome import Outcome
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
-from mlflow_ckpt.errors import RequestRefusedError, TrackingError, TrackingUnavailableError
+from mlflow_ckpt.errors import (
+    RequestRefusedError,
+    RunNotFoundError,
+    TrackingError,
+    TrackingUnavailableError,
+)
 
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 30.0
@@ -54,17 +59,31 @@ class Uploader(BackgroundThread):
         self._outcomes: list[Outcome] = []
         self._failure: Exception | None = None
         self._reason: Exception | None = None
-        self._hurried = False
+        self._hurried = self._has_given_up = self._run_is_deleted = False
         self._last_progress = time.monotonic()
         self._current_size = 0
 
     def add(self, entry: Entry) -> None:
         """Queue an entry unless it is queued already. Returns immediately."""
         with self._changed:
-            if entry in self._pending:
+            if self._run_is_deleted:
                 return
-            self._pending.append(entry)
-            self._wake()  # if Python is shutting down, `drain` sends the entries
+            if entry not in self._pending:
+                self._pending.append(entry)
+            self._resume()  # if Python is shutting down, `drain` sends the entries
+
+    def close(self) -> None:
+        """End the thread once its work is done, or an attempt fails. Returns immediately.
+
+        Entries that are left stay in the spool, for the next training of the run or a flush.
+        """
+        self._run_is_deleted = False
+        super().close()
+
+    def _resume(self) -> bool:
+        """Wake or start the thread; return False if Python is shutting down."""
+        self._has_given_up = False
+        return self._wake()
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes since the last call."""
@@ -96,7 +115,9 @@ class Uploader(BackgroundThread):
             limit: Total seconds to wait; None to wait while there is progress.
             unless: Polled while waiting; stop waiting once it returns True.
         """
-        if self._thread is None and self.pending():
+        with self._changed:
+            started = not self._pending or self._resume()
+        if not started:
             with suppress(TrackingError):
                 self._send_pending()
             return not self.pending()
@@ -125,18 +146,27 @@ class Uploader(BackgroundThread):
             self._changed.wait_for(lambda: not self._pending, seconds)
 
     def _has_work(self) -> bool:
-        return bool(self._pending)
+        return bool(self._pending) and not self._has_given_up
 
     def _work(self) -> None:
         retrying = Retrying(
             retry=retry_if_exception_type(TrackingError), wait=_backoff, sleep=self._pause
         )
-        retrying(self._send_pending)
+        with suppress(_GivenUpError):
+            retrying(self._send_pending)
 
     def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt, but only briefly while `drain` is waiting."""
+        """Wait before the next attempt, but only briefly while `drain` is waiting.
+
+        Raises:
+            _GivenUpError: If the training has ended: it does not go on in the background, where
+                each attempt may add a line to the log of whatever the process does next.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._hurried, seconds)
+            self._changed.wait_for(lambda: self._hurried or self._closed, seconds)
+            if self._closed:
+                self._has_given_up = True
+                raise _GivenUpError
         if self._hurried:
             time.sleep(min(seconds, _FIRST_WAIT_SECONDS))
             self._hurried = False
@@ -151,6 +181,9 @@ class Uploader(BackgroundThread):
         for entry in self.pending():
             try:
                 self._send(entry)
+            except RunNotFoundError as error:
+                self._settle_all(error)
+                return
             except RequestRefusedError as error:
                 self._settle(entry, Outcome(entry=entry, error=error))
             except TrackingError as error:
@@ -184,11 +217,23 @@ class Uploader(BackgroundThread):
                 self._outcomes.append(outcome)
             self._failure = self._reason = outcome.error
 
+    def _settle_all(self, error: RunNotFoundError) -> None:
+        """Leave all entries in the spool, with one message, because the run was deleted."""
+        with self._changed:
+            self._run_is_deleted = True
+            self._pending.clear()
+            self._outcomes.append(Outcome(error=error))
+            self._changed.notify_all()
+
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         with self._changed:
             self._pending.remove(entry)
             self._outcomes.append(outcome)
             self._changed.notify_all()
+
+
+class _GivenUpError(Exception):
+    """Ends the attempts to send what is pending."""
 
 
 class _Deadlines:

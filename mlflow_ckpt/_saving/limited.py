@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from mlflow_ckpt._tracking.parallel import within
+from mlflow_ckpt._tracking.quiet import without_lines_of_retries
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import TrackingUnavailableError
 
@@ -31,8 +32,9 @@ def limited(
     limit = _SECONDS if seconds is None else seconds
 
     def ask() -> T:
-        store.require_answer()
-        return function()
+        with without_lines_of_retries():
+            store.require_answer()
+            return function()
 
     try:
         return within(limit, ask)

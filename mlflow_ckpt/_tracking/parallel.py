@@ -11,6 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_NAME = "mlflow_ckpt request"
 
 
 def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
@@ -39,7 +40,7 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) ->
 
     started = []
     for _ in range(min(threads, len(items))):
-        thread = Thread(target=work, daemon=True)
+        thread = Thread(target=work, name=_NAME, daemon=True)
         try:
             thread.start()
         except RuntimeError:
@@ -73,7 +74,7 @@ def within(seconds: float, function: Callable[[], R]) -> R:
             future.set_exception(error)
 
     try:
-        Thread(target=work, daemon=True).start()
+        Thread(target=work, name=_NAME, daemon=True).start()
     except RuntimeError:
         work()  # Python is shutting down
     return future.result(seconds)

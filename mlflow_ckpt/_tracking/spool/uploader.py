@@ -14,6 +14,7 @@ from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._tracking import claims
 from mlflow_ckpt._tracking.background import BackgroundThread
 from mlflow_ckpt._tracking.claims import ClaimUndecidedError
+from mlflow_ckpt._tracking.quiet import without_lines_of_retries
 from mlflow_ckpt._tracking.spool import sending
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.outcome import Outcome
@@ -152,7 +153,7 @@ class Uploader(BackgroundThread):
         retrying = Retrying(
             retry=retry_if_exception_type(TrackingError), wait=_backoff, sleep=self._pause
         )
-        with suppress(_GivenUpError):
+        with suppress(_GivenUpError), without_lines_of_retries():
             retrying(self._send_pending)
 
     def _pause(self, seconds: float) -> None:

@@ -27,6 +27,7 @@ from mlflow_ckpt._saving import mlflow_callbacks
 from mlflow_ckpt._saving.arguments import CallbackArguments, check_run_id
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.member import Member
+from mlflow_ckpt._saving.scalars import scalars
 from mlflow_ckpt._saving.session import Session
 from mlflow_ckpt._saving.signals import SignalHandler, is_whole
 from mlflow_ckpt.errors import MlflowCkptError
@@ -325,7 +326,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._session.step_metrics = frozenset(logs)
         lead = self._lead
         if self._member.is_due(self.model, lead._session.saved_step):
-            metrics = _scalars(logs)
+            metrics = scalars(logs)
             if lead._is_last_batch or self._member.lacks_monitor(metrics):
                 # Save at the end of the epoch instead, after validation and the other callbacks.
                 self._member.due = True
@@ -361,7 +362,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch's metrics and save its checkpoint."""
-        metrics = _scalars(logs)
+        metrics = scalars(logs)
         if self._training:
             self._end_epoch(epoch + 1, metrics)
         self._batches.begin_epoch(epoch + 1)
@@ -553,13 +554,3 @@ def _leader_of(callback: MlflowCheckpoint) -> MlflowCheckpoint | None:
 def _active_run_id() -> str | None:
     active = mlflow.active_run()
     return None if active is None else str(active.info.run_id)
-
-
-def _scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return the scalars among Keras's logs, which may be NumPy values or backend tensors."""
-    metrics = {}
-    for name, value in (logs or {}).items():
-        array = keras.ops.convert_to_numpy(value)
-        if array.size == 1 and array.dtype.kind in "biuf":
-            metrics[name] = float(array.reshape(()))
-    return metrics

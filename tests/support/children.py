@@ -103,6 +103,12 @@ class Child:
         done = self._process.wait()
         assert done.returncode == -signal.SIGKILL, str(done)
 
+    def kill_if_running(self) -> bool:
+        """Kill the process unless it has ended, and return whether it was killed."""
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGKILL)
+        return self._process.wait().returncode == -signal.SIGKILL
+
     def join(self) -> int:
         """Wait until the process ends, and return its exit code."""
         return self._process.wait().returncode

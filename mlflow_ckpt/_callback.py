@@ -217,6 +217,15 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """The first callback of a training that saves to the same run, which saves for all."""
         return self._leader or self
 
+    @property
+    def is_losing_data(self) -> bool:
+        """Whether the last training left data in a spool that is about to be lost.
+
+        So it is if the server did not take everything, and the spool is a temporary directory or on
+        a container's own file system. A script may then end with another exit code.
+        """
+        return self._messages.is_losing_data
+
     def __enter__(self) -> Self:
         """Return the callback itself."""
         return self

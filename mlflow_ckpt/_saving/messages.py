@@ -10,7 +10,7 @@ from typing import Any
 from mlflow_ckpt._format.text import abridged, counted, listed
 from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking.metric_names import allowed_names
-from mlflow_ckpt._tracking.spool import entries, spool_directory
+from mlflow_ckpt._tracking.spool import entries, lifetime, spool_directory
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.outcome import Outcome, SavedCheckpoint
 from mlflow_ckpt._warn import warn
@@ -23,6 +23,9 @@ class Messages:
     Args:
         verbose: Whether to print a line per checkpoint.
         raising: Whether to raise errors rather than warn of them.
+
+    Attributes:
+        is_losing_data: Whether the last training left entries in a spool that is about to be lost.
     """
 
     def __init__(self, *, verbose: bool, raising: bool) -> None:
@@ -30,6 +33,7 @@ class Messages:
         self._raising = raising
         self._warned: set[str] = set()
         self._outage = False
+        self.is_losing_data = False
 
     def warn(self, message: str) -> None:
         """Issue a warning."""
@@ -118,6 +122,7 @@ class Messages:
         Raises:
             TrackingError: Instead of the warning, if `raising` and not `quietly`.
         """
+        self.is_losing_data = bool(unsent) and lifetime.ends_with(saver.spool) is not None
         if not unsent:
             return
         message = _unsent_message(unsent, saver)
@@ -176,7 +181,19 @@ def _unsent_message(unsent: Sequence[Entry], saver: CheckpointSaver) -> str:
     because = f" {saver.failure}" if saver.failure is not None else ""
     return (
         f"NOT EVERYTHING OF RUN {saver.run_id} IS ON THE SERVER: {' and '.join(parts)} wait in "
-        f"{saver.spool.root}.{because} Nothing is lost. Send it: {flush_command(saver)}"
+        f"{saver.spool.root}.{because} {_prospect(saver)}"
+    )
+
+
+def _prospect(saver: CheckpointSaver) -> str:
+    """Say what becomes of unsent entries, and what to do."""
+    end = lifetime.ends_with(saver.spool)
+    if end is None:
+        return f"Nothing is lost. Send it: {flush_command(saver)}"
+    return (
+        f"IT WILL BE LOST WITH {end.upper()} unless you send it before: {flush_command(saver)} "
+        f"Next time, set {spool_directory.ENVIRONMENT_VARIABLE} to a directory on a volume that "
+        "stays."
     )
 
 

@@ -104,6 +104,11 @@ def main(resume_from: str, **arguments: Any) -> None:
         with checkpoints:
             fit(training, data, settings)
 
+    if checkpoints.is_losing_data:
+        raise UserError(
+            f"Not everything of run {run.info.run_id} was sent, and the rest will be lost: see the "
+            "warning above."
+        )
     click.echo(next_steps(run.info.run_id))
 
 

@@ -39,10 +39,17 @@ _LOCATION = "place.json"
 
 
 class Spool:
-    """The spool in one directory."""
+    """The spool in one directory.
 
-    def __init__(self, root: Path) -> None:
+    Attributes:
+        root: The directory.
+        is_temporary: Whether it replaces one that cannot be written; no `flush` looks there unless
+            it is told to.
+    """
+
+    def __init__(self, root: Path, *, is_temporary: bool = False) -> None:
         self.root = root
+        self.is_temporary = is_temporary
 
     @classmethod
     def default(cls) -> Spool:
@@ -59,7 +66,8 @@ class Spool:
             with tempfile.TemporaryFile(dir=spool.root):
                 pass
         except OSError as error:
-            return cls(Path(tempfile.mkdtemp(prefix="mlflow_ckpt_spool_"))), error
+            root = Path(tempfile.mkdtemp(prefix="mlflow_ckpt_spool_"))
+            return cls(root, is_temporary=True), error
         return spool, None
 
     @contextmanager

@@ -224,7 +224,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         So it is if the server did not take everything, and the spool is a temporary directory or on
         a container's own file system. A script may then end with another exit code.
         """
-        return self._messages.is_losing_data
+        return self._member.messages.is_losing_data
 
     def __enter__(self) -> Self:
         """Return the callback itself."""

@@ -361,6 +361,8 @@ class Session:
             status = "FAILED" if status == "FINISHED" else status
             raise
         finally:
+            for member in self.group.members:
+                member.messages.is_losing_data = self.group.messages.is_losing_data
             signals.restore()
             self._managed_run.end(status)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
@@ -101,6 +102,22 @@ def test_a_training_begins_while_another_process_sends_what_waits(
         return
     fit(small_model(), callback, initial_epoch=1, epochs=2)
     assert names(run_id) == ["epoch_0001", "epoch_0002"]
+
+
+def test_a_training_begins_beside_a_damaged_entry(http_store: Store) -> None:
+    run_id = new_run()
+    entry = put_checkpoint(run_id, http_store.uri)
+    (entry.files / "manifest.json").write_text("{")
+    callback = mlflow_ckpt.MlflowCheckpoint("loss", run_id=run_id)
+    with warnings.catch_warnings(), pytest.raises(CheckpointExistsError, match="up to epoch 1"):
+        warnings.simplefilter("ignore")  # the damage may be noticed by then
+        fit(small_model(), callback, epochs=1)
+    callback = mlflow_ckpt.MlflowCheckpoint("loss", run_id=run_id)
+    with pytest.warns(UserWarning, match="manifest") as caught:
+        fit(small_model(), callback, initial_epoch=1, epochs=2)
+    assert sum(str(entry.path) in str(warning.message) for warning in caught) == 1
+    assert names(run_id) == ["epoch_0002"]
+    assert entry.path.exists()
 
 
 @pytest.mark.parametrize("place", ["scan", "manifest"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mlflow_ckpt._format.layout import CheckpointName
+from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.spool import entries
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.store import RunStore
-from mlflow_ckpt.errors import CheckpointExistsError
+from mlflow_ckpt.errors import CheckpointExistsError, ManifestError, OutputError
 
 
 def check_no_overwrite(
@@ -25,16 +26,15 @@ def check_no_overwrite(
 
     Raises:
         CheckpointExistsError: If the training starts before the newest checkpoint of the run.
-        ManifestError, OutputError: If an entry of the spool is damaged, or the disk fails.
         TrackingError: If the server fails.
     """
     # The spool first: what another process sends meanwhile is on the server then.
-    checkpoints = [entry for entry in waiting if entry.kind == entries.CHECKPOINT]
-    manifests = [manifest for entry in checkpoints if (manifest := entry.manifest()) is not None]
+    unsent, unreadable = _read(waiting)
     existing, damaged = Catalog(store).scan()
-    manifests = [checkpoint.manifest for checkpoint in existing] + manifests
+    manifests = [checkpoint.manifest for checkpoint in existing] + unsent
     # Damaged checkpoints must not be overwritten either.
-    names = [CheckpointName.parse(name) for name in [*(m.name for m in manifests), *damaged]]
+    known = [*(manifest.name for manifest in manifests), *damaged, *unreadable]
+    names = [CheckpointName.parse(name) for name in known]
     epochs = [manifest.epoch for manifest in manifests]
     epochs += [name.number for name in names if name and name.unit == "epoch"]
     newest = max(epochs, default=0)
@@ -56,3 +56,20 @@ def check_no_overwrite(
             name=str(CheckpointName("step", max(steps))),
         )
     return [manifest.metrics for manifest in manifests]
+
+
+def _read(waiting: Sequence[Entry]) -> tuple[list[Manifest], list[str]]:
+    """Return the manifests of the checkpoints in the spool, and the names of unreadable ones.
+
+    Those are reported when they are to be sent.
+    """
+    manifests, unreadable = [], []
+    for entry in waiting:
+        if entry.kind == entries.CHECKPOINT:
+            try:
+                manifest = entry.manifest()
+            except (ManifestError, OutputError):
+                unreadable.append(entry.name)
+            else:
+                manifests += [] if manifest is None else [manifest]
+    return manifests, unreadable

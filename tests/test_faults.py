@@ -28,6 +28,7 @@ from devtools.stores import Store, current, free_port
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import TrackingUnavailableError
 from tests.support import cli, shared
+from tests.support.checkpoints import put_checkpoint
 from tests.support.proxy import Proxy
 from tests.support.training import BATCHES, fit, names, new_run, small_model
 from tests.support.waiting import wait_for
@@ -276,3 +277,33 @@ def test_a_run_that_only_the_server_can_start(how: str, server: Store) -> None:
         "on without the server."
     )
     assert int(model.optimizer.iterations.numpy()) == 0
+
+
+def after(how: str, what: str) -> Any:
+    daily = (what, how) in {("artifacts", "deny"), ("everything", "hang")}
+    marks = () if daily else pytest.mark.long
+    return pytest.param((what, "after", how), marks=marks, id=f"{what}-{how}")
+
+
+@pytest.mark.parametrize(
+    "fault", [after(how, what) for what in WHATS for how in HOWS if how != "slow"], indirect=True
+)
+def test_what_is_sent_after_the_process(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = new_run()
+    entry = put_checkpoint(run_id, mlflow.get_tracking_uri())
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    fault.begin()
+    left = cli.run("flush", run_id)
+    assert left.exit_code == 7, left.output
+    assert left.stdout.startswith(f"Left epoch_0001 of run {run_id} in {entry.path}: ")
+    assert left.stdout.count("\n") == 1
+    assert left.stderr.endswith(
+        "Nothing is lost: run the same command again once the cause is gone.\n"
+    )
+    assert entry.path.exists()
+    fault.proxy.release()
+    sent = cli.run("flush", run_id)
+    assert sent.exit_code == 0, sent.output
+    assert mlflow_ckpt.verify(run_id, 1).ok
+    assert not entry.path.exists()

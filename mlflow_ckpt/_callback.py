@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,9 +34,9 @@ from mlflow_ckpt.errors import MlflowCkptError
 
 # Attributes that copies have anew.
 _OF_TRAININGS = SET_BY_KERAS | {
-    "_began", "_first_epoch_checked", "_fit", "_followers", "_history", "_leader", "_member",
-    "_observed", "_others_log", "_process", "_session", "_signals", "_thread", "_training",
-    "_validated",
+    "_began", "_begun_batches", "_first_epoch_checked", "_fit", "_followers", "_history",
+    "_in_place", "_leader", "_member", "_observed", "_origin", "_others_log", "_process",
+    "_session", "_signals", "_thread", "_training", "_validated",
 }  # fmt: skip
 
 
@@ -256,8 +256,11 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _begin_training(self) -> None:
         """Begin a training, for the later callbacks too that save to the same run."""
+        self._fit = fit = FitContext(self, self.data_state_limit)
+        for other in fit.callbacks:
+            if isinstance(other, MlflowCheckpoint) and other._is_left_by(fit):
+                other._end_training("FAILED", quietly=True)
         settle_run(self.run_id or _active_run_id(), continued_by=self.model)
-        self._fit = FitContext(self, self.data_state_limit)
         self._observed = self._fit.surround(self, self._batches.end_batch, self._pause_before_all)
         self._session.begin(
             *(self.model, self.run_id, self._origin),
@@ -273,6 +276,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._training = True
         _running.append(self)
         atexit.register(self._at_exit)
+
+    def _is_left_by(self, fit: FitContext) -> bool:
+        """Whether its last training ended in an exception, as another one begins."""
+        return self._training and not (self._fit is not None and self._fit.is_of(fit))
 
     def _find_followers(self, run_id: str) -> list[Member]:
         """Find the other callbacks of this training that save to the run."""
@@ -433,7 +440,7 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def _patience(self) -> float:
-        return self._session.group.patience
+        return max(callback.drain_timeout for callback in (self, *self._followers))
 
     def _pause_before_all(self) -> None:
         """Do the same before other callbacks are told that an epoch or a batch begins."""
@@ -446,6 +453,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             return
         reason = str(self._signals.reason)
         trainings = [self, *self._others_of_fit()]
+        if self._fit is not None:
+            self._fit.await_reports()
         patience = max(training._patience for training in trainings)
         self._session.group.messages.notify_interrupted(reason, patience)
         end = time.monotonic() + patience
@@ -520,7 +529,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         for follower in self._followers:
             if follower._leader is self:
                 follower._leader = None
-        _running[:] = [callback for callback in _running if callback is not self]
+        with suppress(ValueError):
+            _running.remove(self)
         seconds = time.monotonic() - self._began
         atexit.unregister(self._at_exit)
         self._session.end(
@@ -554,7 +564,7 @@ def settle_run(run_id: str | None, *, continued_by: keras.Model | None = None) -
 
 def _leader_of(callback: MlflowCheckpoint) -> MlflowCheckpoint | None:
     """Return the callback of the running `fit` that saves for this one too, if any."""
-    for leader in _running:
+    for leader in list(_running):
         if leader._fit is not None and leader._fit.is_running and callback in leader._followers:
             return leader
     return None

@@ -58,11 +58,6 @@ class Group:
         """Whether one of them was created with an argument that is true."""
         return any(bool(getattr(member.arguments, argument)) for member in self.members)
 
-    @property
-    def patience(self) -> float:
-        """Seconds to wait for a server that does not answer."""
-        return max(member.arguments.drain_timeout for member in self.members)
-
     def wants_report(self, seconds: float) -> bool:
         """Whether to draw the run's report after a training of that length."""
         wanted = [member.arguments.report for member in self.members]
@@ -150,7 +145,8 @@ class EachItsOwn(RetentionPolicy):
         for member, own in zip(self._members, saved, strict=True):
             share = [m for m in manifests if m.name in own or m.name not in asked_for]
             policy = member.arguments.retention
-            if policy is None:
+            # A policy may have nothing of its own to compare yet.
+            if policy is None or not any(m.name in own for m in share):
                 kept.update(m.name for m in share)
             else:
                 kept |= _with_monitor(policy, member).keep(share)

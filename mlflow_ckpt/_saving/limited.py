@@ -16,7 +16,12 @@ _SECONDS = 10
 
 
 def limited(
-    function: Callable[[], T], store: RunStore, action: str, *, seconds: float | None = None
+    function: Callable[[], T],
+    store: RunStore,
+    action: str,
+    *,
+    seconds: float | None = None,
+    unless: Callable[[], bool] = lambda: False,
 ) -> T:
     """Make requests, and wait for them only so long.
 
@@ -25,6 +30,7 @@ def limited(
         store: The run.
         action: Their purpose, which completes the message "tried to …".
         seconds: The limit; None for the one of a few requests.
+        unless: Polled while waiting; stop waiting once it returns True.
 
     Raises:
         TrackingUnavailableError: If the server or the artifact store does not answer in time.
@@ -37,7 +43,7 @@ def limited(
             return function()
 
     try:
-        return within(limit, ask)
+        return within(limit, ask, unless)
     except TimeoutError as error:
         raise TrackingUnavailableError(
             f"The tracking server at {store.tracking_uri}, or its artifact store, does not answer "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +19,10 @@ from mlflow_ckpt.errors import InvalidArgumentError, TrackingUnavailableError
 
 # MLflow retries for four minutes if a server is down, which is too long at the end of a training.
 _WITHOUT_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
+# Trainings in several threads must not restore each other's variables.
+_ending = threading.Lock()
+# How long ago autologging may have started a run for the `fit` that begins.
+_AUTOLOGGING_SECONDS = 300
 
 
 class ManagedRun:
@@ -66,7 +72,7 @@ class ManagedRun:
                 left to the spool (`CheckpointSaver.end_run`).
         """
         if self.is_active:
-            with environment(_WITHOUT_RETRIES), suppress(MlflowException):
+            with _ending, environment(_WITHOUT_RETRIES), suppress(MlflowException):
                 mlflow.end_run(status)
         self._run_id = None
 
@@ -90,7 +96,8 @@ def _replace(active: mlflow.ActiveRun, origin: Origin) -> str:
         InvalidArgumentError: If the active run is another one, or holds anything already.
     """
     store = RunStore(active.info.run_id)
-    by_autologging = tags.AUTOLOGGING in active.data.tags
+    age = time.time() - active.info.start_time / 1000
+    by_autologging = tags.AUTOLOGGING in active.data.tags and age < _AUTOLOGGING_SECONDS
     if not by_autologging or store.current_run().data.metrics or store.list():
         raise InvalidArgumentError(
             f"The training continues in the run {origin.run_id}, but the run "

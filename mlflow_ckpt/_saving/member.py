@@ -158,3 +158,4 @@ class Request:
     def withdraw(self) -> None:
         """Forget the request, because the state could not be saved."""
         self.member.best.best = self.previous_best
+        self.member.saved -= {str(self.name)}

@@ -122,10 +122,9 @@ class Messages:
         Raises:
             TrackingError: Instead of the warning, if `raising` and not `quietly`.
         """
-        self.is_losing_data = bool(unsent) and lifetime.ends_with(saver.spool) is not None
-        if not unsent:
+        if not unsent and not self.is_losing_data:
             return
-        message = _unsent_message(unsent, saver)
+        message = _unsent_message(unsent, saver) if unsent else _left_message(saver)
         if self._raising and not quietly:
             raise TrackingError(message)
         self.warn(message)
@@ -182,6 +181,13 @@ def _unsent_message(unsent: Sequence[Entry], saver: CheckpointSaver) -> str:
     return (
         f"NOT EVERYTHING OF RUN {saver.run_id} IS ON THE SERVER: {' and '.join(parts)} wait in "
         f"{saver.spool.root}.{because} {_prospect(saver)}"
+    )
+
+
+def _left_message(saver: CheckpointSaver) -> str:
+    return (
+        f"What run {saver.run_id} does not take waits in {saver.spool.root / saver.run_id}. "
+        f"{_prospect(saver)}"
     )
 
 

@@ -33,7 +33,7 @@ from mlflow_ckpt._saving.worker import Worker
 from mlflow_ckpt._saving.write import CheckpointWriter
 from mlflow_ckpt._tracking import prune_plan, removal
 from mlflow_ckpt._tracking.environment import keep_retries_from_random_numbers
-from mlflow_ckpt._tracking.spool import entries
+from mlflow_ckpt._tracking.spool import entries, lifetime
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.outcome import Outcome
 from mlflow_ckpt._tracking.spool.sending import entries_for
@@ -114,6 +114,10 @@ class CheckpointSaver:
     def spool(self) -> Spool:
         """The spool that holds checkpoints until they are uploaded."""
         return self._checkpoint_writer.spool
+
+    def is_losing_data(self) -> bool:
+        """Whether the spool holds entries of the run, and is about to be lost."""
+        return lifetime.ends_with(self.spool) is not None and bool(self.spool.entries(self.run_id))
 
     def adopt(self) -> list[Entry]:
         """Queue and return the entries that earlier processes left in the spool for this run."""

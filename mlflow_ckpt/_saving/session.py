@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import keras
@@ -143,7 +144,7 @@ class Session:
             CheckpointExistsError: If the training would overwrite checkpoints.
             RunNotFoundError: If the run does not exist.
         """
-        waiting = self.saver.adopt()
+        waiting = self._adopt()
         step = self.saved_step = introspection.step_of(model)
         store = self._store
         if store is None:
@@ -160,6 +161,16 @@ class Session:
             self.group.recall(previous)
             if self._origin is not None:
                 self._link_to_origin(store, self._origin, waiting)
+
+    def _adopt(self) -> list[Entry]:
+        """Let what earlier processes left in the spool for this run be sent."""
+        try:
+            return self.saver.adopt()
+        except OSError as error:
+            self._messages.warn_once(
+                f"What waits for this run in the spool {self.saver.spool.root} is not sent: {error}"
+            )
+            return []
 
     def _link_to_origin(self, store: RunStore, origin: Origin, waiting: Sequence[Entry]) -> None:
         """Link a resumed training to the run that it continues."""
@@ -241,9 +252,13 @@ class Session:
             ended: Whether an epoch has ended.
         """
         requests, self._requests = self._requests, []
+        for request in requests:
+            request.member.saved |= {str(request.name)}
+        # Once for all of them: some state is handed over when it is captured.
+        captured = cache(capture)
         for name in dict.fromkeys(request.name for request in requests):
             same = [request for request in requests if request.name == name]
-            self._save(model, same, epoch, capture, ended=ended)
+            self._save(model, same, epoch, captured, ended=ended)
         return bool(requests)
 
     def _save(
@@ -259,8 +274,6 @@ class Session:
         name = requests[0].name
         content = joined(request.member for request in requests)
         monitor, best = self.group.judge(model, requests, ended=ended)
-        for request in requests:
-            request.member.saved |= {str(name)}
         try:
             self.saved_step = self.saver.save(
                 *(model, name),
@@ -353,10 +366,12 @@ class Session:
                 if self._managed_run.is_active:
                     saver.end_run(status)
                 unsent = _finish(saver, signals, patience, limit)
+                self._messages.is_losing_data = saver.is_losing_data()
                 self._messages.notify(saver.outcomes(), params, quietly=quietly)
                 self._messages.warn_of_unsent(unsent, saver, quietly=quietly)
-                if report and status == "FINISHED" and not unsent:
-                    self._publish_report(patience)
+                is_stopped = limit is not None or signals.received is not None
+                if report and status == "FINISHED" and not (unsent or is_stopped):
+                    self._publish_report(patience, signals)
         except BaseException:
             status = "FAILED" if status == "FINISHED" else status
             raise
@@ -366,7 +381,7 @@ class Session:
             signals.restore()
             self._managed_run.end(status)
 
-    def _publish_report(self, patience: float) -> None:
+    def _publish_report(self, patience: float, signals: SignalHandler) -> None:
         """Draw and upload the run's report; warn if that fails."""
         from mlflow_ckpt import _report  # imports matplotlib
 
@@ -375,7 +390,11 @@ class Session:
             return
         seconds = patience + _DRAWING_SECONDS
         try:
-            limited(lambda: _report.publish(store), store, "publish the report", seconds=seconds)
+            limited(
+                *(lambda: _report.publish(store), store, "publish the report"),
+                seconds=seconds,
+                unless=lambda: signals.received is not None,
+            )
         except Exception as error:  # noqa: BLE001 - the checkpoints are complete
             self._messages.warn(
                 f"The run's report could not be created: {type(error).__name__}: {error} "

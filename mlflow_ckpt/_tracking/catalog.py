@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mlflow_ckpt._format import layout
@@ -178,11 +178,12 @@ class Catalog:
                 files are the run's own.
             VerificationError: If a file is missing, extra or altered.
         """
-        with (
-            vanishing.noticed(self.store, checkpoint.name),
-            self._files(checkpoint, progress) as directory,
-        ):
-            _compare(checkpoint, directory, checkpoint.manifest).raise_if_damaged()
+        with ExitStack() as stack:
+            with vanishing.noticed(self.store, checkpoint.name):
+                directory = stack.enter_context(self._files(checkpoint, progress))
+                _compare(checkpoint, directory, checkpoint.manifest).raise_if_damaged()
+            if directory == self.store.local_path(checkpoint.artifact_path):
+                stack.enter_context(vanishing.noticed(self.store, checkpoint.name))
             yield directory
 
     def deliver(self, checkpoint: Checkpoint, directory: Path) -> None:

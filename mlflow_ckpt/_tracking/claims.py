@@ -13,7 +13,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +83,10 @@ class Claim:
         Raises:
             CheckpointBusyError: If one did.
         """
-        if not self._store.exists(self.path):
+        claims = _claims(self._store, self._name)
+        if self.path not in claims:
             raise _busy_error(self._store.run_id, self._name, "that took over", is_alive=True)
-        self._refuse_others()
+        self._refuse(claims)
 
     def withdraw(self) -> None:
         """Delete the claim; if that fails, readers ignore it and it expires."""
@@ -118,7 +119,10 @@ class Claim:
         self._store.write_text(self.path, json.dumps(content))
 
     def _refuse_others(self) -> None:
-        for path in _claims(self._store, self._name):
+        self._refuse(_claims(self._store, self._name))
+
+    def _refuse(self, claims: Sequence[str]) -> None:
+        for path in claims:
             holder = None if path == self.path else _holder(self._store, path)
             if holder is not None:
                 raise _busy_error(
@@ -199,10 +203,13 @@ def _holder(store: RunStore, path: str) -> _Holder | None:
     if text is None:
         _sightings.pop((store.run_id, path), None)
         return None
-    content = _parse(text)
+    content, now = _parse(text), time.monotonic()
+    sighting = _see(store.run_id, path, text, now)
+    is_unchanged = now - sighting.since > DEAD_SECONDS
     if not content:
         # Stores may show a file before it is complete.
-        return _Holder(f"of {path}", is_alive=True) if _has_young_token(path) else None
+        is_new = _has_young_token(path) and not is_unchanged
+        return _Holder(f"of {path}", is_alive=True) if is_new else None
     here = _is_here(content)
     if here and not _is_alive(content["pid"]):
         return None
@@ -210,9 +217,7 @@ def _holder(store: RunStore, path: str) -> _Holder | None:
     if content["beat"] is None:
         is_old = time.time() - content["time"] > _EXPIRY_SECONDS
         return None if is_old else _Holder(process, is_alive=True)
-    now = time.monotonic()
-    sighting = _see(store.run_id, path, text, now)
-    if now - sighting.since > DEAD_SECONDS:
+    if is_unchanged:
         return None
     return _Holder(process, is_alive=here or sighting.has_changed)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextvars
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from threading import Thread
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 _NAME = "mlflow_ckpt request"
+_POLL_SECONDS = 0.2
 
 
 def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
@@ -55,11 +57,18 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) ->
     return [results[index] for index in range(len(items))]
 
 
-def within(seconds: float, function: Callable[[], R]) -> R:
+def within(
+    seconds: float, function: Callable[[], R], unless: Callable[[], bool] = lambda: False
+) -> R:
     """Return what a function returns, or raise its exception, unless it takes too long.
 
     For requests on the training thread: MLflow and artifact stores retry for minutes. A function
     that takes longer goes on, and what comes of it is dropped.
+
+    Args:
+        seconds: The limit.
+        function: The function.
+        unless: Polled while waiting; stop waiting once it returns True.
 
     Raises:
         TimeoutError: If the function has not ended by then.
@@ -77,4 +86,7 @@ def within(seconds: float, function: Callable[[], R]) -> R:
         Thread(target=work, name=_NAME, daemon=True).start()
     except RuntimeError:
         work()  # Python is shutting down
-    return future.result(seconds)
+    end = time.monotonic() + seconds
+    while not future.done() and not unless() and time.monotonic() < end:
+        wait([future], min(_POLL_SECONDS, seconds))
+    return future.result(0)

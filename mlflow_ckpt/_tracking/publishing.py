@@ -145,6 +145,8 @@ def _upload_files(
     target = PurePosixPath(layout.artifact_path(manifest.name))
 
     def upload(path: str) -> None:
+        # Not over what another process completed since it took over.
+        claim.require()
         store.upload(directory / path, str((target / path).parent))
         if on_uploaded is not None:
             on_uploaded((directory / path).stat().st_size)
@@ -153,7 +155,6 @@ def _upload_files(
     data = [path for path in order if path not in _LAST]
     in_parallel(upload, data, _PARALLEL)
     for path in order[len(data) :]:
-        claim.require()
         upload(path)
 
 

@@ -137,7 +137,7 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
     done = 0
     stores: dict[tuple[str, str], RunStore] = {}
     away: dict[str, TrackingUnavailableError] = {}
-    deleted: dict[str, RunNotFoundError] = {}
+    deleted: dict[tuple[str, str], RunNotFoundError] = {}
     results = []
     for entry, size in zip(entries, sizes, strict=True):
         uri = tracking_uri or entry.tracking_uri
@@ -148,13 +148,13 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
             done += sent
             progress(done, sum(sizes))
 
-        error: MlflowCkptError | None = away.get(uri) or deleted.get(entry.run_id)
+        error: MlflowCkptError | None = away.get(uri) or deleted.get((uri, entry.run_id))
         if error is None:
             error = _send(spool, entry, uri, stores, advance)
         if isinstance(error, TrackingUnavailableError):
             away[uri] = error
         if isinstance(error, RunNotFoundError):
-            deleted[entry.run_id] = error
+            deleted[uri, entry.run_id] = error
         results.append((entry, Outcome(entry=entry, size=size, error=error)))
         done = before + size
     return Flushed(run_id, tuple(results))

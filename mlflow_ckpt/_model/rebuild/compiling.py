@@ -102,6 +102,8 @@ def _compile_own(model: keras.Model, config: Mapping[str, Any], record: Mapping[
         # What the class passes on to Keras as **kwargs is known only from the outcome.
         try:
             _call_own(model, saved, more)
+        except ModelLoadError:
+            raise
         except TypeError:  # the class sets one of them itself
             guarded(lambda: _call_own(model, saved, {}))
 

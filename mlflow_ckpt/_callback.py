@@ -34,9 +34,9 @@ from mlflow_ckpt.errors import MlflowCkptError
 
 # Attributes that copies have anew.
 _OF_TRAININGS = SET_BY_KERAS | {
-    "_began", "_begun_batches", "_first_epoch_checked", "_fit", "_followers", "_history",
-    "_in_place", "_leader", "_member", "_observed", "_origin", "_others_log", "_process",
-    "_session", "_signals", "_thread", "_training", "_validated",
+    "_began", "_first_epoch_checked", "_fit", "_followers", "_history", "_in_place", "_leader",
+    "_member", "_observed", "_others_log", "_process", "_session", "_signals", "_thread",
+    "_training", "_validated",
 }  # fmt: skip
 
 

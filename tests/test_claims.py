@@ -17,7 +17,7 @@ import pytest
 import mlflow_ckpt
 from devtools.stores import Store
 from mlflow_ckpt._saving.saver import CheckpointSaver
-from mlflow_ckpt._tracking import claims
+from mlflow_ckpt._tracking import claims, publishing
 from mlflow_ckpt._tracking.claims import Claim, ClaimUndecidedError
 from mlflow_ckpt._tracking.spool import sending
 from mlflow_ckpt._tracking.spool.entries import Entry
@@ -147,6 +147,27 @@ def test_a_process_that_comes_back_to_life_does_not_complete_what_another_took_o
             send(entry)
     directory = http_store.checkpoint_directory(entry.run_id, "epoch_0001")
     assert not {"MLmodel", "manifest.json"} & {path.name for path in directory.iterdir()}
+
+
+def test_a_process_that_comes_back_to_life_leaves_the_files_of_another_alone(
+    entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "_PARALLEL", 1)
+    upload = RunStore.upload
+    asleep: list[Path] = []
+
+    def sleep_long(store: RunStore, file: Path, directory: str) -> None:
+        upload(store, file, directory)
+        if file.parent == entry.files and not asleep:
+            asleep.append(file)
+            store.delete(f"checkpoints/epoch_0001/upload-{entry.token}.json")
+            send(put_checkpoint(entry.run_id, http_store.uri))
+
+    monkeypatch.setattr(RunStore, "upload", sleep_long)
+    with pytest.raises(CheckpointBusyError, match="that took over"):
+        send(entry)
+    assert asleep
+    assert mlflow_ckpt.verify(entry.run_id, 1).ok
 
 
 def hang_elsewhere(talk: Talk, suffix: str) -> None:

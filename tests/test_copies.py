@@ -80,3 +80,12 @@ def test_a_copy_of_a_callback_that_resumes_resumes_too() -> None:
         fit(point.model, restorer, copy.deepcopy(ours), initial_epoch=1, validation_data=None)
     lineage = mlflow_ckpt.get_checkpoint(run.info.run_id).manifest.lineage
     assert (lineage["run_id"], lineage["checkpoint"]) == (run_id, "epoch_0001")
+
+
+def test_a_copy_of_a_callback_that_goes_on_in_a_run_leaves_that_run_alone() -> None:
+    run_id = train(MlflowCheckpoint("loss"), epochs=1)
+    point = mlflow_ckpt.resume(run_id, in_place=True)
+    restorer, ours = point.callbacks
+    with mlflow.start_run() as run:
+        fit(point.model, restorer, copy.deepcopy(ours), initial_epoch=1, validation_data=None)
+    assert (names(run_id), names(run.info.run_id)) == (["epoch_0001"], ["epoch_0002"])

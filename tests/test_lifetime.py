@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import keras
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -11,6 +14,7 @@ from devtools.stores import Store, current, free_port
 from mlflow_ckpt import MlflowCheckpoint
 from mlflow_ckpt._tracking.spool import lifetime
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
+from mlflow_ckpt.errors import MlflowCkptError
 from tests.support.training import fit, small_model
 
 SHORT = {"validation_data": None, "epochs": 1}
@@ -48,4 +52,28 @@ def test_what_waits_in_a_temporary_directory_is_not_said_to_be_safe(
         fit(small_model(), callback, **SHORT)
     last = str(warned[-1].message)
     assert "IT WILL BE LOST WITH THIS MACHINE'S TEMPORARY FILES unless you send it" in last
+    assert callback.is_losing_data
+
+
+class DeleteRun(keras.callbacks.Callback):
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self.run_id = run_id
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        MlflowClient().delete_run(self.run_id)
+
+
+@pytest.mark.parametrize("on_error", ["warn", "raise"])
+def test_what_a_run_refuses_is_lost_too(
+    on_error: str, local_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(tmp_path / "file" / "below"))
+    run_id = MlflowClient().create_run(local_store.experiment_id).info.run_id
+    callback = MlflowCheckpoint("loss", run_id=run_id, on_error=on_error)
+    raises = pytest.raises(MlflowCkptError) if on_error == "raise" else nullcontext()
+    with pytest.warns(UserWarning) as warned, raises, callback:
+        fit(small_model(), callback, DeleteRun(run_id), **SHORT)
+    assert "IT WILL BE LOST WITH" in str(warned[-1].message)
     assert callback.is_losing_data

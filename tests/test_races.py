@@ -279,6 +279,13 @@ def test_a_checkpoint_that_goes_while_its_files_are_used_does_not_exist(local_st
         (opened.directory / "architecture.json").read_text()
 
 
+def test_errors_of_the_caller_are_its_own(http_store: Store) -> None:
+    run_id = save_run(losses=(0.5, 0.4))
+    with pytest.raises(KeyError, match="a mistake"), find(Query(run_id, 1)).open():
+        removal.remove(RunStore(run_id), "epoch_0001")
+        raise KeyError("a mistake")
+
+
 def test_a_file_that_goes_while_others_are_compared_is_missing(
     local_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

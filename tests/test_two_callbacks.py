@@ -130,11 +130,65 @@ def test_the_run_that_was_started_is_ended_once_all_is_saved() -> None:
     assert points(run.info.run_id) == [1, 2]
 
 
+def test_both_checkpoints_of_one_moment_hold_the_whole_state(local_store: Store) -> None:
+    model = small_model(optimizer=keras.optimizers.SGD(0.05, use_ema=True))
+    with mlflow.start_run() as run:
+        fit(
+            *(model, keras.callbacks.SwapEMAWeights(swap_on_epoch=True)),
+            *(MlflowCheckpoint("loss"), MlflowCheckpoint("loss", save_freq=BATCHES)),
+            epochs=1,
+            validation_data=None,
+        )
+    kept = []
+    for name in ("epoch_0001", f"step_{BATCHES:08d}"):
+        directory = local_store.checkpoint_directory(run.info.run_id, name)
+        with np.load(directory / "training_state.npz") as arrays:
+            kept.append({key: arrays[key].tobytes() for key in arrays})
+    assert kept[0]
+    assert kept[0] == kept[1]
+
+
+def test_a_policy_waits_for_a_checkpoint_of_its_own() -> None:
+    run_id = new_run()
+    ours = [
+        MlflowCheckpoint(run_id=run_id, retention=BestN(1), on_error="raise"),
+        MlflowCheckpoint("loss", save_freq=2, run_id=run_id),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_model(), *ours, Interrupt(epoch=0))
+    point = mlflow_ckpt.resume(run_id, in_place=True)
+    fit(point.model, *point.callbacks, initial_epoch=point.initial_epoch)
+    assert "epoch_0002" in names(run_id)
+
+
+def test_callbacks_that_a_failed_fit_left_do_not_end_the_run_of_the_next() -> None:
+    class Boom(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            raise RuntimeError("boom")
+
+    one, other = MlflowCheckpoint("loss"), MlflowCheckpoint("loss", forms="split")
+    before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+    model = small_model()
+    with pytest.raises(RuntimeError, match="boom"):
+        fit(model, one, other, Boom(), validation_data=None)
+    fit(model, other, one, validation_data=None)
+    runs = [
+        run for run in mlflow.search_runs(output_format="list") if run.info.run_id not in before
+    ]
+    assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
+    (finished,) = (run.info.run_id for run in runs if run.info.status == "FINISHED")
+    assert forms(finished) == BOTH
+
+
 class Interrupt(keras.callbacks.Callback):
-    """Sends SIGINT within the second epoch."""
+    """Sends SIGINT within an epoch, the second if not told otherwise."""
+
+    def __init__(self, epoch: int = 1) -> None:
+        super().__init__()
+        self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if int(self.model.optimizer.iterations.numpy()) == BATCHES + 1:
+        if int(self.model.optimizer.iterations.numpy()) == self.epoch * BATCHES + 1:
             signal.raise_signal(signal.SIGINT)
 
 

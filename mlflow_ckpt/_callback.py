@@ -341,7 +341,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         if self._session.is_beside_steps and logs:
             self._session.step_metrics = frozenset(logs)
         lead = self._lead
-        if self._member.is_due(self.model, lead._session.saved_step):
+        # `self.model` would end what JAX computes ahead.
+        if self._member.may_be_due and self._member.is_due(self.model, lead._session.saved_step):
             metrics = scalars(logs)
             if lead._is_last_batch or self._member.lacks_monitor(metrics):
                 # Save at the end of the epoch instead, after validation and the other callbacks.
@@ -404,6 +405,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _save_requested(self, asking: MlflowCheckpoint, *, ended: bool = False) -> None:
         """Save what was requested, once the last of the callbacks could request it."""
         if asking is not [self, *self._followers][-1]:
+            return
+        if not ended and not self._session.has_requests:
             return
         saved = self._session.save_requested(
             self.model, epoch=self._batches.epoch, capture=self._capture, ended=ended

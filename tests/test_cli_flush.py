@@ -187,6 +187,16 @@ def test_the_same_server_at_another_address(http_store: Store) -> None:
     assert mlflow_ckpt.verify(run_id).ok
 
 
+def test_a_run_that_one_server_lacks_is_sent_to_the_other(
+    http_store: Store, sqlite_store: Store, own_spool: Path
+) -> None:
+    run_id = new_run()
+    put_checkpoint(run_id, sqlite_store.uri, 1)
+    put_checkpoint(run_id, http_store.uri, 2)
+    assert run("flush", run_id).exit_code == 7
+    assert names(run_id) == ["epoch_0002"]
+
+
 def test_a_checkpoint_of_that_name_is_never_overwritten(store: Store, own_spool: Path) -> None:
     run_id = new_run()
     put_checkpoint(run_id, store.uri)

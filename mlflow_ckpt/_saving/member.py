@@ -80,21 +80,24 @@ class Member:
         self.due = state.get("due", False)
         self.saved = frozenset(state.get("saved", ()))
 
+    @property
+    def may_be_due(self) -> bool:
+        """Whether enough batches have passed for a checkpoint within an epoch."""
+        batches, save_freq = self.batches, self.arguments.save_freq
+        return not isinstance(save_freq, str) and batches.batches_since_save >= save_freq
+
     def is_due(self, model: keras.Model, saved_step: int) -> bool:
-        """Whether it is time for a checkpoint within an epoch, after a batch.
+        """Whether it is time for a checkpoint within an epoch, after a batch that may be the one.
 
         Args:
             model: The model.
             saved_step: The optimizer's step at the last checkpoint.
         """
-        batches, save_freq = self.batches, self.arguments.save_freq
-        if isinstance(save_freq, str) or batches.batches_since_save < save_freq:
-            return False
         if introspection.step_of(model) <= saved_step:
             # Gradients are being accumulated or a step overflowed: save at the next real step.
-            self._warn_without_steps(2 * save_freq + _LONGEST_ACCUMULATION)
+            self._warn_without_steps(2 * int(self.arguments.save_freq) + _LONGEST_ACCUMULATION)
             return False
-        batches.batches_since_save = 0
+        self.batches.batches_since_save = 0
         return True
 
     def _warn_without_steps(self, patience: int) -> None:

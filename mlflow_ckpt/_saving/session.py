@@ -235,6 +235,11 @@ class Session:
                 params,
             )
 
+    @property
+    def has_requests(self) -> bool:
+        """Whether callbacks have requested what is not saved yet."""
+        return bool(self._requests)
+
     def save_requested(
         self,
         model: keras.Model,

@@ -23,7 +23,11 @@ from mlflow_ckpt.errors import IntegrityError
 
 # Reads the values of a tensor; None if they are not found.
 Reader = Callable[[TensorFingerprint], np.ndarray[Any, Any] | None]
-_UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile)
+# What h5py raises for a damaged file, whose sizes may be any numbers.
+_UNREADABLE = (
+    *(OSError, KeyError, RuntimeError, TypeError, ValueError, OverflowError, MemoryError),
+    *(struct.error, zipfile.BadZipFile),
+)
 
 
 @contextmanager

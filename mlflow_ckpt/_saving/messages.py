@@ -177,7 +177,7 @@ def _unsent_message(unsent: Sequence[Entry], saver: CheckpointSaver) -> str:
         parts.append(f"{count} ({names}; {size / 1e6:.1f} MB)")
     if records:
         parts.append(f"{counted(records, 'record')} of metrics and tags")
-    because = f" {saver.failure}" if saver.failure is not None else ""
+    because = " They were not sent in time." if saver.failure is None else f" {saver.failure}"
     return (
         f"NOT EVERYTHING OF RUN {saver.run_id} IS ON THE SERVER: {' and '.join(parts)} wait in "
         f"{saver.spool.root}.{because} {_prospect(saver)}"

@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # Files with a single test that takes as long as all others of a worker: they begin first.
-_FIRST = ("test_kills.py", "test_kinds.py")
+_FIRST = ("test_kills.py", "test_kinds.py", "test_stress.py")
 
 
 @pytest.hookimpl(tryfirst=True)

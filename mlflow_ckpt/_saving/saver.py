@@ -200,11 +200,7 @@ class CheckpointSaver:
             InvalidArgumentError: If `name` is not a valid checkpoint name.
             UnsupportedModelError: If Keras cannot save the model in the requested forms.
         """
-        if CheckpointName.parse(str(name)) is None:
-            raise InvalidArgumentError(
-                "Expected a checkpoint's name, such as 'epoch_0003' or 'step_00001500'. "
-                f"Received: {str(name)!r}"
-            )
+        _require_name(name)
         if self._first_load is not None:
             self._first_load.prepare(model)
         content = content or self._content
@@ -352,3 +348,11 @@ class CheckpointSaver:
             removal.remove_planned(self._store, prune_plan.plan(self._store, self._retention))
         except Exception as error:  # noqa: BLE001 - a policy is user code; see `outcomes`
             self._outcomes.add_error(error)
+
+
+def _require_name(name: CheckpointName | str) -> None:
+    if CheckpointName.parse(str(name)) is None:
+        raise InvalidArgumentError(
+            "Expected a checkpoint's name, such as 'epoch_0003' or 'step_00001500'. "
+            f"Received: {str(name)!r}"
+        )

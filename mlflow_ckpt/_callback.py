@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import sys
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
-import keras
-import mlflow
-
-from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.retention import RetentionPolicy
-from mlflow_ckpt._model.capture import introspection
-from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.keras_private.callback_internals import SET_BY_KERAS
 from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
-from mlflow_ckpt._model.training.fit_context import FitContext
-from mlflow_ckpt._saving import mlflow_callbacks
 from mlflow_ckpt._saving.arguments import CallbackArguments, check_run_id
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.member import Member
 from mlflow_ckpt._saving.scalars import scalars
-from mlflow_ckpt._saving.session import Session
-from mlflow_ckpt._saving.signals import SignalHandler, is_whole
-from mlflow_ckpt.errors import MlflowCkptError
+from mlflow_ckpt._saving.training import SavingCallback, Training, leader_of
 
 # Attributes that copies have anew.
-_OF_TRAININGS = SET_BY_KERAS | {
-    "_began", "_first_epoch_checked", "_fit", "_followers", "_history", "_in_place", "_leader",
-    "_member", "_observed", "_others_log", "_process", "_session", "_signals", "_thread",
-    "_training", "_validated",
-}  # fmt: skip
+_OF_TRAININGS = SET_BY_KERAS | {"_in_place", "_leader", "_member", "_training"}
 
 
-class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
+class MlflowCheckpoint(SavingCallback):
     """Logs checkpoints, fingerprints and metrics of a training into an MLflow run.
 
     Replaces `keras.callbacks.ModelCheckpoint` and takes the same arguments:
@@ -98,9 +78,6 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         InvalidArgumentError: If an argument is invalid.
     """
 
-    _thread: threading.Thread | None = None
-    _history: Any = None
-    _fit: FitContext | None = None
     _origin: Origin | None = None
     _in_place = False
     _begun_batches = 0
@@ -161,14 +138,8 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _set_up(self, arguments: CallbackArguments) -> None:
         """Create what a training needs."""
         self._member = Member(arguments)
-        self._session = Session(self._member)
-        self._signals = SignalHandler(self)
-        self._leader: MlflowCheckpoint | None = None
-        self._followers: list[MlflowCheckpoint] = []
-        self._training = self._first_epoch_checked = self._others_log = False
-        self._observed = self._validated = False
-        self._process = 0
-        self._began = 0.0
+        self._training = Training(self)
+        self._leader = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs: all but the model and the trainings, whose best value it has.
@@ -209,15 +180,6 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         return self._member.best.best
 
     @property
-    def _batches(self) -> BatchCounter:
-        return self._member.batches
-
-    @property
-    def _lead(self) -> MlflowCheckpoint:
-        """The first callback of a training that saves to the same run, which saves for all."""
-        return self._leader or self
-
-    @property
     def is_losing_data(self) -> bool:
         """Whether the last training left data in a spool that is about to be lost.
 
@@ -225,6 +187,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         a container's own file system. A script may then end with another exit code.
         """
         return self._member.messages.is_losing_data
+
+    @property
+    def _batches(self) -> BatchCounter:
+        return self._member.batches
 
     def __enter__(self) -> Self:
         """Return the callback itself."""
@@ -237,342 +203,84 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
         traceback: TracebackType | None,
     ) -> None:
         """Save and upload the last state of an interrupted training."""
-        if self._lead._training:
-            self._lead._break_off(exc)
+        if self._lead.is_running:
+            self._lead.break_off(exc)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Find or start the run, and check that the model can be saved before it is trained."""
-        if self._training:
+        own = self._training
+        if own.is_running:
             # The previous training ended in an exception that the caller caught.
-            self._end_training("FAILED", quietly=True)
+            own.end("FAILED", quietly=True)
         self._batches.begin_epoch(0)
-        self._followers, self._leader = [], _leader_of(self)
+        own.followers, self._leader = [], leader_of(self)
         if self._leader is None:
-            self._begin_training()
-            self._signals.install()
-        elif self._leader._fit is not None:
+            own.begin(self._origin, in_place=self._in_place)
+            own.signals.install()
+        elif self._leader.fit is not None:
             # After the leader, so that all have asked for their checkpoints when the last one has.
-            self._leader._fit.move_to_end(self)
-
-    def _begin_training(self) -> None:
-        """Begin a training, for the later callbacks too that save to the same run."""
-        self._fit = fit = FitContext(self, self.data_state_limit)
-        for other in fit.callbacks:
-            if isinstance(other, MlflowCheckpoint) and other._is_left_by(fit):
-                other._end_training("FAILED", quietly=True)
-        settle_run(self.run_id or _active_run_id(), continued_by=self.model)
-        self._observed = self._fit.surround(self, self._batches.end_batch, self._pause_before_all)
-        self._session.begin(
-            *(self.model, self.run_id, self._origin),
-            in_place=self._in_place,
-            others=self._find_followers,
-        )
-        self._fit.settings = self._session.group.recorded()
-        self._check_mlflow_callbacks(self._fit.callbacks)
-        self._first_epoch_checked = False
-        self._process, self._thread = os.getpid(), threading.current_thread()
-        self._began = time.monotonic()
-        self._history = getattr(self.model, "history", None)
-        self._training = True
-        _running.append(self)
-        atexit.register(self._at_exit)
-
-    def _is_left_by(self, fit: FitContext) -> bool:
-        """Whether its last training ended in an exception, as another one begins."""
-        return self._training and not (self._fit is not None and self._fit.is_of(fit))
-
-    def _find_followers(self, run_id: str) -> list[Member]:
-        """Find the other callbacks of this training that save to the run."""
-        others = [] if self._fit is None else self._fit.callbacks
-        self._followers = [
-            other
-            for other in others
-            if isinstance(other, MlflowCheckpoint)
-            and other is not self
-            and (other.run_id or _active_run_id()) == run_id
-        ]
-        return [follower._member for follower in self._followers]
-
-    def _check_mlflow_callbacks(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        """Leave metrics to MLflow's own callback if it logs them to the same run."""
-        others_log = mlflow_callbacks.logs_epochs(callbacks)
-        self._others_log = self._session.defer_metrics(
-            others_log=others_log, by_steps=mlflow_callbacks.logs_steps(callbacks)
-        )
-        if mlflow_callbacks.saves(callbacks):
-            self._session.group.messages.warn_once(mlflow_callbacks.DUPLICATE)
+            self._leader.fit.move_to_end(self)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Start an epoch; before the first one, check that no checkpoint would be overwritten."""
         done, self._begun_batches = self._begun_batches, 0
         if self._leader is not None:
-            self._batches.begin_epoch(epoch, self._leader._batches.batch)
+            self._batches.begin_epoch(epoch, self._leader.batch)
             return
         # Unless the data continue where they were, the epoch is repeated from its start.
-        done = 0 if self._fit is None else self._fit.skipped(done)
+        done = self._training.skipped(done)
         self._batches.begin_epoch(epoch, done)
-        first = not self._first_epoch_checked
-        if first:
-            named_by_step = self._session.group.saves_within_epochs
-            try:
-                self._session.check_run(self.model, epoch, named_by_step=named_by_step)
-            except BaseException:
-                # Rejected before its first step: there is nothing to save at exit.
-                self._end_training("FAILED", limit=0.0, quietly=True)
-                raise
-            self._first_epoch_checked = True
-        self._validated = False
-        if self._fit is not None:
-            self._fit.begin_epoch(epoch, done)
-        if first or not self._observed:
-            self._pause()
+        self._training.begin_epoch(epoch, done)
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Stop if a signal was received: between two batches the model is consistent."""
         # Keras may report the end of a batch late, but never the start of the next one.
         self._batches.end_batch(batch - 1)
-        if not self._observed:
-            self._pause()
+        if not self._training.is_observed:
+            self._training.pause()
         self._batches.begin_batch(batch)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Save within an epoch if `save_freq` is a number of batches."""
         self._batches.end_batch(batch)
-        if self._session.is_beside_steps and logs:
-            self._session.step_metrics = frozenset(logs)
         lead = self._lead
+        if self._training.session.is_beside_steps and logs:
+            self._training.session.step_metrics = frozenset(logs)
         # `self.model` would end what JAX computes ahead.
-        if self._member.may_be_due and self._member.is_due(self.model, lead._session.saved_step):
+        if self._member.may_be_due and self._member.is_due(self.model, lead.session.saved_step):
             metrics = scalars(logs)
-            if lead._is_last_batch or self._member.lacks_monitor(metrics):
+            if lead.is_last_batch(self.params) or self._member.lacks_monitor(metrics):
                 # Save at the end of the epoch instead, after validation and the other callbacks.
                 self._member.due = True
             else:
-                self._request("step", metrics)
-        if lead._session.group.saves_within_epochs:
-            lead._save_requested(self)
-
-    @property
-    def _is_last_batch(self) -> bool:
-        """Whether all batches of the epoch are completed, as far as their number is known."""
-        steps = None if self._fit is None else self._fit.steps(self.params)
-        return steps is not None and self._batches.batch >= steps
-
-    def _request(self, unit: str, metrics: Mapping[str, float]) -> None:
-        """Ask for a checkpoint of the present state."""
-        number = self._batches.epoch if unit == "epoch" else introspection.step_of(self.model)
-        self._lead._session.request(
-            *(self._member, self.model, CheckpointName(unit, number), metrics, self.params)
-        )
+                lead.request(self, "step", metrics)
+        if lead.session.group.saves_within_epochs:
+            lead.save_requested(self)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Record that no training step is in progress, but a validation."""
         self._batches.rest()
-        self._validated = True
-        if self._training and self._fit is not None:
-            self._fit.begin_validation()
+        self._training.begin_validation()
 
     def on_test_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Stop if a signal was received."""
-        if self._training:
-            self._pause()
+        if self._training.is_running:
+            self._training.pause()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch's metrics and save its checkpoint."""
-        metrics = scalars(logs)
-        if self._training:
-            self._end_epoch(epoch + 1, metrics)
+        metrics, lead = scalars(logs), self._lead
+        if self._training.is_running:
+            self._training.end_epoch(epoch + 1, metrics)
         self._batches.begin_epoch(epoch + 1)
         if self.save_freq == "epoch" or self._member.due:
-            if self._member.lacks_monitor(metrics) and self._lead._validates_later:
+            if self._member.lacks_monitor(metrics) and lead.validates_later:
                 self._member.print_waiting(self.params)
             else:
                 self._member.due = False
-                self._request(self._member.unit, metrics)
-        self._lead._save_requested(self, ended=True)
-
-    @property
-    def _validates_later(self) -> bool:
-        """Whether the epoch ended without the validation that `fit` makes in other epochs."""
-        return self._fit is not None and self._fit.validates and not self._validated
-
-    def _end_epoch(self, completed: int, metrics: Mapping[str, float]) -> None:
-        if self._fit is not None:
-            self._fit.end_epoch(self._batches.batch)
-        if metrics and not self._others_log:
-            self._session.log_metrics(metrics, completed)
-
-    def _save_requested(self, asking: MlflowCheckpoint, *, ended: bool = False) -> None:
-        """Save what was requested, once the last of the callbacks could request it."""
-        if asking is not [self, *self._followers][-1]:
-            return
-        if not ended and not self._session.has_requests:
-            return
-        saved = self._session.save_requested(
-            self.model, epoch=self._batches.epoch, capture=self._capture, ended=ended
-        )
-        if saved or ended:
-            self._session.notify(self.params)
-
-    def _capture(self) -> TrainingState:
-        """Capture the training state that is not part of the model."""
-        if self._fit is None:
-            return TrainingState()
-        return self._fit.capture(batch=self._batches.batch, params=self.params)
+                lead.request(self, self._member.unit, metrics)
+        lead.save_requested(self, ended=True)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait for all uploads, and end the run if this callback started it."""
-        lead = self._lead
-        if self is [lead, *lead._followers][-1]:
-            lead._end_as_planned()
-
-    def _end_as_planned(self) -> None:
-        """End a training that came to its end, though a signal may have been received."""
-        signalled = self._signals.received is not None
-        self._end_training("FINISHED", limit=self._patience if signalled else None)
-        if not self._others_of_fit():
-            self._signals.raise_received()
-
-    def _others_of_fit(self) -> list[MlflowCheckpoint]:
-        """Return the callbacks that save the same `fit` to other runs."""
-        return [
-            other
-            for other in _running
-            if other is not self and self._fit and other._fit and self._fit.is_of(other._fit)
-        ]
-
-    @property
-    def _patience(self) -> float:
-        return max(callback.drain_timeout for callback in (self, *self._followers))
-
-    def _pause_before_all(self) -> None:
-        """Do the same before other callbacks are told that an epoch or a batch begins."""
-        if self._first_epoch_checked:
-            self._pause()
-
-    def _pause(self) -> None:
-        """End the training between two batches if a signal was received."""
-        if self._signals.received is None:
-            return
-        reason = str(self._signals.reason)
-        trainings = [self, *self._others_of_fit()]
-        if self._fit is not None:
-            self._fit.await_reports()
-        patience = max(training._patience for training in trainings)
-        self._session.group.messages.notify_interrupted(reason, patience)
-        end = time.monotonic() + patience
-        with ExitStack() as stack:
-            for training in trainings:
-                stack.callback(training._end_interrupted, end)
-            for training in trainings:
-                training._save_interrupted(reason)
-        self._signals.raise_received()
-
-    def _save_interrupted(self, reason: str) -> None:
-        self._session.save_interrupted(*(self.model, self._batches, reason, self._capture))
-
-    def _end_interrupted(self, end: float) -> None:
-        """End the training, and wait for its uploads until `end` in monotonic seconds."""
-        self._end_training("KILLED", limit=max(0.0, end - time.monotonic()), quietly=True)
-
-    def _break_off(self, exc: BaseException | None) -> None:
-        """Save the last consistent state of a training that an exception ended."""
-        interrupted = isinstance(exc, KeyboardInterrupt)
-        reason = "exit" if exc is None else type(exc).__name__
-        try:
-            if not isinstance(exc, MlflowCkptError):
-                self._save_if_whole(exc, reason)
-        finally:
-            limit = self._patience if interrupted else None
-            self._end_training("KILLED" if interrupted else "FAILED", limit=limit, quietly=True)
-
-    def _save_if_whole(self, exc: BaseException | None, reason: str) -> None:
-        if not self._first_epoch_checked:
-            return  # nothing has been trained, and Keras has not told at which epoch
-        if self._fit is not None:
-            self._fit.await_reports()
-        if getattr(self.model, "history", None) is not self._history:
-            when = f"({reason}), and the model has been trained further since"
-        elif not is_whole(self.model, exc, in_step=self._batches.in_step):
-            when = f"inside a step ({reason}), which may have left the model half updated"
-        else:
-            self._save_interrupted(reason)
-            return
-        self._session.group.messages.warn(
-            f"Training was interrupted {when}, so its state was not saved. Checkpoints are intact."
-        )
-
-    @property
-    def _run_id(self) -> str:
-        return self._session.saver.run_id
-
-    def _settle(self, continued_by: keras.Model | None) -> None:
-        """End this training if an exception did, and wait for its uploads. See `settle_run`."""
-        if not self._signals.is_abandoned:
-            self._session.saver.flush(patience=self._patience)
-        elif self.model is continued_by:
-            self._end_training("FAILED", quietly=True)
-        else:
-            self._break_off(sys.exception() or getattr(sys, "last_value", None))
-
-    def _at_exit(self) -> None:
-        # A forked child inherits this handler, but neither the threads nor the training.
-        if not self._training or self._process != os.getpid():
-            return
-        if self._thread is threading.current_thread():
-            self._break_off(getattr(sys, "last_value", None))
-        else:
-            # The training thread may be in the middle of a step.
-            self._end_training("FAILED", quietly=True)
-
-    def _end_training(
-        self, status: str, *, limit: float | None = None, quietly: bool = False
-    ) -> None:
-        self._training = False
-        for follower in self._followers:
-            if follower._leader is self:
-                follower._leader = None
-        with suppress(ValueError):
-            _running.remove(self)
-        seconds = time.monotonic() - self._began
-        atexit.unregister(self._at_exit)
-        self._session.end(
-            status,
-            self._signals,
-            patience=self._patience,
-            limit=limit,
-            params=self.params,
-            quietly=quietly,
-            report=self._session.group.wants_report(seconds),
-        )
-
-
-# The trainings in this process that have begun and not ended.
-_running: list[MlflowCheckpoint] = []
-
-
-def settle_run(run_id: str | None, *, continued_by: keras.Model | None = None) -> None:
-    """Make what this process has trained in a run available, before training goes on from it.
-
-    A training that an exception ended without a context manager is ended now instead of at exit:
-    its last consistent state is saved, and it never writes again. Waits for all uploads.
-
-    Args:
-        run_id: The run; None for no run.
-        continued_by: The model that is trained next, whose own state need not be saved.
-    """
-    for callback in [callback for callback in _running if callback._run_id == run_id]:
-        callback._settle(continued_by)
-
-
-def _leader_of(callback: MlflowCheckpoint) -> MlflowCheckpoint | None:
-    """Return the callback of the running `fit` that saves for this one too, if any."""
-    for leader in list(_running):
-        if leader._fit is not None and leader._fit.is_running and callback in leader._followers:
-            return leader
-    return None
-
-
-def _active_run_id() -> str | None:
-    active = mlflow.active_run()
-    return None if active is None else str(active.info.run_id)
+        self._lead.end_as_planned(self)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import keras
 import mlflow
 
-from mlflow_ckpt._callback import MlflowCheckpoint, settle_run
+from mlflow_ckpt._callback import MlflowCheckpoint
 from mlflow_ckpt._format.changes import changed_code, changed_values, changed_versions
 from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.manifest import Manifest
@@ -28,6 +28,7 @@ from mlflow_ckpt._model.training.restorer import ADVICE, StateRestorer, changed_
 from mlflow_ckpt._saving.arguments import arguments_of
 from mlflow_ckpt._saving.compose import versions
 from mlflow_ckpt._saving.group import BESIDE
+from mlflow_ckpt._saving.training import settle_run
 from mlflow_ckpt._tracking import claims, removal
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress

@@ -14,10 +14,10 @@ from mlflow_ckpt._saving.arguments import CallbackArguments, check_run_id
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.member import Member
 from mlflow_ckpt._saving.scalars import scalars
-from mlflow_ckpt._saving.training import SavingCallback, Training, leader_of
+from mlflow_ckpt._saving.training import Participant, SavingCallback, Training, leader_of
 
 # Attributes that copies have anew.
-_OF_TRAININGS = SET_BY_KERAS | {"_in_place", "_leader", "_member", "_training"}
+_OF_TRAININGS = SET_BY_KERAS | {"_in_place", "participant"}
 
 
 class MlflowCheckpoint(SavingCallback):
@@ -137,9 +137,7 @@ class MlflowCheckpoint(SavingCallback):
 
     def _set_up(self, arguments: CallbackArguments) -> None:
         """Create what a training needs."""
-        self._member = Member(arguments)
-        self._training = Training(self)
-        self._leader = None
+        self.participant = Participant(self, Member(arguments))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs: all but the model and the trainings, whose best value it has.
@@ -189,6 +187,14 @@ class MlflowCheckpoint(SavingCallback):
         return self._member.messages.is_losing_data
 
     @property
+    def _member(self) -> Member:
+        return self.participant.member
+
+    @property
+    def _training(self) -> Training:
+        return self.participant.training
+
+    @property
     def _batches(self) -> BatchCounter:
         return self._member.batches
 
@@ -203,8 +209,8 @@ class MlflowCheckpoint(SavingCallback):
         traceback: TracebackType | None,
     ) -> None:
         """Save and upload the last state of an interrupted training."""
-        if self._lead.is_running:
-            self._lead.break_off(exc)
+        if self.participant.lead.is_running:
+            self.participant.lead.break_off(exc)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Find or start the run, and check that the model can be saved before it is trained."""
@@ -213,19 +219,20 @@ class MlflowCheckpoint(SavingCallback):
             # The previous training ended in an exception that the caller caught.
             own.end("FAILED", quietly=True)
         self._batches.begin_epoch(0)
-        own.followers, self._leader = [], leader_of(self)
-        if self._leader is None:
+        own.followers, leader = [], leader_of(self.participant)
+        self.participant.leader = leader
+        if leader is None:
             own.begin(self._origin, in_place=self._in_place)
             own.signals.install()
-        elif self._leader.fit is not None:
+        elif leader.fit is not None:
             # After the leader, so that all have asked for their checkpoints when the last one has.
-            self._leader.fit.move_to_end(self)
+            leader.fit.move_to_end(self)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Start an epoch; before the first one, check that no checkpoint would be overwritten."""
         done, self._begun_batches = self._begun_batches, 0
-        if self._leader is not None:
-            self._batches.begin_epoch(epoch, self._leader.batch)
+        if self.participant.leader is not None:
+            self._batches.begin_epoch(epoch, self.participant.leader.batch)
             return
         # Unless the data continue where they were, the epoch is repeated from its start.
         done = self._training.skipped(done)
@@ -243,7 +250,7 @@ class MlflowCheckpoint(SavingCallback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Save within an epoch if `save_freq` is a number of batches."""
         self._batches.end_batch(batch)
-        lead = self._lead
+        lead = self.participant.lead
         if self._training.session.is_beside_steps and logs:
             self._training.session.step_metrics = frozenset(logs)
         # `self.model` would end what JAX computes ahead.
@@ -253,9 +260,9 @@ class MlflowCheckpoint(SavingCallback):
                 # Save at the end of the epoch instead, after validation and the other callbacks.
                 self._member.due = True
             else:
-                lead.request(self, "step", metrics)
+                lead.request(self.participant, "step", metrics)
         if lead.session.group.saves_within_epochs:
-            lead.save_requested(self)
+            lead.save_requested(self.participant)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Record that no training step is in progress, but a validation."""
@@ -269,7 +276,7 @@ class MlflowCheckpoint(SavingCallback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch's metrics and save its checkpoint."""
-        metrics, lead = scalars(logs), self._lead
+        metrics, lead = scalars(logs), self.participant.lead
         if self._training.is_running:
             self._training.end_epoch(epoch + 1, metrics)
         self._batches.begin_epoch(epoch + 1)
@@ -278,9 +285,9 @@ class MlflowCheckpoint(SavingCallback):
                 self._member.print_waiting(self.params)
             else:
                 self._member.due = False
-                lead.request(self, self._member.unit, metrics)
-        lead.save_requested(self, ended=True)
+                lead.request(self.participant, self._member.unit, metrics)
+        lead.save_requested(self.participant, ended=True)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait for all uploads, and end the run if this callback started it."""
-        self._lead.end_as_planned(self)
+        self.participant.lead.end_as_planned(self.participant)

@@ -177,7 +177,7 @@ def test_an_abandoned_training_never_writes_again() -> None:
     assert interrupted(run_id) is None
     # Its model may be trained further; that is another training.
     fit(abandoned)
-    ours._at_exit()  # what the end of the process does
+    ours.participant.training._at_exit()  # what the end of the process does
     assert names(run_id) == expected
     assert interrupted(run_id) is None
     assert mlflow_ckpt.get_checkpoint(run_id).name == "epoch_0003"

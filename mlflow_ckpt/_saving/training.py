@@ -20,10 +20,36 @@ from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._saving import mlflow_callbacks
+from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.member import Member
 from mlflow_ckpt._saving.session import Session
 from mlflow_ckpt._saving.signals import SignalHandler, is_whole
 from mlflow_ckpt.errors import MlflowCkptError
+
+
+class Participant:
+    """What a training knows of a callback that saves it.
+
+    Args:
+        callback: The callback.
+        member: What it wants saved.
+
+    Attributes:
+        callback: The callback.
+        member: What it wants saved.
+        training: The trainings that it leads.
+        leader: The training that saves for it, if an earlier callback of its `fit` leads.
+    """
+
+    def __init__(self, callback: SavingCallback, member: Member) -> None:
+        self.callback, self.member = callback, member
+        self.training = Training(self)
+        self.leader: Training | None = None
+
+    @property
+    def lead(self) -> Training:
+        """The training that saves for it: its own, or that of an earlier callback."""
+        return self.leader or self.training
 
 
 class SavingCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -33,19 +59,13 @@ class SavingCallback(keras.callbacks.Callback):  # type: ignore[misc]
         run_id: The run to save to; MLflow's active run if None.
         drain_timeout: Seconds to wait at the end for a server that does not answer.
         data_state_limit: Largest state of a `tf.data` iterator to save, in bytes.
+        participant: What other trainings know of it.
     """
 
     run_id: str | None
     drain_timeout: float
     data_state_limit: int
-    _member: Member
-    _training: Training
-    _leader: Training | None = None
-
-    @property
-    def _lead(self) -> Training:
-        """The training that saves for this callback: its own, or that of an earlier callback."""
-        return self._leader or self._training
+    participant: Participant
 
 
 class Training:
@@ -54,7 +74,7 @@ class Training:
     The first callback of a `fit` that saves to a run leads: it saves for the others, its followers.
 
     Args:
-        callback: The callback, whose member exists.
+        own: The callback.
 
     Attributes:
         session: The run, the checkpoints and the messages.
@@ -66,13 +86,13 @@ class Training:
         is_observed: Whether Keras's events are seen before other callbacks see them.
     """
 
-    def __init__(self, callback: SavingCallback) -> None:
-        self.session = Session(callback._member)
-        self.signals = SignalHandler(callback)
+    def __init__(self, own: Participant) -> None:
+        self.session = Session(own.member)
+        self.signals = SignalHandler(own.callback)
         self.fit: FitContext | None = None
-        self.followers: list[SavingCallback] = []
+        self.followers: list[Participant] = []
         self.is_running = self.has_begun = self.is_observed = False
-        self._callback = callback
+        self._own = own
         self._validated = self._others_log = False
         self._history: Any = None
         self._process = 0
@@ -82,7 +102,7 @@ class Training:
     @property
     def model(self) -> keras.Model:
         """The model that is trained. To ask for it ends what JAX computes ahead."""
-        return self._callback.model
+        return self._own.callback.model
 
     @property
     def run_id(self) -> str:
@@ -92,7 +112,11 @@ class Training:
     @property
     def batch(self) -> int:
         """Number of completed batches of the current epoch."""
-        return self._callback._member.batches.batch
+        return self._batches.batch
+
+    @property
+    def _batches(self) -> BatchCounter:
+        return self._own.member.batches
 
     def begin(self, origin: Origin | None, *, in_place: bool) -> None:
         """Find or start the run, and check that the model can be saved.
@@ -106,15 +130,13 @@ class Training:
                 callbacks contradict each other.
             UnsupportedModelError: If Keras cannot save the model.
         """
-        callback = self._callback
+        callback = self._own.callback
         self.fit = fit = FitContext(callback, callback.data_state_limit)
-        for other in fit.callbacks:
-            if isinstance(other, SavingCallback) and other._training._is_left_by(fit):
-                other._training.end("FAILED", quietly=True)
+        for other in _participants(fit):
+            if other.training._is_left_by(fit):
+                other.training.end("FAILED", quietly=True)
         settle_run(callback.run_id or _active_run_id(), continued_by=self.model)
-        self.is_observed = fit.surround(
-            callback, callback._member.batches.end_batch, self._pause_before_all
-        )
+        self.is_observed = fit.surround(callback, self._batches.end_batch, self._pause_before_all)
         self.session.begin(
             *(self.model, callback.run_id, origin), in_place=in_place, others=self._find_followers
         )
@@ -134,15 +156,12 @@ class Training:
 
     def _find_followers(self, run_id: str) -> list[Member]:
         """Find the other callbacks of this training that save to the run."""
-        others = [] if self.fit is None else self.fit.callbacks
         self.followers = [
             other
-            for other in others
-            if isinstance(other, SavingCallback)
-            and other is not self._callback
-            and (other.run_id or _active_run_id()) == run_id
+            for other in _participants(self.fit)
+            if other is not self._own and (other.callback.run_id or _active_run_id()) == run_id
         ]
-        return [follower._member for follower in self.followers]
+        return [follower.member for follower in self.followers]
 
     def _check_mlflow_callbacks(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Leave metrics to MLflow's own callback if it logs them to the same run."""
@@ -212,20 +231,20 @@ class Training:
         if metrics and not self._others_log:
             self.session.log_metrics(metrics, completed)
 
-    def request(self, callback: SavingCallback, unit: str, metrics: Mapping[str, float]) -> None:
+    def request(self, asking: Participant, unit: str, metrics: Mapping[str, float]) -> None:
         """Note that a callback wants a checkpoint of the present state.
 
         Args:
-            callback: The callback.
+            asking: The callback.
             unit: What the checkpoint is named by: `"epoch"` or `"step"`.
             metrics: The metrics to record.
         """
-        member, model = callback._member, callback.model
+        member, model = asking.member, asking.callback.model
         number = member.batches.epoch if unit == "epoch" else introspection.step_of(model)
         name = CheckpointName(unit, number)
-        self.session.request(member, model, name, metrics, callback.params)
+        self.session.request(member, model, name, metrics, asking.callback.params)
 
-    def save_requested(self, asking: SavingCallback, *, ended: bool = False) -> None:
+    def save_requested(self, asking: Participant, *, ended: bool = False) -> None:
         """Save what callbacks requested, once the last of them could request it.
 
         Args:
@@ -234,24 +253,24 @@ class Training:
         """
         if not self._is_last(asking) or not (ended or self.session.has_requests):
             return
-        epoch = self._callback._member.batches.epoch
+        epoch = self._batches.epoch
         saved = self.session.save_requested(
             self.model, epoch=epoch, capture=self._capture, ended=ended
         )
         if saved or ended:
-            self.session.notify(self._callback.params)
+            self.session.notify(self._own.callback.params)
 
-    def _is_last(self, callback: SavingCallback) -> bool:
+    def _is_last(self, participant: Participant) -> bool:
         """Whether a callback is the last of those that save together."""
-        return callback is [self._callback, *self.followers][-1]
+        return participant is [self._own, *self.followers][-1]
 
     def _capture(self) -> TrainingState:
         """Capture the training state that is not part of the model."""
         if self.fit is None:
             return TrainingState()
-        return self.fit.capture(batch=self.batch, params=self._callback.params)
+        return self.fit.capture(batch=self.batch, params=self._own.callback.params)
 
-    def end_as_planned(self, asking: SavingCallback) -> None:
+    def end_as_planned(self, asking: Participant) -> None:
         """End a training that came to its end, though a signal may have been received.
 
         Args:
@@ -279,7 +298,7 @@ class Training:
     @property
     def patience(self) -> float:
         """Seconds to wait for a server that does not answer."""
-        return max(callback.drain_timeout for callback in (self._callback, *self.followers))
+        return max(one.callback.drain_timeout for one in (self._own, *self.followers))
 
     def _pause_before_all(self) -> None:
         """Do the same before other callbacks are told that an epoch or a batch begins."""
@@ -310,7 +329,7 @@ class Training:
         self.signals.raise_received()
 
     def _save_interrupted(self, reason: str) -> None:
-        batches = self._callback._member.batches
+        batches = self._batches
         self.session.save_interrupted(self.model, batches, reason, self._capture)
 
     def _end_interrupted(self, end: float) -> None:
@@ -339,7 +358,7 @@ class Training:
             self.fit.await_reports()
         if getattr(self.model, "history", None) is not self._history:
             when = f"({reason}), and the model has been trained further since"
-        elif not is_whole(self.model, exc, in_step=self._callback._member.batches.in_step):
+        elif not is_whole(self.model, exc, in_step=self._batches.in_step):
             when = f"inside a step ({reason}), which may have left the model half updated"
         else:
             self._save_interrupted(reason)
@@ -377,8 +396,8 @@ class Training:
         """
         self.is_running = False
         for follower in self.followers:
-            if follower._leader is self:
-                follower._leader = None
+            if follower.leader is self:
+                follower.leader = None
         with suppress(ValueError):
             _running.remove(self)
         seconds = time.monotonic() - self._began
@@ -388,7 +407,7 @@ class Training:
             self.signals,
             patience=self.patience,
             limit=limit,
-            params=self._callback.params,
+            params=self._own.callback.params,
             quietly=quietly,
             report=self.session.group.wants_report(seconds),
         )
@@ -398,10 +417,10 @@ class Training:
 _running: list[Training] = []
 
 
-def leader_of(callback: SavingCallback) -> Training | None:
+def leader_of(participant: Participant) -> Training | None:
     """Return the training of the running `fit` that saves for a callback too, if any."""
     for leader in list(_running):
-        if leader.fit is not None and leader.fit.is_running and callback in leader.followers:
+        if leader.fit is not None and leader.fit.is_running and participant in leader.followers:
             return leader
     return None
 
@@ -418,6 +437,12 @@ def settle_run(run_id: str | None, *, continued_by: keras.Model | None = None) -
     """
     for training in [training for training in _running if training.run_id == run_id]:
         training.settle(continued_by)
+
+
+def _participants(fit: FitContext | None) -> list[Participant]:
+    """Return the callbacks of a `fit` that save; none if its callbacks are unknown."""
+    callbacks = [] if fit is None else fit.callbacks
+    return [callback.participant for callback in callbacks if isinstance(callback, SavingCallback)]
 
 
 def _active_run_id() -> str | None:

@@ -25,10 +25,12 @@ from ._loading.resume import resume as resume
 from ._model.rebuild.fill import LoadReport as LoadReport
 from ._model.training.callback_state import register_callback_state as register_callback_state
 from ._model.training.epoch_dataset import EpochDataset as EpochDataset
+from ._signing.keys import SigningKey as SigningKey
 from ._tracking.checkpoint import Checkpoint as Checkpoint
 from ._tracking.prune import prune as prune
 from ._tracking.registry.register import Registered as Registered
 from ._tracking.registry.register import register as register
 from ._tracking.removal import Pruned as Pruned
+from ._tracking.sign import sign as sign
 
 __version__: str

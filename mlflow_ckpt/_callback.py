@@ -15,6 +15,7 @@ from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.member import Member
 from mlflow_ckpt._saving.scalars import scalars
 from mlflow_ckpt._saving.training import Participant, SavingCallback, Training, leader_of
+from mlflow_ckpt._signing.keys import Location, SigningKey
 
 # Attributes that copies have anew.
 _OF_TRAININGS = SET_BY_KERAS | {"_in_place", "participant"}
@@ -73,6 +74,9 @@ class MlflowCheckpoint(SavingCallback):
         data_state_limit: Largest state of a `tf.data` iterator, in bytes as estimated from its
             buffers, to save within an epoch. Of a larger one, only the position is saved, and a
             resumed training reads the data up to there again (docs/resuming.md).
+        sign: What to sign every checkpoint with: the path of a private key, `"sigstore"`, or a
+            `SigningKey` (docs/signing.md). If None, the key that `MLFLOW_CKPT_SIGNING_KEY` names;
+            without one, nothing is signed.
 
     Raises:
         InvalidArgumentError: If an argument is invalid.
@@ -104,6 +108,7 @@ class MlflowCheckpoint(SavingCallback):
         test_load: bool = True,
         report: bool | str = "auto",
         data_state_limit: int = STATE_LIMIT,
+        sign: SigningKey | Location | None = None,
     ) -> None:
         super().__init__()
         arguments = CallbackArguments(
@@ -125,6 +130,7 @@ class MlflowCheckpoint(SavingCallback):
             test_load=test_load,
             report=report,
             data_state_limit=data_state_limit,
+            sign=sign,
         )
         self.run_id = check_run_id(run_id)
         self.monitor, self.mode, self.verbose = arguments.monitor, arguments.mode, arguments.verbose

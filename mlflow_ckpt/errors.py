@@ -18,6 +18,7 @@ Every message states the problem, what was expected, what was received, and what
     │   ├── ManifestError                       manifest.json cannot be read
     │   │   └── NewerSchemaError                ... because a newer mlflow_ckpt wrote it
     │   ├── VerificationError (OSError)         files missing, extra or altered, see `result`
+    │   ├── SignatureError                      not signed, or not by whom it must be
     │   └── FingerprintMismatchError            the rebuilt model differs from the saved one
     ├── ModelError (ValueError)
     │   ├── UnsupportedModelError (NotImplementedError)
@@ -26,6 +27,7 @@ Every message states the problem, what was expected, what was received, and what
     │   │   └── UnknownObjectError              ... because a class or function is unknown
     │   ├── WeightsMismatchError                weights do not fit the model
     │   └── InputMismatchError                  input data does not fit the model
+    ├── SigningError                            a checkpoint cannot be signed
     ├── OutputError (OSError)                   an output file or directory cannot be written
     └── TrackingError                           the tracking server or artifact store failed
         ├── RequestRefusedError                 ... because it rejected the request
@@ -47,8 +49,8 @@ __all__ = [
     "FingerprintMismatchError", "FormNotFoundError", "InputMismatchError", "IntegrityError",
     "InvalidArgumentError", "ManifestError", "MetricNotFoundError", "MlflowCkptError",
     "ModelError", "ModelLoadError", "NewerSchemaError", "NotFoundError", "OutputError",
-    "RequestRefusedError", "RunNotFoundError", "SelectorError", "TrackingError",
-    "TrackingUnavailableError", "UnknownObjectError", "UnsupportedModelError",
+    "RequestRefusedError", "RunNotFoundError", "SelectorError", "SignatureError", "SigningError",
+    "TrackingError", "TrackingUnavailableError", "UnknownObjectError", "UnsupportedModelError",
     "VerificationError", "WeightsMismatchError"
 ]  # fmt: skip
 
@@ -185,6 +187,14 @@ class VerificationError(IntegrityError, OSError):
     def __init__(self, message: str, *, result: Any) -> None:
         super().__init__(message)
         self.result = result
+
+
+class SignatureError(IntegrityError):
+    """A checkpoint is not signed, or not by whom it must be."""
+
+
+class SigningError(MlflowCkptError):
+    """A checkpoint cannot be signed: the key cannot be used, or Sigstore does not answer."""
 
 
 class FingerprintMismatchError(IntegrityError):

@@ -11,6 +11,7 @@ EXIT_CODES: dict[type[errors.MlflowCkptError], int] = {
     errors.IntegrityError: 4,
     errors.ModelError: 5,
     errors.OutputError: 6,
+    errors.SigningError: 6,
     errors.TrackingError: 7,
 }
 # The exit code of diff(1).

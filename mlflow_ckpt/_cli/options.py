@@ -37,7 +37,8 @@ def packed(name: str, kind: type) -> Decorator:
     def pack(function: Function) -> Function:
         @wraps(function)
         def call(*args: Any, **parameters: Any) -> Any:
-            values = {field.name: parameters.pop(field.name) for field in fields(kind)}
+            names = [field.name for field in fields(kind) if field.name in parameters]
+            values = {name: parameters.pop(name) for name in names}
             return function(*args, **parameters, **{name: kind(**values)})
 
         return call
@@ -99,6 +100,18 @@ query = _all(
     tracking_uri,
     packed("query", Query),
 )
+
+# Passes `signed_by`.
+signed_by = click.option(
+    "--signed-by",
+    multiple=True,
+    metavar="SIGNER",
+    help="Refuse a checkpoint that is not signed by SIGNER: a file with its public key or root "
+    "certificate, or sigstore:IDENTITY,ISSUER. May be repeated: one of them suffices.",
+)
+
+# Passes `query`, for a command that opens the checkpoint.
+opening_query = _all(query, signed_by)
 
 # Passes `modules`.
 custom_objects = click.option(

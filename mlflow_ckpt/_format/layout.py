@@ -26,6 +26,8 @@ FULL_H5 = "data/model.h5"
 WEIGHTS_IN_ARCHIVE = "model.weights.h5"
 
 MLMODEL = "MLmodel"
+# The signature of the manifest and its files, if the checkpoint is signed.
+SIGNATURE = "model.sig"
 
 # Files of every checkpoint, in addition to its manifest.
 ALWAYS = (ARCHITECTURE_JSON, ARCHITECTURE_YAML, FINGERPRINT, TRAINING_STATE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import SupportsIndex
@@ -85,6 +87,7 @@ class Query:
         monitor: The metric that defines `best`; the recorded one if None.
         mode: `"min"` or `"max"`, for `best`; recorded, or inferred from the metric's name, if None.
         tracking_uri: The tracking server; MLflow's current one if None.
+        signed_by: The signers of which one must have signed the checkpoint; nobody if empty.
     """
 
     run: str
@@ -92,6 +95,7 @@ class Query:
     monitor: str | None = None
     mode: str | None = None
     tracking_uri: str | None = None
+    signed_by: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = ()
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,9 @@ class VerificationResult:
         missing: Files of the manifest that are not in the directory.
         extra: Files in the directory that are not in the manifest.
         mismatched: Files whose content differs.
-        error: Why the manifest or the fingerprint cannot be read; None if they can.
+        error: Why the manifest or the fingerprint cannot be read, or why the checkpoint is not
+            signed as required; None if they can, and it is.
+        signed_by: By whom it is signed, as was required; None if no signature was.
     """
 
     name: str
@@ -65,6 +67,7 @@ class VerificationResult:
     extra: tuple[str, ...] = ()
     mismatched: tuple[FileMismatch, ...] = ()
     error: str | None = None
+    signed_by: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -74,7 +77,8 @@ class VerificationResult:
     def __str__(self) -> str:
         """Return a one-line summary."""
         if self.ok:
-            return f"{self.name}: ok, {self.files} files, {self.size} bytes"
+            signed = "" if self.signed_by is None else f", signed by {self.signed_by}"
+            return f"{self.name}: ok, {self.files} files, {self.size} bytes{signed}"
         problems = [self.error] if self.error else []
         if self.missing:
             problems.append(f"missing {listed(self.missing)}")
@@ -102,6 +106,7 @@ class VerificationResult:
                 for m in self.mismatched
             ],
             "error": self.error,
+            "signed_by": self.signed_by,
         }
 
     def raise_if_damaged(self) -> None:
@@ -139,7 +144,7 @@ def verify_directory(directory: Path, manifest: Manifest) -> VerificationResult:
     Raises:
         OSError: If the disk fails.
     """
-    present = set(_files(directory)) - {layout.MANIFEST} - _ADDED_BY_MLFLOW
+    present = set(_files(directory)) - {layout.MANIFEST, layout.SIGNATURE} - _ADDED_BY_MLFLOW
     # A process that died after it completed the checkpoint leaves its claim.
     present = {path for path in present if not layout.is_claim(path)}
     entries = {entry.path: entry for entry in manifest.files}

@@ -17,6 +17,7 @@ from mlflow_ckpt._format.fingerprint import (
 from mlflow_ckpt._format.reference import Query, Reference
 from mlflow_ckpt._format.weights_file import reading
 from mlflow_ckpt._loading.convert import converter
+from mlflow_ckpt._signing.trust import SignedBy
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.find import FoundCheckpoint, OpenedCheckpoint, find
 from mlflow_ckpt._tracking.removed import again_if_removed
@@ -30,6 +31,7 @@ def diff(
     custom_objects: Mapping[str, Any] | None = None,
     architecture: str | Path | None = None,
     tracking_uri: str | None = None,
+    signed_by: SignedBy = (),
     progress: Progress | None = None,
 ) -> Difference:
     """Compare two checkpoints: all layers, all tensors by digest, differing tensors by value.
@@ -45,16 +47,19 @@ def diff(
         custom_objects: Custom classes and functions by name, to load foreign models.
         architecture: For foreign weights files: a file with the architecture.
         tracking_uri: The tracking server; MLflow's current one if None.
+        signed_by: By whom both must be signed (docs/signing.md).
         progress: Called with bytes done and total bytes if files are downloaded.
 
     Raises:
         VerificationError: If a file is missing, extra or altered.
+        SignatureError: If one is not signed by whom it must be.
         IntegrityError: If a verified file cannot be read.
         ModelError: If Keras cannot rebuild a foreign model.
         NotFoundError, SelectorError, TrackingError: As in `get_checkpoint`.
     """
     convert = converter(custom_objects, None if architecture is None else Path(architecture))
-    first, second = (find(Query(run, tracking_uri=tracking_uri), convert) for run in (a, b))
+    queries = [Query(run, tracking_uri=tracking_uri, signed_by=signed_by) for run in (a, b)]
+    first, second = (find(query, convert) for query in queries)
     return compare(first, second, progress)
 
 

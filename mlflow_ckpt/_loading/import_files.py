@@ -16,6 +16,7 @@ from mlflow_ckpt._format.monitor import Monitor, infer_mode
 from mlflow_ckpt._loading.load import fingerprint
 from mlflow_ckpt._model.rebuild import stock_files
 from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._signing.trust import Trust
 from mlflow_ckpt._tracking import resumed_runs
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.metric_names import allowed_names
@@ -84,6 +85,7 @@ def import_checkpoints(
     Raises:
         InvalidArgumentError: If the folder has no such file, or the names cannot be parsed.
         ModelLoadError: If `architecture` is not an architecture.
+        SignatureError: If what is opened on this machine must be signed.
         RunNotFoundError, TrackingError: If the run does not exist, or the server fails.
     """
     folder = Path(directory)
@@ -93,6 +95,8 @@ def import_checkpoints(
             f"No file in {folder} matches the pattern {pattern!r}. "
             f"It holds: {', '.join(_files_in(folder, None)[:3])}"
         )
+    if (trust := Trust.of()).is_required:
+        raise trust.refusal(f"What is in {folder} is not signed")
     blueprint = None if architecture is None else stock_files.read_blueprint(Path(architecture))
     catalog = Catalog.of(run_id, tracking_uri)
     present = {checkpoint.name: checkpoint.manifest for checkpoint in catalog.checkpoints()}

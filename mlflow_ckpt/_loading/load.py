@@ -10,6 +10,7 @@ from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._format.verification import VerificationResult
 from mlflow_ckpt._loading.convert import converter
+from mlflow_ckpt._signing.trust import SignedBy
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
@@ -75,6 +76,7 @@ def verify(
     monitor: str | None = None,
     mode: str | None = None,
     tracking_uri: str | None = None,
+    signed_by: SignedBy = (),
     progress: Progress | None = None,
 ) -> VerificationResult:
     """Compare every file of a checkpoint with its manifest. Errors as in `get_checkpoint`.
@@ -85,12 +87,13 @@ def verify(
         monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
+        signed_by: By whom the checkpoint must be signed (docs/signing.md).
         progress: Called with bytes done and total bytes if files are downloaded.
 
     Returns:
         The missing, extra and altered files and tensors; `result.ok` if there are none.
     """
-    return find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).verify(progress)
+    return find(Query(run_id, checkpoint, monitor, mode, tracking_uri, signed_by)).verify(progress)
 
 
 @again_if_removed
@@ -105,6 +108,7 @@ def load_model(
     allow_unverified: bool = False,
     compile: bool | Compile = True,  # noqa: A002 - Keras's word
     tracking_uri: str | None = None,
+    signed_by: SignedBy = (),
     progress: Progress | None = None,
 ) -> keras.Model:
     """Rebuild the model of a checkpoint, and verify every file and tensor.
@@ -123,10 +127,12 @@ def load_model(
         compile: For the full form: whether to compile the model as it was compiled when saved, and
             to load its optimizer. Or a function that takes the uncompiled model and compiles it.
         tracking_uri: The tracking server; MLflow's current one if None.
+        signed_by: By whom the checkpoint must be signed (docs/signing.md).
         progress: Called with bytes done and total bytes if files are downloaded.
 
     Raises:
         VerificationError: If a file is missing, extra or altered.
+        SignatureError: If the checkpoint is not signed by whom it must be.
         FormNotFoundError: If the checkpoint was saved without the full form.
         UnknownObjectError, ModelLoadError: If Keras cannot rebuild the model.
         FingerprintMismatchError: If a tensor differs from the saved one.
@@ -135,7 +141,7 @@ def load_model(
     if form not in layout.FORMS:
         raise InvalidArgumentError(f"Expected form 'full' or 'split'. Received: form={form!r}")
 
-    query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
+    query = Query(run_id, checkpoint, monitor, mode, tracking_uri, signed_by)
     found = find(query, converter(custom_objects)) if allow_unverified else find(query)
     with found.open(progress) as opened:
         from mlflow_ckpt._model.rebuild import model_loader
@@ -155,12 +161,13 @@ def load_architecture(
     monitor: str | None = None,
     mode: str | None = None,
     tracking_uri: str | None = None,
+    signed_by: SignedBy = (),
 ) -> keras.Model:
     """Build the model of a checkpoint with newly initialized weights, uncompiled.
 
     Arguments and errors as in `load_model`.
     """
-    with find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).open() as opened:
+    with find(Query(run_id, checkpoint, monitor, mode, tracking_uri, signed_by)).open() as opened:
         from mlflow_ckpt._model.rebuild import model_loader
 
         return model_loader.load_architecture(opened.directory, custom_objects)
@@ -177,6 +184,7 @@ def load_weights(
     monitor: str | None = None,
     mode: str | None = None,
     tracking_uri: str | None = None,
+    signed_by: SignedBy = (),
 ) -> LoadReport:
     """Load a checkpoint's weights into an existing model.
 
@@ -193,15 +201,17 @@ def load_weights(
         monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
+        signed_by: By whom the checkpoint must be signed (docs/signing.md).
 
     Returns:
         The loaded and the skipped tensors, and which were converted.
 
     Raises:
         WeightsMismatchError: If a tensor does not fit and `skip_mismatch` is False.
-        VerificationError, NotFoundError, SelectorError, TrackingError: As in `load_model`.
+        VerificationError, SignatureError, NotFoundError, SelectorError, TrackingError: As in
+            `load_model`.
     """
-    with find(Query(run_id, checkpoint, monitor, mode, tracking_uri)).open() as opened:
+    with find(Query(run_id, checkpoint, monitor, mode, tracking_uri, signed_by)).open() as opened:
         from mlflow_ckpt._model.rebuild import fill
 
         return fill.fill(

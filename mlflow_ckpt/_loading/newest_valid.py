@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.reference import Query, Selector
+from mlflow_ckpt._signing.trust import Trust
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
@@ -33,13 +34,14 @@ def open_for_resume(
         CheckpointNotFoundError: If the checkpoint does not exist, or no checkpoint is valid.
         NewerSchemaError: If a newer mlflow_ckpt wrote one of the run's checkpoints.
         VerificationError: If the requested checkpoint is damaged.
+        SignatureError: If it, or the newest valid one, is not signed by whom it must be.
     """
     if selector.kind != "latest":
         own = find_own(store, selector, query)
         with own.open(progress) as opened:
             yield own.checkpoint, opened.directory, {}
         return
-    catalog = Catalog(store)
+    catalog = Catalog(store, Trust.of(query.signed_by))
     complete, unreadable, unfinished = catalog.survey()
     for error in unreadable.values():
         if isinstance(error, NewerSchemaError):

@@ -29,6 +29,7 @@ from mlflow_ckpt._saving.arguments import arguments_of
 from mlflow_ckpt._saving.compose import versions
 from mlflow_ckpt._saving.group import BESIDE
 from mlflow_ckpt._saving.training import settle_run
+from mlflow_ckpt._signing.trust import SignedBy
 from mlflow_ckpt._tracking import claims, removal
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
@@ -80,6 +81,7 @@ def resume(
     monitor: str | None = None,
     mode: str | None = None,
     tracking_uri: str | None = None,
+    signed_by: SignedBy = (),
     progress: Progress | None = None,
 ) -> ResumePoint:
     """Rebuild a training from a checkpoint, to continue as if it had never stopped.
@@ -104,12 +106,13 @@ def resume(
         monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
+        signed_by: By whom the checkpoint must be signed (docs/signing.md).
         progress: Called with bytes done and total bytes if files are downloaded.
 
     Raises:
         NotFoundError, SelectorError, TrackingError: As in `load_model`.
-        VerificationError, FormNotFoundError, ModelError, FingerprintMismatchError: As in
-            `load_model`.
+        VerificationError, SignatureError, FormNotFoundError, ModelError, FingerprintMismatchError:
+            As in `load_model`.
     """
 
     def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:
@@ -125,7 +128,7 @@ def resume(
         model = model_loader.load_full(directory, manifest, custom_objects, how, put_back)
         return model, put_back.lost
 
-    query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
+    query = Query(run_id, checkpoint, monitor, mode, tracking_uri, signed_by)
     return _resume(query, rebuild, callbacks, in_place, replay_data, progress)
 
 
@@ -141,6 +144,7 @@ def restore(
     monitor: str | None = None,
     mode: str | None = None,
     tracking_uri: str | None = None,
+    signed_by: SignedBy = (),
     progress: Progress | None = None,
 ) -> ResumePoint:
     """Load a checkpoint's complete state into a model that is already built and compiled.
@@ -158,12 +162,14 @@ def restore(
         monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server; MLflow's current one if None.
+        signed_by: By whom the checkpoint must be signed (docs/signing.md).
         progress: Called with bytes done and total bytes if files are downloaded.
 
     Raises:
         WeightsMismatchError: If a weight or an optimizer variable does not fit.
         ModelLoadError: If the seed generators differ.
-        NotFoundError, SelectorError, TrackingError, VerificationError: As in `resume`.
+        NotFoundError, SelectorError, TrackingError, VerificationError, SignatureError: As in
+            `resume`.
     """
 
     def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:
@@ -173,7 +179,7 @@ def restore(
         changes += fill.fill_all(model, directory, manifest, custom_objects)
         return model, changes
 
-    query = Query(run_id, checkpoint, monitor, mode, tracking_uri)
+    query = Query(run_id, checkpoint, monitor, mode, tracking_uri, signed_by)
     return _resume(query, rebuild, callbacks, in_place, replay_data, progress)
 
 

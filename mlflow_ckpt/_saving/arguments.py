@@ -19,9 +19,12 @@ from mlflow_ckpt._format.retention import (
     describe_policy,
     policy_of,
 )
+from mlflow_ckpt._signing.keys import Location, SigningKey, signing_key
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import ArgumentTypeError, InvalidArgumentError
 
+# Arguments that are not recorded in checkpoints.
+_OF_THIS_MACHINE = frozenset({"sign"})
 # Arguments that are true or false.
 _FLAGS = ("save_best_only", "log_metrics", "weight_metrics", "test_load")
 
@@ -52,6 +55,7 @@ class CallbackArguments:
     test_load: bool
     report: bool | str
     data_state_limit: int
+    sign: SigningKey | Location | None = None
 
     def __post_init__(self, max_to_keep: int | None) -> None:
         if not isinstance(self.monitor, str) or not self.monitor:
@@ -72,6 +76,7 @@ class CallbackArguments:
             "retention": check_retention(max_to_keep, self.retention),
             "drain_timeout": _check_seconds(self.drain_timeout),
             "report": "auto" if _is(self.report, "auto") else _flag("report", self.report),
+            "sign": signing_key(self.sign),
             "data_state_limit": _count(
                 "data_state_limit", self.data_state_limit, "a number of bytes, 0 or more"
             ),
@@ -87,9 +92,10 @@ class CallbackArguments:
     def recorded(self) -> dict[str, Any]:
         """Return the arguments as JSON-serializable values to store in checkpoints.
 
-        A user-defined retention policy is omitted.
+        A user-defined retention policy is omitted, and so is where a key is on this machine.
         """
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        names = [field.name for field in fields(self) if field.name not in _OF_THIS_MACHINE]
+        plain = {name: getattr(self, name) for name in names}
         policy = None if self.retention is None else describe_policy(self.retention)
         return {**plain, "forms": list(self.forms), "retention": policy}
 
@@ -181,7 +187,7 @@ def arguments_of(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
     Also returns a phrase for each that is left out, as only a newer mlflow_ckpt knows it.
     """
-    known = {field.name for field in fields(CallbackArguments)}
+    known = {field.name for field in fields(CallbackArguments)} - _OF_THIS_MACHINE
     arguments = {name: value for name, value in settings.items() if name in known}
     if arguments.get("retention") is not None:
         try:

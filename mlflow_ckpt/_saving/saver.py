@@ -29,8 +29,10 @@ from mlflow_ckpt._saving.arguments import check_forms, check_full_format, check_
 from mlflow_ckpt._saving.compose import Composer, Content, Job
 from mlflow_ckpt._saving.first_load import FirstLoad
 from mlflow_ckpt._saving.outcomes import Outcomes
+from mlflow_ckpt._saving.signing import Signing
 from mlflow_ckpt._saving.worker import Worker
 from mlflow_ckpt._saving.write import CheckpointWriter
+from mlflow_ckpt._signing.keys import SigningKey
 from mlflow_ckpt._tracking import prune_plan, removal
 from mlflow_ckpt._tracking.environment import keep_retries_from_random_numbers
 from mlflow_ckpt._tracking.spool import entries, lifetime
@@ -60,6 +62,7 @@ class CheckpointSaver:
             checkpoint, as metrics of the run.
         test_load: Whether to load the first checkpoint in the background; if that fails, it is
             among the outcomes.
+        sign: What to sign checkpoints with; if None, they are not signed.
 
     Raises:
         InvalidArgumentError: If an argument is invalid.
@@ -75,6 +78,7 @@ class CheckpointSaver:
         retention: RetentionPolicy | None = None,
         weight_metrics: bool = False,
         test_load: bool = False,
+        sign: SigningKey | None = None,
     ) -> None:
         check_full_format(full_format)
         keep_retries_from_random_numbers()
@@ -85,7 +89,8 @@ class CheckpointSaver:
         self._composer = Composer(store.run_id)
         self._retention = retention
         self._outcomes = Outcomes()
-        self._checkpoint_writer = CheckpointWriter(self._composer, store, self._try_loading)
+        self._signing = None if sign is None else Signing(sign, self._outcomes)
+        self._checkpoint_writer = CheckpointWriter(self._composer, store, self._complete)
         self._first_load = None
         if test_load:
             self._first_load = FirstLoad(self.spool, store.run_id, self._outcomes)
@@ -321,7 +326,10 @@ class CheckpointSaver:
                 f"in the spool {self.spool.root}."
             )
 
-    def _try_loading(self, directory: Path, manifest: Manifest) -> None:
+    def _complete(self, directory: Path, manifest: Manifest) -> None:
+        """Sign a checkpoint that is written and not sent, and load the first one."""
+        if self._signing is not None:
+            self._signing.sign(directory, manifest)
         if self._first_load is not None:
             self._first_load.load(directory, manifest)
 

@@ -116,6 +116,7 @@ class Session:
                 retention=group.retention,
                 weight_metrics=group.wants("weight_metrics"),
                 test_load=group.wants("test_load"),
+                sign=group.signing_key,
             )
         return self._saver
 

@@ -116,6 +116,9 @@ class CheckpointArtifactRepository(ArtifactRepository):
         with tempfile.TemporaryDirectory(prefix=".mlflow_ckpt_", dir=root) as staging:
             directory = Path(staging)
             checkpoint.deliver(directory)
+            signature = PurePosixPath(layout.SIGNATURE)
+            if signature.is_relative_to(inside) and (directory / signature).is_file():
+                files.append(signature)
             for file in files:
                 _move(directory / file, target / file.relative_to(inside))
 

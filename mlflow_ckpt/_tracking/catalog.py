@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow_ckpt._format import layout
@@ -18,6 +19,8 @@ from mlflow_ckpt._format.ranking import best_of
 from mlflow_ckpt._format.reference import Selector, uri_of
 from mlflow_ckpt._format.text import abridged
 from mlflow_ckpt._format.verification import VerificationResult, read_manifest, verify_directory
+from mlflow_ckpt._signing import signature
+from mlflow_ckpt._signing.trust import Trust
 from mlflow_ckpt._tracking import index, vanishing
 from mlflow_ckpt._tracking.checkpoint import Checkpoint, no_checkpoints
 from mlflow_ckpt._tracking.contents import Contents, Result
@@ -39,21 +42,37 @@ class Catalog:
 
     A directory without a manifest is not a checkpoint: its upload is in progress or was aborted.
 
+    Args:
+        store: The run.
+        trust: By whom checkpoints must be signed; if None, as this machine's policies require.
+
     Attributes:
         store: The run.
     """
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(self, store: RunStore, trust: Trust | None = None) -> None:
         self.store = store
+        self._trust = trust
+
+    @property
+    def trust(self) -> Trust:
+        """By whom checkpoints must be signed to be opened.
+
+        Raises:
+            InvalidArgumentError: If a policy of this machine cannot be understood.
+        """
+        if self._trust is None:
+            self._trust = Trust.of()
+        return self._trust
 
     @classmethod
-    def of(cls, run: str, tracking_uri: str | None = None) -> Catalog:
+    def of(cls, run: str, tracking_uri: str | None = None, trust: Trust | None = None) -> Catalog:
         """Return the catalog of the run that a run id or URI names.
 
         Raises:
             SelectorError, CheckpointNotFoundError, TrackingError: As in `references.resolve`.
         """
-        return cls(RunStore(resolve(run, tracking_uri=tracking_uri).run_id, tracking_uri))
+        return cls(RunStore(resolve(run, tracking_uri=tracking_uri).run_id, tracking_uri), trust)
 
     def scan(self) -> tuple[list[Checkpoint], dict[str, ManifestError]]:
         """Return the complete checkpoints, oldest first, and the damaged ones by name.
@@ -138,7 +157,7 @@ class Catalog:
             vanishing.noticed(self.store, checkpoint.name),
             self._files(checkpoint, progress) as directory,
         ):
-            result = _verify(checkpoint, directory)
+            result = self._signed(_verify(checkpoint, directory), directory)
         if not result.ok and vanishing.is_removed(self.store, checkpoint.name):
             raise vanishing.removed_error(self.store.run_id, checkpoint.name)
         return result
@@ -177,11 +196,12 @@ class Catalog:
             CheckpointNotFoundError: If it is removed meanwhile, or while the context lasts and the
                 files are the run's own.
             VerificationError: If a file is missing, extra or altered.
+            SignatureError: If it is not signed by whom it must be.
         """
         with ExitStack() as stack:
             with vanishing.noticed(self.store, checkpoint.name):
                 directory = stack.enter_context(self._files(checkpoint, progress))
-                _compare(checkpoint, directory, checkpoint.manifest).raise_if_damaged()
+                self._require(checkpoint, directory)
             if directory == self.store.local_path(checkpoint.artifact_path):
                 stack.enter_context(vanishing.noticed(self.store, checkpoint.name))
             yield directory
@@ -193,24 +213,44 @@ class Catalog:
             CheckpointNotFoundError: If it is removed meanwhile.
             VerificationError: If a file is missing, extra or altered.
         """
-        local = self.store.local_path(checkpoint.artifact_path)
         with vanishing.noticed(self.store, checkpoint.name):
-            if local is not None and local.is_dir():
-                shutil.copytree(local, directory, dirs_exist_ok=True)
-            else:
-                download(self.store, checkpoint.artifact_path, directory, None)
-            _compare(checkpoint, directory, checkpoint.manifest).raise_if_damaged()
+            self._copy(checkpoint, directory, None)
+            self._require(checkpoint, directory)
+
+    def _require(self, checkpoint: Checkpoint, directory: Path) -> None:
+        """Verify a checkpoint's files and, if one is required, its signature."""
+        _compare(checkpoint, directory, checkpoint.manifest).raise_if_damaged()
+        signature.require(directory, checkpoint.manifest, self.trust)
+
+    def _signed(self, result: VerificationResult, directory: Path) -> VerificationResult:
+        """Add to a result by whom an undamaged checkpoint is signed, if that is required."""
+        if not result.ok:
+            return result
+        try:
+            signed_by = signature.require(directory, read_manifest(directory), self.trust)
+        except IntegrityError as error:
+            return replace(result, error=str(error))
+        return replace(result, signed_by=signed_by)
 
     @contextmanager
     def _files(self, checkpoint: Checkpoint, progress: Progress | None) -> Iterator[Path]:
         local = self.store.local_path(checkpoint.artifact_path)
-        if local is not None and local.is_dir():
+        is_local = local is not None and local.is_dir()
+        # What is signed is opened in a copy, which nobody can alter after it was verified.
+        if local is not None and is_local and not self.trust.is_required:
             yield local
             return
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             directory = Path(temporary)
-            download(self.store, checkpoint.artifact_path, directory, progress)
+            self._copy(checkpoint, directory, progress)
             yield directory
+
+    def _copy(self, checkpoint: Checkpoint, directory: Path, progress: Progress | None) -> None:
+        local = self.store.local_path(checkpoint.artifact_path)
+        if local is not None and local.is_dir():
+            shutil.copytree(local, directory, dirs_exist_ok=True)
+        else:
+            download(self.store, checkpoint.artifact_path, directory, progress)
 
     def _contents(self) -> Contents:
         """Read the run's checkpoint directories with as few requests as possible."""

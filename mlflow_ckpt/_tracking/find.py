@@ -13,6 +13,7 @@ from typing import ClassVar, overload
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.reference import Query, Reference, Selector, uri_of
 from mlflow_ckpt._format.verification import VerificationResult
+from mlflow_ckpt._signing.trust import Trust
 from mlflow_ckpt._tracking import foreign
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
@@ -67,6 +68,7 @@ class FoundCheckpoint(ABC):
 
         Raises:
             VerificationError: If a file is missing, extra or altered.
+            SignatureError: If it is not signed by whom it must be.
             CheckpointNotFoundError: If another tool saved no Keras model.
             ModelError: If Keras cannot rebuild what other tools saved.
         """
@@ -102,11 +104,14 @@ class UnverifiedCheckpoint(FoundCheckpoint):
     foreign: ForeignCheckpoint
     tracking_uri: str | None
     convert: Convert
+    trust: Trust
     verified = False
 
     @contextmanager
     def open(self, progress: Progress | None = None) -> Iterator[OpenedCheckpoint]:
         """Download and convert the model."""
+        if self.trust.is_required:
+            raise self.trust.refusal(f"{self.uri} was saved by another tool, which signed nothing")
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             downloaded, directory = Path(temporary, "downloaded"), Path(temporary, "checkpoint")
             downloaded.mkdir()
@@ -152,7 +157,11 @@ def find(query: Query, convert: Convert | None = None) -> FoundCheckpoint:
                 raise
             model = match
     return UnverifiedCheckpoint(
-        *(model.run_id, model.name, model.epoch, model.uri), model, query.tracking_uri, convert
+        *(model.run_id, model.name, model.epoch, model.uri),
+        model,
+        query.tracking_uri,
+        convert,
+        Trust.of(query.signed_by),
     )
 
 
@@ -163,7 +172,7 @@ def find_own(store: RunStore, selector: Selector, query: Query) -> OwnCheckpoint
 
 
 def _own(store: RunStore, selector: Selector, query: Query) -> OwnCheckpoint:
-    catalog = Catalog(store)
+    catalog = Catalog(store, Trust.of(query.signed_by))
     own = catalog.find(selector, monitor=query.monitor, mode=query.mode)
     uri = uri_of(store.run_id, own.name)
     return OwnCheckpoint(store.run_id, own.name, own.manifest.epoch, uri, catalog, own)

@@ -70,7 +70,7 @@ def publish(
         raise
     if not published:
         with claim.kept_alive():
-            _clear_leftovers(store, manifest, claim)
+            _clear_leftovers(store, directory, manifest, claim)
             _upload_files(store, directory, manifest, claim, on_uploaded)
     # The claim stays if the upload failed: the next attempt has the same token.
     claim.withdraw()
@@ -151,17 +151,23 @@ def _upload_files(
         if on_uploaded is not None:
             on_uploaded((directory / path).stat().st_size)
 
-    order = upload_order([entry.path for entry in manifest.files])
+    order = upload_order([entry.path for entry in manifest.files] + _signature(directory))
     data = [path for path in order if path not in _LAST]
     in_parallel(upload, data, _PARALLEL)
     for path in order[len(data) :]:
         upload(path)
 
 
-def _clear_leftovers(store: RunStore, manifest: Manifest, claim: Claim) -> None:
+def _signature(directory: Path) -> list[str]:
+    """Return the path of the checkpoint's signature, if it is signed."""
+    return [layout.SIGNATURE] if (directory / layout.SIGNATURE).is_file() else []
+
+
+def _clear_leftovers(store: RunStore, directory: Path, manifest: Manifest, claim: Claim) -> None:
     """Delete files of an aborted upload that the new manifest does not list."""
     target = layout.artifact_path(manifest.name)
-    expected = {claim.path, *(f"{target}/{entry.path}" for entry in manifest.files)}
+    paths = [entry.path for entry in manifest.files] + _signature(directory)
+    expected = {claim.path, *(f"{target}/{path}" for path in paths)}
     leftovers = [item.path for item in store.walk(target) if item.path not in expected]
     if not leftovers:
         return

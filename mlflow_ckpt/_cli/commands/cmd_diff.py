@@ -34,6 +34,7 @@ _LONGEST = 60
 @click.option("--all", "every", is_flag=True, help="List the identical tensors too.")
 @options.model_options
 @options.tracking_uri
+@options.signed_by
 @options.show
 @again_if_removed
 def command(
@@ -42,6 +43,7 @@ def command(
     every: bool,
     model_options: ModelOptions,
     tracking_uri: str | None,
+    signed_by: tuple[str, ...],
     show: options.Show,
 ) -> None:
     """Compare the checkpoints A and B: all tensors and the architecture.
@@ -54,7 +56,8 @@ def command(
     from mlflow_ckpt._tracking.find import find
 
     convert = model_options.converter()
-    of_a, of_b = (find(Query(run, tracking_uri=tracking_uri), convert) for run in (a, b))
+    queries = [Query(run, tracking_uri=tracking_uri, signed_by=signed_by) for run in (a, b)]
+    of_a, of_b = (find(query, convert) for query in queries)
     if not (of_a.verified and of_b.verified):
         start_backend()
     with progress_bar() as progress:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("predict", short_help="Predict on a file with the model of a checkpoint of RUN.")
-@options.query
+@options.opening_query
 @click.argument("data", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--array", metavar="NAME", help="Which array of an .npz INPUT to predict on.")
 @click.option(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("register", short_help="Register a checkpoint of RUN as a model version.")
-@options.query
+@options.opening_query
 @click.option("--name", required=True, help="The registered model; created if missing.")
 @click.option("--alias", help="Alias to set on the version, such as champion.")
 @options.show
@@ -31,6 +31,7 @@ def command(query: Query, name: str, alias: str | None, show: options.Show) -> N
         monitor=query.monitor,
         mode=query.mode,
         tracking_uri=query.tracking_uri,
+        signed_by=query.signed_by,
     )
     show(_Printed(registered))
 

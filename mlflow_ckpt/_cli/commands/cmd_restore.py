@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command("restore", short_help="Rebuild a checkpoint of RUN as files, verified.")
-@options.query
+@options.opening_query
 @click.option(
     "--form",
     type=click.Choice(["full", "split"]),

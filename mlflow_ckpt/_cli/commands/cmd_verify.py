@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@options.query
+@options.opening_query
 @click.option("--all", "every", is_flag=True, help="Verify every checkpoint of the run.")
 @options.show
 def command(query: Query, every: bool, show: options.Show) -> None:
-    """Compare every file of a checkpoint of RUN with its manifest."""
+    """Compare every file of a checkpoint of RUN with its manifest, and check its signature."""
     if every and query.checkpoint != "latest":
         raise click.UsageError("--all and --checkpoint contradict each other. Leave one out.")
     from mlflow_ckpt._cli.progress import progress_bar
@@ -57,11 +57,12 @@ def _verify(query: Query, progress: Progress) -> VerificationResult:
 def _verify_all(query: Query, progress: Progress) -> list[VerificationResult]:
     """Verify every checkpoint of a run but those that are removed meanwhile, damaged ones last."""
     from mlflow_ckpt._format.verification import VerificationResult
+    from mlflow_ckpt._signing.trust import Trust
     from mlflow_ckpt._tracking.catalog import Catalog
     from mlflow_ckpt._tracking.checkpoint import no_checkpoints
     from mlflow_ckpt._tracking.foreign import hinting
 
-    catalog = Catalog.of(query.run, query.tracking_uri)
+    catalog = Catalog.of(query.run, query.tracking_uri, Trust.of(query.signed_by))
     complete, damaged = catalog.scan()
     if not complete and not damaged:
         with hinting(catalog.store):

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from mlflow_ckpt._format.reference import Query, uri_of
 from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._format.verification import VerificationResult
+from mlflow_ckpt._signing.trust import SignedBy
 from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.find import find
@@ -99,6 +100,7 @@ def register(
     monitor: str | None = None,
     mode: str | None = None,
     tracking_uri: str | None = None,
+    signed_by: SignedBy = (),
 ) -> Registered:
     """Register a checkpoint as a version of a registered model.
 
@@ -113,15 +115,21 @@ def register(
         monitor: For `"best"`, the metric to rank by; the recorded one if None.
         mode: For `"best"`, `"min"` or `"max"`.
         tracking_uri: The tracking server and its registry; MLflow's current one if None.
+        signed_by: By whom the checkpoint must be signed (docs/signing.md). Its files are then
+            read and verified, which they are not otherwise.
 
     Raises:
         InvalidArgumentError: If MLflow would reject the name or the alias.
         FormNotFoundError: If the checkpoint is not an MLflow model (split form only).
         VerificationError: If files of the checkpoint are missing or differ in size.
+        SignatureError: If it is not signed by whom it must be.
         RunNotFoundError, CheckpointNotFoundError, TrackingError: As in `get_checkpoint`.
     """
     _check_names(name, alias, tracking_uri)
-    own = find(Query(run_id, checkpoint, monitor, mode, tracking_uri))
+    own = find(Query(run_id, checkpoint, monitor, mode, tracking_uri, signed_by))
+    if own.catalog.trust.is_required:
+        with own.open():
+            pass
     return _register(own.catalog.store, own.checkpoint, name, alias)
 
 

@@ -1,0 +1,1 @@
+"""Signatures over checkpoints, in the format of sigstore's `model-signing`."""

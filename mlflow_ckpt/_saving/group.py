@@ -16,7 +16,7 @@ from mlflow_ckpt._format.retention import AnyOf, BestN, RetentionPolicy
 from mlflow_ckpt._saving.compose import Content
 from mlflow_ckpt._saving.member import Member, Request
 from mlflow_ckpt._saving.messages import Messages
-from mlflow_ckpt._signing.keys import SigningKey, signing_key
+from mlflow_ckpt._signing.keys import SigningKey
 from mlflow_ckpt.errors import InvalidArgumentError
 
 # Trainings of at least this length draw a report by default: its cost is negligible there.
@@ -85,8 +85,8 @@ class Group:
     @property
     def signing_key(self) -> SigningKey | None:
         """What to sign with: that of the first callback that has one; None if none has."""
-        keys = (signing_key(member.arguments.sign) for member in self.members)
-        return next((key for key in keys if key is not None), None)
+        keys = (member.arguments.sign for member in self.members)
+        return next((key for key in keys if isinstance(key, SigningKey)), None)
 
     def recorded(self) -> dict[str, Any]:
         """Return the arguments of all of them as JSON-serializable values."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import pytest
 
 import mlflow_ckpt
 from devtools.stores import Store
-from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking import claims, publishing
 from mlflow_ckpt._tracking.claims import Claim, ClaimUndecidedError
 from mlflow_ckpt._tracking.spool import sending
@@ -24,11 +22,9 @@ from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import CheckpointBusyError
-from tests.support import children, cli
 from tests.support.checkpoints import put_checkpoint
-from tests.support.children import Child, Talk
 from tests.support.training import fit, names, new_run, small_model
-from tests.support.waiting import PATIENCE_SECONDS, Deadline, wait_for
+from tests.support.waiting import wait_for
 
 DAY = 24 * 3600.0
 OTHERS = "checkpoints/epoch_0001/upload-00000000000000000001-0badcafe.json"
@@ -167,81 +163,6 @@ def test_a_process_that_comes_back_to_life_leaves_the_files_of_another_alone(
     with pytest.raises(CheckpointBusyError, match="that took over"):
         send(entry)
     assert asleep
-    assert mlflow_ckpt.verify(entry.run_id, 1).ok
-
-
-def hang_elsewhere(talk: Talk, suffix: str) -> None:
-    """Make this process one on another machine, which hangs in the upload of a file."""
-    claims.BEAT_SECONDS = 0.05
-    socket.gethostname = lambda: "elsewhere"  # type: ignore[assignment]
-    children.hang_in(talk, "mlflow_ckpt._tracking.store:RunStore", "upload", suffix)
-
-
-@pytest.fixture
-def elsewhere(http_store: Store, tmp_path: Path) -> tuple[str, Child]:
-    """A process on another machine that is uploading epoch 1 of a run."""
-    run_id = new_run()
-    child = Child(
-        *(children.save, run_id, 1),
-        store=http_store,
-        spool=tmp_path / "spool of the other machine",
-        prepare=hang_elsewhere,
-        prepare_arguments=("model.keras",),
-    )
-
-    def beats() -> bool:
-        texts = [path.read_text() for path in http_store.artifacts.rglob(f"{run_id}/**/upload-*")]
-        return any(json.loads(text)["beat"] > 1 for text in texts)
-
-    wait_for(beats, "the other process uploads")
-    return run_id, child
-
-
-@pytest.mark.timeout(PATIENCE_SECONDS)
-def test_what_a_process_elsewhere_uploads_is_waited_for_until_that_dies(
-    elsewhere: tuple[str, Child], http_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "DEAD_SECONDS", 2.0)
-    run_id, child = elsewhere
-    saver = CheckpointSaver(RunStore(run_id))
-    saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
-    deadline = Deadline("it is seen that the other one lives")
-    try:
-        while type(saver.failure) is not CheckpointBusyError:
-            deadline.check()
-            saver.flush(patience=0.1)
-        assert names(run_id) == []
-    finally:
-        child.kill()
-    # Longer than the patience, because it is decided soon.
-    saver.flush(patience=10.0)
-    assert saver.finish(patience=0.1) == []
-    assert names(run_id) == ["epoch_0001"]
-    assert mlflow_ckpt.verify(run_id, 1).ok
-    assert claims_of(run_id, http_store) == []
-    assert [type(outcome.error) for outcome in saver.outcomes() if outcome.final] == [
-        type(None)
-    ] * 2
-
-
-def test_a_training_that_ends_waits_for_the_decision(
-    entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "DEAD_SECONDS", 3.0)
-    claim(entry.run_id, 3)
-    saver = CheckpointSaver(RunStore(entry.run_id))
-    assert saver.adopt() == [entry]
-    assert saver.finish(patience=0.5) == []
-    assert mlflow_ckpt.verify(entry.run_id, 1).ok
-
-
-def test_flush_waits_for_the_decision(
-    entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "DEAD_SECONDS", 1.0)
-    monkeypatch.setattr(sending, "_POLL_SECONDS", 0.1)
-    claim(entry.run_id, 3)
-    assert cli.run("flush", entry.run_id).exit_code == 0
     assert mlflow_ckpt.verify(entry.run_id, 1).ok
 
 

@@ -6,7 +6,6 @@ import json
 import math
 import random
 import time
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -24,6 +23,7 @@ from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import CheckpointBusyError
 from tests.support.checkpoints import put_checkpoint
 from tests.support.training import fit, names, new_run, small_model
+from tests.support.uploads import at_upload
 from tests.support.waiting import wait_for
 
 DAY = 24 * 3600.0
@@ -103,44 +103,36 @@ def test_a_claim_is_renewed_within_a_long_file(
     entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "BEAT_SECONDS", 0.01)
-    upload = RunStore.upload
     beats: list[int] = []
 
-    def slowly(store: RunStore, file: Path, directory: str) -> None:
-        def beats_on() -> bool:
-            text = store.read(f"checkpoints/epoch_0001/upload-{entry.token}.json") or b"{}"
-            beats.append(json.loads(text)["beat"])
-            return beats[-1] >= beats[0] + 2
+    def beats_on(store: RunStore) -> bool:
+        text = store.read(f"checkpoints/epoch_0001/upload-{entry.token}.json") or b"{}"
+        beats.append(json.loads(text)["beat"])
+        return beats[-1] >= beats[0] + 2
 
-        if file.name == "model.weights.h5":
-            wait_for(beats_on, "two heartbeats")
-        upload(store, file, directory)
-
-    monkeypatch.setattr(RunStore, "upload", slowly)
     random.seed(5)
     np.random.seed(5)
     before = random.getstate(), np.random.get_state()[1].tolist()
-    send(entry)
+    with at_upload(
+        "model.weights.h5",
+        lambda store: wait_for(lambda: beats_on(store), "two heartbeats"),
+        before=True,
+    ):
+        send(entry)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
     assert mlflow_ckpt.verify(entry.run_id, 1).ok
     assert claims_of(entry.run_id, http_store) == []
 
 
 def test_a_process_that_comes_back_to_life_does_not_complete_what_another_took_over(
-    entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
+    entry: Entry, http_store: Store
 ) -> None:
     """Its late heartbeat may write the claim again that the other one has deleted."""
-    upload = RunStore.upload
-
-    def sleep_long(store: RunStore, file: Path, directory: str) -> None:
-        upload(store, file, directory)
-        if file.name == "model.weights.h5":
-            claim(entry.run_id, 1)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(RunStore, "upload", sleep_long)
-        with pytest.raises(CheckpointBusyError):
-            send(entry)
+    with (
+        at_upload("model.weights.h5", lambda _: claim(entry.run_id, 1)),
+        pytest.raises(CheckpointBusyError),
+    ):
+        send(entry)
     directory = http_store.checkpoint_directory(entry.run_id, "epoch_0001")
     assert not {"MLmodel", "manifest.json"} & {path.name for path in directory.iterdir()}
 
@@ -149,20 +141,16 @@ def test_a_process_that_comes_back_to_life_leaves_the_files_of_another_alone(
     entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "_PARALLEL", 1)
-    upload = RunStore.upload
-    asleep: list[Path] = []
 
-    def sleep_long(store: RunStore, file: Path, directory: str) -> None:
-        upload(store, file, directory)
-        if file.parent == entry.files and not asleep:
-            asleep.append(file)
-            store.delete(f"checkpoints/epoch_0001/upload-{entry.token}.json")
-            send(put_checkpoint(entry.run_id, http_store.uri))
+    def take_over(store: RunStore) -> None:
+        store.delete(f"checkpoints/epoch_0001/upload-{entry.token}.json")
+        send(put_checkpoint(entry.run_id, http_store.uri))
 
-    monkeypatch.setattr(RunStore, "upload", sleep_long)
-    with pytest.raises(CheckpointBusyError, match="that took over"):
+    with (
+        at_upload("architecture.json", take_over),
+        pytest.raises(CheckpointBusyError, match="that took over"),
+    ):
         send(entry)
-    assert asleep
     assert mlflow_ckpt.verify(entry.run_id, 1).ok
 
 

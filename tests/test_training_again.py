@@ -16,21 +16,11 @@ from mlflow.tracking import MlflowClient
 import mlflow_ckpt
 from mlflow_ckpt import MlflowCheckpoint
 from mlflow_ckpt.errors import UnsupportedModelError
-from tests.support.training import Metrics, fit, names, small_model
+from tests.support.training import Metrics, Stop, StopError, fit, names, small_model
 from tests.test_callback import NoConfig
 
 on_disk = pytest.mark.usefixtures("local_store")
 on_both = pytest.mark.usefixtures("store")
-
-
-class StopError(Exception):
-    pass
-
-
-class Stop(keras.callbacks.Callback):
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if epoch == 1:
-            raise StopError
 
 
 @on_disk

@@ -17,7 +17,18 @@ import mlflow_ckpt
 from devtools.stores import Store
 from mlflow_ckpt import BestN, LatestN, MlflowCheckpoint
 from mlflow_ckpt.errors import InvalidArgumentError
-from tests.support.training import BATCHES, Metrics, X, Y, fit, names, new_run, small_model
+from tests.support.training import (
+    BATCHES,
+    Metrics,
+    Stop,
+    StopError,
+    X,
+    Y,
+    fit,
+    names,
+    new_run,
+    small_model,
+)
 
 pytestmark = pytest.mark.usefixtures("local_store")
 Settings = dict[str, Any]
@@ -212,16 +223,6 @@ def test_a_signal_saves_the_state_in_each_run(capfd: pytest.CaptureFixture[str])
         assert names(run_id) == ["epoch_0001", "step_00000004"]
         assert points(run_id) == [1]
     assert capfd.readouterr().err.count("SIGINT: training stops") == 1
-
-
-class StopError(Exception):
-    pass
-
-
-class Stop(keras.callbacks.Callback):
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if epoch == 1:
-            raise StopError
 
 
 @pytest.mark.parametrize("outer", [0, 1])

@@ -127,6 +127,15 @@ def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["MLFLOW_CKPT_SPOOL"] = before
 
 
+@pytest.fixture
+def spool_below_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spool that nobody can make, not even root."""
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "spool"
+    monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(path))
+    return path
+
+
 @pytest.fixture(scope="session")
 def template_database(session_directory: Path) -> Path:
     """An empty MLflow database, to be copied."""

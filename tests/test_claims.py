@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-import socket
 import time
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -16,7 +14,6 @@ import pytest
 
 import mlflow_ckpt
 from devtools.stores import Store
-from mlflow_ckpt._saving.saver import CheckpointSaver
 from mlflow_ckpt._tracking import claims, publishing
 from mlflow_ckpt._tracking.claims import Claim, ClaimUndecidedError
 from mlflow_ckpt._tracking.spool import sending
@@ -24,11 +21,10 @@ from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import CheckpointBusyError
-from tests.support import children, cli
 from tests.support.checkpoints import put_checkpoint
-from tests.support.children import Child, Talk
 from tests.support.training import fit, names, new_run, small_model
-from tests.support.waiting import PATIENCE_SECONDS, Deadline, wait_for
+from tests.support.uploads import at_upload
+from tests.support.waiting import wait_for
 
 DAY = 24 * 3600.0
 OTHERS = "checkpoints/epoch_0001/upload-00000000000000000001-0badcafe.json"
@@ -107,44 +103,36 @@ def test_a_claim_is_renewed_within_a_long_file(
     entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "BEAT_SECONDS", 0.01)
-    upload = RunStore.upload
     beats: list[int] = []
 
-    def slowly(store: RunStore, file: Path, directory: str) -> None:
-        def beats_on() -> bool:
-            text = store.read(f"checkpoints/epoch_0001/upload-{entry.token}.json") or b"{}"
-            beats.append(json.loads(text)["beat"])
-            return beats[-1] >= beats[0] + 2
+    def beats_on(store: RunStore) -> bool:
+        text = store.read(f"checkpoints/epoch_0001/upload-{entry.token}.json") or b"{}"
+        beats.append(json.loads(text)["beat"])
+        return beats[-1] >= beats[0] + 2
 
-        if file.name == "model.weights.h5":
-            wait_for(beats_on, "two heartbeats")
-        upload(store, file, directory)
-
-    monkeypatch.setattr(RunStore, "upload", slowly)
     random.seed(5)
     np.random.seed(5)
     before = random.getstate(), np.random.get_state()[1].tolist()
-    send(entry)
+    with at_upload(
+        "model.weights.h5",
+        lambda store: wait_for(lambda: beats_on(store), "two heartbeats"),
+        before=True,
+    ):
+        send(entry)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
     assert mlflow_ckpt.verify(entry.run_id, 1).ok
     assert claims_of(entry.run_id, http_store) == []
 
 
 def test_a_process_that_comes_back_to_life_does_not_complete_what_another_took_over(
-    entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
+    entry: Entry, http_store: Store
 ) -> None:
     """Its late heartbeat may write the claim again that the other one has deleted."""
-    upload = RunStore.upload
-
-    def sleep_long(store: RunStore, file: Path, directory: str) -> None:
-        upload(store, file, directory)
-        if file.name == "model.weights.h5":
-            claim(entry.run_id, 1)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(RunStore, "upload", sleep_long)
-        with pytest.raises(CheckpointBusyError):
-            send(entry)
+    with (
+        at_upload("model.weights.h5", lambda _: claim(entry.run_id, 1)),
+        pytest.raises(CheckpointBusyError),
+    ):
+        send(entry)
     directory = http_store.checkpoint_directory(entry.run_id, "epoch_0001")
     assert not {"MLmodel", "manifest.json"} & {path.name for path in directory.iterdir()}
 
@@ -153,95 +141,16 @@ def test_a_process_that_comes_back_to_life_leaves_the_files_of_another_alone(
     entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "_PARALLEL", 1)
-    upload = RunStore.upload
-    asleep: list[Path] = []
 
-    def sleep_long(store: RunStore, file: Path, directory: str) -> None:
-        upload(store, file, directory)
-        if file.parent == entry.files and not asleep:
-            asleep.append(file)
-            store.delete(f"checkpoints/epoch_0001/upload-{entry.token}.json")
-            send(put_checkpoint(entry.run_id, http_store.uri))
+    def take_over(store: RunStore) -> None:
+        store.delete(f"checkpoints/epoch_0001/upload-{entry.token}.json")
+        send(put_checkpoint(entry.run_id, http_store.uri))
 
-    monkeypatch.setattr(RunStore, "upload", sleep_long)
-    with pytest.raises(CheckpointBusyError, match="that took over"):
+    with (
+        at_upload("architecture.json", take_over),
+        pytest.raises(CheckpointBusyError, match="that took over"),
+    ):
         send(entry)
-    assert asleep
-    assert mlflow_ckpt.verify(entry.run_id, 1).ok
-
-
-def hang_elsewhere(talk: Talk, suffix: str) -> None:
-    """Make this process one on another machine, which hangs in the upload of a file."""
-    claims.BEAT_SECONDS = 0.05
-    socket.gethostname = lambda: "elsewhere"  # type: ignore[assignment]
-    children.hang_in(talk, "mlflow_ckpt._tracking.store:RunStore", "upload", suffix)
-
-
-@pytest.fixture
-def elsewhere(http_store: Store, tmp_path: Path) -> tuple[str, Child]:
-    """A process on another machine that is uploading epoch 1 of a run."""
-    run_id = new_run()
-    child = Child(
-        *(children.save, run_id, 1),
-        store=http_store,
-        spool=tmp_path / "spool of the other machine",
-        prepare=hang_elsewhere,
-        prepare_arguments=("model.keras",),
-    )
-
-    def beats() -> bool:
-        texts = [path.read_text() for path in http_store.artifacts.rglob(f"{run_id}/**/upload-*")]
-        return any(json.loads(text)["beat"] > 1 for text in texts)
-
-    wait_for(beats, "the other process uploads")
-    return run_id, child
-
-
-@pytest.mark.timeout(PATIENCE_SECONDS)
-def test_what_a_process_elsewhere_uploads_is_waited_for_until_that_dies(
-    elsewhere: tuple[str, Child], http_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "DEAD_SECONDS", 2.0)
-    run_id, child = elsewhere
-    saver = CheckpointSaver(RunStore(run_id))
-    saver.save(small_model(), "epoch_0001", epoch=1, metrics={})
-    deadline = Deadline("it is seen that the other one lives")
-    try:
-        while type(saver.failure) is not CheckpointBusyError:
-            deadline.check()
-            saver.flush(patience=0.1)
-        assert names(run_id) == []
-    finally:
-        child.kill()
-    # Longer than the patience, because it is decided soon.
-    saver.flush(patience=10.0)
-    assert saver.finish(patience=0.1) == []
-    assert names(run_id) == ["epoch_0001"]
-    assert mlflow_ckpt.verify(run_id, 1).ok
-    assert claims_of(run_id, http_store) == []
-    assert [type(outcome.error) for outcome in saver.outcomes() if outcome.final] == [
-        type(None)
-    ] * 2
-
-
-def test_a_training_that_ends_waits_for_the_decision(
-    entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "DEAD_SECONDS", 3.0)
-    claim(entry.run_id, 3)
-    saver = CheckpointSaver(RunStore(entry.run_id))
-    assert saver.adopt() == [entry]
-    assert saver.finish(patience=0.5) == []
-    assert mlflow_ckpt.verify(entry.run_id, 1).ok
-
-
-def test_flush_waits_for_the_decision(
-    entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "DEAD_SECONDS", 1.0)
-    monkeypatch.setattr(sending, "_POLL_SECONDS", 0.1)
-    claim(entry.run_id, 3)
-    assert cli.run("flush", entry.run_id).exit_code == 0
     assert mlflow_ckpt.verify(entry.run_id, 1).ok
 
 

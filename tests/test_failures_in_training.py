@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 import threading
@@ -258,30 +257,6 @@ def test_another_training_took_the_name(http_store: Store) -> None:
     assert issubclass(CheckpointExistsError, FileExistsError)
 
 
-@pytest.fixture
-def spool_below_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A spool that nobody can make, not even root."""
-    (tmp_path / "file").write_text("")
-    path = tmp_path / "file" / "spool"
-    monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(path))
-    return path
-
-
-def test_a_spool_that_cannot_be_written(http_store: Store, spool_below_a_file: Path) -> None:
-    run_id = new_run()
-    with pytest.warns(UserWarning) as caught:
-        fit(small_model(), MlflowCheckpoint("loss", run_id=run_id), **SHORT)
-    (message,) = messages(caught)
-    assert re.fullmatch(
-        rf"The spool cannot be written: \[Errno 20\] Not a directory: '{spool_below_a_file}'\. "
-        r"Checkpoints stay in \S+mlflow_ckpt_spool_\S+ until they are uploaded\. "
-        r"Set MLFLOW_CKPT_SPOOL to a writable directory\.",
-        message,
-    ), message
-    assert names(run_id) == ["epoch_0001", "epoch_0002"]
-    assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in (1, 2))
-
-
 def test_a_spool_that_cannot_be_written_ends_training_where_that_is_asked_for(
     http_store: Store, spool_below_a_file: Path
 ) -> None:
@@ -431,30 +406,6 @@ class DeleteRun(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if epoch == 1:
             mlflow.MlflowClient().delete_run(self.run_id)
-
-
-def test_a_deleted_run_is_told_once(
-    store: Store, spool: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run_id = new_run()
-    callback = MlflowCheckpoint("loss", run_id=run_id, max_to_keep=1)
-    with caplog.at_level(logging.WARNING), pytest.warns(UserWarning) as warned:
-        fit(small_model(), callback, DeleteRun(run_id), epochs=4, **SHORT)
-    assert messages(warned) == [
-        f"The run {run_id} was deleted at {store.uri}. What was to be sent to it stays in "
-        f"{spool / run_id}. Restore the run and send it (mlflow runs restore --run-id {run_id}; "
-        f"mlflow-ckpt flush {run_id}), or delete that directory."
-    ]
-    assert caplog.messages == []
-    waiting = {entry.name for entry in Spool(spool).entries(run_id)}
-    assert {"epoch_0003", "epoch_0004"} <= waiting
-    flushed = cli.run("flush", run_id)
-    assert flushed.exit_code == 7
-    assert flushed.stdout.count("was deleted") == 1
-    mlflow.MlflowClient().restore_run(run_id)
-    assert cli.run("flush", run_id).exit_code == 0
-    assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in range(1, 5)]
-    assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in range(1, 5))
 
 
 def test_training_ends_where_its_run_is_deleted_and_that_is_asked_for(http_store: Store) -> None:

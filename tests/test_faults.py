@@ -1,39 +1,34 @@
-"""What fails while a model trains, when and how: each cell of the table in docs/saving.md.
+"""Servers and stores that fail while a model trains: cells of the table in docs/saving.md.
 
 In no cell does a step wait, is anything lost, or is anything said more than twice.
 """
 
 from __future__ import annotations
 
-import http.client
-import logging
 import os
 import subprocess
 import sys
-import threading
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import mlflow
 import pytest
 import requests
+from mlflow.exceptions import MlflowException
 
 import mlflow_ckpt
 from devtools.stores import Store, current, free_port
-from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import TrackingUnavailableError
 from tests.support import cli, shared
 from tests.support.checkpoints import put_checkpoint
+from tests.support.faults import WHENS, Course, figures_of, require_all, send_the_rest, train
 from tests.support.proxy import Proxy
-from tests.support.training import BATCHES, fit, names, new_run, small_model
+from tests.support.training import fit, new_run, small_model
 from tests.support.waiting import wait_for
 
-EPOCHS = 2
 BUCKET = "checkpoints"
 # Of MLflow's and boto3's own attempts, which their users set by these.
 FEW_ATTEMPTS = {
@@ -50,7 +45,6 @@ S3 = {
 }
 
 WHATS = ("everything", "artifacts", "metadata", "S3")
-WHENS = ("start", "step", "validation", "end")
 HOWS = ("refuse", "hang", "deny", "fail", "slow", "half")
 # One of each in the default run.
 DAILY = {
@@ -101,6 +95,12 @@ class Fault:
     def begin(self) -> None:
         self.proxy.mode = "hang" if self.how == "slow" else self.how
 
+    def meet(self) -> None:
+        """Wait until it is met, and end it if it is only slow."""
+        wait_for(self.proxy.failed.is_set, "the fault is met")
+        if self.how == "slow":
+            self.proxy.release()
+
 
 @pytest.fixture
 def fault(
@@ -138,85 +138,6 @@ def _experiment_in_s3(uri: str) -> str:
     return str(client.create_experiment(name, artifact_location=f"s3://{BUCKET}/{name[6:]}"))
 
 
-class Course(keras.callbacks.Callback):
-    """Lets a fault begin in time, and counts the steps that wait for a server."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__()
-        self.fault = fault
-        self.steps = 0
-        self.in_training = False
-
-    def begin(self, moment: str) -> None:
-        if moment == self.fault.when and self.fault.proxy.mode == "pass":
-            self.fault.begin()
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.in_training = True
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.steps += 1
-        if self.steps > 1:
-            self.begin("step")
-
-    def on_test_begin(self, logs: Any = None) -> None:
-        self.begin("validation")
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if epoch == EPOCHS - 1:
-            self.begin("end")
-
-    def on_train_end(self, logs: Any = None) -> None:
-        # `MlflowCheckpoint` waits for its uploads after this.
-        self.in_training = False
-        wait_for(self.fault.proxy.failed.is_set, "the fault is met")
-        if self.fault.how == "slow":
-            self.fault.proxy.release()
-
-
-@pytest.fixture
-def requests_in_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[Course], list[str]]:
-    """Counts requests on the thread that trains, while it does."""
-    made: list[str] = []
-    watched: list[Course] = []
-    thread = threading.current_thread()
-    original = http.client.HTTPConnection.putrequest
-
-    def putrequest(self: Any, method: str, url: str, **settings: Any) -> None:
-        if threading.current_thread() is thread and any(c.in_training for c in watched):
-            made.append(f"{method} {url}")
-        original(self, method, url, **settings)
-
-    monkeypatch.setattr(http.client.HTTPConnection, "putrequest", putrequest)
-
-    def watch(course: Course) -> list[str]:
-        watched.append(course)
-        return made
-
-    return watch
-
-
-def send_the_rest(run_id: str) -> None:
-    """Flush until nothing is left; this process's own uploader may be at work as well."""
-
-    def sent() -> bool:
-        cli.run("flush", run_id)
-        return not Spool.default().entries(run_id)
-
-    wait_for(sent, "everything is sent", pause=0.2)
-
-
-def check_nothing_is_lost(run_id: str) -> None:
-    assert names(run_id) == [f"epoch_{epoch:04d}" for epoch in range(1, EPOCHS + 1)]
-    assert all(mlflow_ckpt.verify(run_id, epoch).ok for epoch in range(1, EPOCHS + 1))
-    client = mlflow.MlflowClient()
-    curve = client.get_metric_history(run_id, "loss")
-    assert sorted({metric.step for metric in curve}) == list(range(1, EPOCHS + 1))
-    experiment = client.get_run(run_id).info.experiment_id
-    rows = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'")
-    assert sorted(str(row.status) for row in rows) == ["READY"] * EPOCHS
-
-
 def cells() -> list[Any]:
     return [
         pytest.param(
@@ -231,52 +152,69 @@ def cells() -> list[Any]:
 
 
 @pytest.mark.parametrize("fault", cells(), indirect=True)
-def test_training_goes_on(
-    fault: Fault,
-    requests_in_steps: Callable[[Course], list[str]],
-    caplog: pytest.LogCaptureFixture,
-    record_property: Callable[[str, object], None],
-) -> None:
+def test_training_goes_on(fault: Fault, record_property: Callable[[str, object], None]) -> None:
     run_id = new_run()
-    course = Course(fault)
-    made = requests_in_steps(course)
-    if fault.when == "start":
-        fault.begin()
     patience = 60.0 if fault.how == "slow" else 0.5
     ours = mlflow_ckpt.MlflowCheckpoint("loss", run_id=run_id, drain_timeout=patience)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fit(small_model(), course, ours, epochs=EPOCHS)
-    assert course.steps == EPOCHS * BATCHES
-    assert made == []
-    said = Counter(str(w.message) for w in caught if w.category is UserWarning)
-    said.update(f"{r.name}: {r.msg}" for r in caplog.records if r.levelno >= logging.WARNING)
+    counted = train(Course(fault.when, fault.begin, fault.meet), ours)
     fault.proxy.release()
     send_the_rest(run_id)
-    check_nothing_is_lost(run_id)
-    assert max(said.values(), default=0) <= 2, said
-    counts = f"{course.steps} steps, {len(made)} waited, 0 lost, {sum(said.values())} lines"
-    record_property("counted", counts)
+    require_all(run_id)
+    counted.require_that_training_went_on()
+    record_property("counted", counted.figures())
 
 
-@pytest.mark.parametrize("how", ["refuse", "hang", "fail"])
-def test_a_run_that_only_the_server_can_start(how: str, server: Store) -> None:
+@contextmanager
+def behind(server: Store) -> Iterator[Proxy]:
+    """The current store, behind a proxy."""
     proxy = Proxy(server.uri)
-    model = small_model()
     try:
         with current(Store(proxy.uri, server.artifacts, server.experiment_id)):
-            proxy.mode = how
-            with pytest.raises(TrackingUnavailableError) as caught:
-                fit(model, mlflow_ckpt.MlflowCheckpoint())
+            yield proxy
             proxy.release()
     finally:
         proxy.close()
+
+
+@pytest.mark.parametrize("how", ["refuse", "hang", "fail"])
+def test_a_run_that_only_the_server_can_start(
+    how: str, server: Store, record_property: Callable[[str, object], None]
+) -> None:
+    model = small_model()
+    with behind(server) as proxy:
+        proxy.mode = how
+        with pytest.raises(TrackingUnavailableError) as caught:
+            fit(model, mlflow_ckpt.MlflowCheckpoint())
     assert str(caught.value) == (
         f"The tracking server at {proxy.uri} does not answer. Only the server can start a run to "
         "save to. Start the server, or pass the run_id of a run that it has: such a training goes "
         "on without the server."
     )
     assert int(model.optimizer.iterations.numpy()) == 0
+    record_property("counted", figures_of(str(caught.value)))
+
+
+def test_a_run_that_only_credentials_can_start(
+    server: Store, record_property: Callable[[str, object], None]
+) -> None:
+    model = small_model()
+    with behind(server) as proxy:
+        proxy.mode, proxy.only = "deny", "metadata"
+        with pytest.raises(MlflowException) as caught:
+            fit(model, mlflow_ckpt.MlflowCheckpoint())
+    assert int(model.optimizer.iterations.numpy()) == 0
+    record_property("counted", figures_of(str(caught.value)))
+
+
+def test_nothing_is_asked_of_the_artifact_store_before_training(
+    server: Store, record_property: Callable[[str, object], None]
+) -> None:
+    with behind(server) as proxy:
+        proxy.mode, proxy.only = "refuse", "artifacts"
+        with mlflow.start_run():
+            mlflow_ckpt.MlflowCheckpoint()
+    assert not proxy.failed.is_set()
+    record_property("counted", figures_of(""))
 
 
 def after(how: str, what: str) -> Any:
@@ -288,7 +226,11 @@ def after(how: str, what: str) -> Any:
 @pytest.mark.parametrize(
     "fault", [after(how, what) for what in WHATS for how in HOWS if how != "slow"], indirect=True
 )
-def test_what_is_sent_after_the_process(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_sent_after_the_process(
+    fault: Fault,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
     run_id = new_run()
     entry = put_checkpoint(run_id, mlflow.get_tracking_uri())
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
@@ -307,3 +249,4 @@ def test_what_is_sent_after_the_process(fault: Fault, monkeypatch: pytest.Monkey
     assert sent.exit_code == 0, sent.output
     assert mlflow_ckpt.verify(run_id, 1).ok
     assert not entry.path.exists()
+    record_property("counted", figures_of(left.stdout))

@@ -41,10 +41,8 @@ def test_a_spool_on_a_container_s_own_disk_ends_with_it(
 
 
 def test_what_waits_in_a_temporary_directory_is_not_said_to_be_safe(
-    http_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    http_store: Store, spool_below_a_file: Path
 ) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(tmp_path / "file" / "below"))
     run_id = MlflowClient().create_run(http_store.experiment_id).info.run_id
     away = Store(f"http://127.0.0.1:{free_port()}", http_store.artifacts, "0")
     callback = MlflowCheckpoint("loss", run_id=run_id, drain_timeout=0.1)
@@ -66,10 +64,8 @@ class DeleteRun(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("on_error", ["warn", "raise"])
 def test_what_a_run_refuses_is_lost_too(
-    on_error: str, local_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_error: str, local_store: Store, spool_below_a_file: Path
 ) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(tmp_path / "file" / "below"))
     run_id = MlflowClient().create_run(local_store.experiment_id).info.run_id
     callback = MlflowCheckpoint("loss", run_id=run_id, on_error=on_error)
     raises = pytest.raises(MlflowCkptError) if on_error == "raise" else nullcontext()

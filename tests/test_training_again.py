@@ -15,23 +15,12 @@ from mlflow.tracking import MlflowClient
 
 import mlflow_ckpt
 from mlflow_ckpt import MlflowCheckpoint
-from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import UnsupportedModelError
-from tests.support.training import Metrics, fit, names, small_model
+from tests.support.training import Metrics, Stop, StopError, fit, names, small_model
 from tests.test_callback import NoConfig
 
 on_disk = pytest.mark.usefixtures("local_store")
 on_both = pytest.mark.usefixtures("store")
-
-
-class StopError(Exception):
-    pass
-
-
-class Stop(keras.callbacks.Callback):
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if epoch == 1:
-            raise StopError
 
 
 @on_disk
@@ -107,24 +96,6 @@ def test_a_metric_that_mlflow_takes_no_name_of_goes_by_another() -> None:
     assert logged["recall_10"] == 0.6
     assert "loss" in logged
     assert mlflow_ckpt.get_checkpoint(run.info.run_id, "best").name == "epoch_0002"
-
-
-@on_both
-def test_what_the_server_refuses_is_told_once_and_not_tried_again(spool: Path) -> None:
-    class Delete(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            MlflowClient().delete_run(run.info.run_id)
-
-    with mlflow.start_run() as run:
-        run_id = run.info.run_id
-        with pytest.warns(UserWarning, match="was deleted at"):
-            fit(small_model(), Delete(), MlflowCheckpoint(drain_timeout=600.0), epochs=1)
-        MlflowClient().restore_run(run_id)
-    left = Spool(spool).entries(run_id)
-    assert left, "it stays, for whoever restores the run"
-    for entry in left:
-        with Spool(spool).locked(entry):
-            Spool(spool).remove(entry)
 
 
 def test_a_relative_database_is_found_from_any_directory(

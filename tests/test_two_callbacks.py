@@ -17,7 +17,18 @@ import mlflow_ckpt
 from devtools.stores import Store
 from mlflow_ckpt import BestN, LatestN, MlflowCheckpoint
 from mlflow_ckpt.errors import InvalidArgumentError
-from tests.support.training import BATCHES, Metrics, X, Y, fit, names, new_run, small_model
+from tests.support.training import (
+    BATCHES,
+    Metrics,
+    Stop,
+    StopError,
+    X,
+    Y,
+    fit,
+    names,
+    new_run,
+    small_model,
+)
 
 pytestmark = pytest.mark.usefixtures("local_store")
 Settings = dict[str, Any]
@@ -167,7 +178,7 @@ def test_callbacks_that_a_failed_fit_left_do_not_end_the_run_of_the_next() -> No
             raise RuntimeError("boom")
 
     one, other = MlflowCheckpoint("loss"), MlflowCheckpoint("loss", forms="split")
-    before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+    before = runs_of_all()
     model = small_model()
     with pytest.raises(RuntimeError, match="boom"):
         fit(model, one, other, Boom(), validation_data=None)
@@ -212,16 +223,6 @@ def test_a_signal_saves_the_state_in_each_run(capfd: pytest.CaptureFixture[str])
         assert names(run_id) == ["epoch_0001", "step_00000004"]
         assert points(run_id) == [1]
     assert capfd.readouterr().err.count("SIGINT: training stops") == 1
-
-
-class StopError(Exception):
-    pass
-
-
-class Stop(keras.callbacks.Callback):
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if epoch == 1:
-            raise StopError
 
 
 @pytest.mark.parametrize("outer", [0, 1])
@@ -278,6 +279,32 @@ def test_one_whole_file_cannot_have_two_formats() -> None:
     formats = {c.name: c.manifest.full_format for c in mlflow_ckpt.list_checkpoints(run_id)}
     assert formats["epoch_0001"] == "keras"
     assert formats["step_00000002"] == "h5"
+
+
+def runs_of_all() -> set[str]:
+    return {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_same_callback_twice_is_refused_before_anything_is_created(first: bool) -> None:
+    before, model, twice = runs_of_all(), small_model(), MlflowCheckpoint("loss")
+    others = [MlflowCheckpoint("loss", save_freq=2)]
+    callbacks = [twice, *others, twice] if first else [*others, twice, twice]
+    with pytest.raises(InvalidArgumentError, match="Received: the same one 2 times"):
+        fit(model, *callbacks)
+    assert int(model.optimizer.iterations.numpy()) == 0
+    assert runs_of_all() == before
+    assert mlflow.active_run() is None
+    assert set(names(train(*others, twice))) >= {"step_00000002", "epoch_0002"}
+
+
+def test_a_callback_that_resume_returned_is_not_passed_to_fit_again() -> None:
+    ours = MlflowCheckpoint("loss")
+    run_id = train(ours, epochs=1)
+    point = mlflow_ckpt.resume(run_id, callbacks=[ours], in_place=True)
+    with pytest.raises(InvalidArgumentError, match="the callbacks of a ResumePoint already"):
+        fit(point.model, *point.callbacks, ours, initial_epoch=1)
+    assert names(run_id) == ["epoch_0001"]
 
 
 def test_a_callback_goes_on_alone() -> None:

@@ -29,6 +29,7 @@ from mlflow_ckpt.errors import CheckpointBusyError, CheckpointExistsError
 from tests.support import children, cli
 from tests.support.children import Child
 from tests.support.training import names, new_run, small_model
+from tests.support.uploads import at_upload
 from tests.support.waiting import PATIENCE_SECONDS, Deadline
 
 PUBLISHING = "mlflow_ckpt._tracking.publishing"
@@ -234,19 +235,14 @@ def test_a_claim_that_is_not_all_there_yet(
 
 
 def test_an_upload_that_another_process_took_for_dead_does_not_go_on(
-    entry: Entry, http_store: Store, monkeypatch: pytest.MonkeyPatch
+    entry: Entry, http_store: Store
 ) -> None:
-    original = RunStore.upload
-
-    def lose_claim(store: RunStore, file: Path, directory: str) -> None:
-        original(store, file, directory)
-        if file.name == "model.keras":
-            store.delete(f"checkpoints/epoch_0001/upload-{entry.token}.json")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(RunStore, "upload", lose_claim)
-        with pytest.raises(CheckpointBusyError, match="took over"):
-            send(entry)
+    own = f"checkpoints/epoch_0001/upload-{entry.token}.json"
+    with (
+        at_upload("model.keras", lambda store: store.delete(own)),
+        pytest.raises(CheckpointBusyError, match="took over"),
+    ):
+        send(entry)
     assert not {"MLmodel", "manifest.json"} & files(entry, http_store)
     send(entry)
     assert mlflow_ckpt.verify(entry.run_id, 1).ok

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from mlflow_ckpt._format.text import abridged, counted, listed
@@ -14,7 +14,7 @@ from mlflow_ckpt._tracking.spool import entries, lifetime, spool_directory
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.outcome import Outcome, SavedCheckpoint
 from mlflow_ckpt._warn import warn
-from mlflow_ckpt.errors import MlflowCkptError, TrackingError
+from mlflow_ckpt.errors import CheckpointBusyError, MlflowCkptError, TrackingError
 
 
 class Messages:
@@ -31,7 +31,7 @@ class Messages:
     def __init__(self, *, verbose: bool, raising: bool) -> None:
         self._verbose = verbose
         self._raising = raising
-        self._warned: set[str] = set()
+        self._warned: set[Hashable] = set()
         self._outage = False
         self.is_losing_data = False
 
@@ -39,10 +39,11 @@ class Messages:
         """Issue a warning."""
         warn(message)
 
-    def warn_once(self, message: str) -> None:
-        """Issue a warning unless it was issued before."""
-        if message not in self._warned:
-            self._warned.add(message)
+    def warn_once(self, message: str, about: Hashable = None) -> None:
+        """Issue a warning unless it was issued before, or another one about the same."""
+        key = message if about is None else about
+        if key not in self._warned:
+            self._warned.add(key)
             self.warn(message)
 
     def print_line(self, line: str, params: Mapping[str, Any] | None) -> None:
@@ -147,8 +148,11 @@ class Messages:
         elif not self._outage:
             # Warn once per outage rather than once per file.
             self._outage = True
+            # Once per checkpoint that another process saves too, whatever is known of that one.
+            busy = (error.run_id, error.name) if isinstance(error, CheckpointBusyError) else None
             self.warn_once(
-                f"{error} Training continues; unsent data stays on this machine and is sent later."
+                f"{error} Training continues; unsent data stays on this machine and is sent later.",
+                about=busy,
             )
 
     def _warn_of_nonfinite(self, checkpoint: SavedCheckpoint) -> None:

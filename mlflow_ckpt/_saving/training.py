@@ -20,6 +20,7 @@ from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._saving import mlflow_callbacks
+from mlflow_ckpt._saving.arguments import check_each_once
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.member import Member
 from mlflow_ckpt._saving.session import Session
@@ -127,12 +128,14 @@ class Training:
 
         Raises:
             InvalidArgumentError: If it continues in the same run while another one is active, or
-                callbacks contradict each other.
+                callbacks contradict each other, or one stands twice.
             UnsupportedModelError: If Keras cannot save the model.
         """
         callback = self._own.callback
         self.fit = fit = FitContext(callback, callback.data_state_limit)
-        for other in _participants(fit):
+        participants = _participants(fit)
+        check_each_once(participants)
+        for other in participants:
             if other.training._is_left_by(fit):
                 other.training.end("FAILED", quietly=True)
         settle_run(callback.run_id or _active_run_id(), continued_by=self.model)

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from mlflow.entities import Run
 
 import mlflow_ckpt
-from devtools.stores import Store
+from devtools.stores import Store, current
 from projects.cifar10.data import digest, load_dataset
 from projects.cifar10.train import main
 from tests.projects.conftest import CLASS_NAMES, ProjectRun, write_npz
 from tests.support.processes import run_python
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture
@@ -181,3 +182,37 @@ def test_a_run_of_another_training_is_not_mixed_up(
         f"Error: The run {other.info.run_id} already holds another value of epochs: expected 7. "
         "Received: epochs=2; unset MLFLOW_RUN_ID to train in a new run",
     )
+
+
+TRAIN_IMPATIENTLY = """
+import functools, sys
+import mlflow_ckpt
+from projects.cifar10.train import main
+mlflow_ckpt.MlflowCheckpoint = functools.partial(mlflow_ckpt.MlflowCheckpoint, drain_timeout=0.5)
+main(["--epochs", "1", "--batch-size", "16", "--dataset", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("temporary", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_a_training_that_loses_data_does_not_end_normally(
+    temporary: bool, server: Store, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if temporary:
+        request.getfixturevalue("spool_below_a_file")
+    proxy = Proxy(server.uri)
+    proxy.mode, proxy.only = "fail", "checkpoints"
+    try:
+        with current(Store(proxy.uri, server.artifacts, server.experiment_id)):
+            data = write_npz(tmp_path / "data.npz")
+            done = run_python(TRAIN_IMPATIENTLY, str(data), cwd=tmp_path)
+    finally:
+        proxy.close()
+    assert "NOT EVERYTHING OF RUN" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    lost = re.fullmatch(
+        r"Error: Not everything of run \w{32} was sent, and the rest will be lost: see the warning "
+        r"above\.",
+        last,
+    )
+    # What waits in a spool that stays is not lost.
+    assert (done.returncode, bool(lost)) == ((1, True) if temporary else (0, False)), done.stderr

@@ -46,6 +46,9 @@ class Child:
         store: MLflow's current store in the child.
         spool: The spool's directory in the child.
         environment: Environment variables to set in the child.
+
+    Attributes:
+        output: What it printed, once it has ended.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Child:
         environment: dict[str, str] | None = None,
         **keywords: Any,
     ) -> None:
+        self.output = ""
         ours, theirs = socket.socketpair()
         environment = {
             **os.environ,
@@ -111,7 +115,9 @@ class Child:
 
     def join(self) -> int:
         """Wait until the process ends, and return its exit code."""
-        return self._process.wait().returncode
+        done = self._process.wait()
+        self.output = done.stdout
+        return done.returncode
 
 
 class Talk:

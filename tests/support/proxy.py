@@ -30,8 +30,9 @@ class Proxy:
         mode: `"pass"`; `"fail"`, which answers 500; `"deny"`, which answers 403; `"hang"`, which
             answers nothing until `release`; `"half"`, which breaks off each answer; `"refuse"`,
             which closes connections; `"old"`, which does not know such requests.
-        only: `"artifacts"`, `"uploads"` of them, `"models"` (LoggedModels) or `"metadata"` to treat
-            only such requests that way; all, and the server's health, if empty.
+        only: `"artifacts"`, `"checkpoints"` or `"uploads"` of them, `"models"` (LoggedModels) or
+            `"metadata"` to treat only such requests that way; all, and the server's health, if
+            empty.
         failed: Set once a request was treated that way.
     """
 
@@ -107,6 +108,7 @@ class Proxy:
             "": True,
             ARTIFACTS: artifacts,
             METADATA: not artifacts and not path.startswith("/health"),
+            "checkpoints": artifacts and "/checkpoints/" in path,
             "uploads": artifacts and command == "PUT",
             "models": "logged-models" in path or "outputs" in path,
         }[self.only]

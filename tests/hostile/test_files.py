@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ _ONLY = os.environ.get("HOSTILE", "")
 def _try(pairs: list[tuple[str, str]], store: Store, directory: Path) -> None:
     chosen = [pair for pair in pairs if _ONLY in " on ".join(pair)]
     outcomes = try_all(corpus.__name__, chosen, store, directory)
-    print(text := table(outcomes))
+    text = table(outcomes)
+    sys.stdout.write(f"{text}\n")
     holes = [outcome for outcome in outcomes if outcome.verdict == HOLE]
     assert not holes, text
 

@@ -139,6 +139,8 @@ def _try(child: Child, case: str, entry_point: str) -> tuple[Outcome, Child | No
     try:
         outcome: Outcome = child.receive("outcome") if not problem else _hole(problem)
     except AssertionError as error:
+        with suppress(ValueError):  # it was waited for
+            child.kill_if_running()
         return Outcome(case, entry_point, HOLE, f"ends the process: {error}", seconds), None
     if problem:
         child.kill_if_running()
@@ -168,7 +170,10 @@ def serve(talk: Talk, corpus: str, store: Store, directory: str) -> None:
 def _outcome(
     world: World, case: Case, entry_point: str, entry_points: Mapping[str, EntryPoint]
 ) -> Outcome:
-    target = case.make(world)
+    try:
+        target = case.make(world)
+    except Exception as error:  # noqa: BLE001 - shown in the table
+        return Outcome(case.name, entry_point, HOLE, f"cannot be made: {error!r}")
     with suppress(OSError):  # resets the highest memory use, where the system allows it
         Path("/proc/self/clear_refs").write_text("5")
     before, began = _memory("VmRSS"), time.monotonic()

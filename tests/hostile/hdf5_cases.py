@@ -177,7 +177,8 @@ def _bomb() -> bytes:
 @_trick("a compressed chunk of 1 GiB")
 def _(world: World, file: h5py.File, name: str) -> None:
     group, last = _replaced(file, name)
-    made = group.create_dataset(last, SHAPE, "float32", chunks=SHAPE, compression="gzip")
+    more = {"chunks": (1024, 1024), "maxshape": (None, None), "compression": "gzip"}
+    made = group.create_dataset(last, SHAPE, "float32", **more)
     made.id.write_direct_chunk((0, 0), _bomb())
 
 

@@ -90,18 +90,23 @@ class _Walk:
 
     def _links(self, group: h5g.GroupID, path: str) -> list[bytes]:
         names: list[bytes] = []
+        links: list[tuple[bytes, int]] = []
 
-        def add(name: bytes, info: Any) -> None:
-            self._count += 1
-            if self._count > _MOST_MEMBERS:
-                raise self._unsafe("it", f"has more than {_MOST_MEMBERS} members")
-            if info.type != h5l.TYPE_HARD:
-                kinds = {h5l.TYPE_SOFT: "a link", h5l.TYPE_EXTERNAL: "a link to another file"}
-                kind = kinds.get(info.type, "a link of an unknown kind")
-                raise self._unsafe(f"{path}/{_text(name)}", f"is {kind}")
+        def add(name: bytes, info: Any) -> bool | None:
+            # What is raised here gets lost in HDF5; True ends the iteration.
             names.append(name)
+            if info.type != h5l.TYPE_HARD:
+                links.append((name, info.type))
+            return True if links or self._count + len(names) > _MOST_MEMBERS else None
 
         group.links.iterate(add, info=True)
+        self._count += len(names)
+        for name, kind in links:
+            what = {h5l.TYPE_SOFT: "a link", h5l.TYPE_EXTERNAL: "a link to another file"}
+            problem = f"is {what.get(kind, 'a link of an unknown kind')}"
+            raise self._unsafe(f"{path}/{_text(name)}".lstrip("/"), problem)
+        if self._count > _MOST_MEMBERS:
+            raise self._unsafe("something", f"is one of more than {_MOST_MEMBERS} members")
         return names
 
     def _opened(self, group: h5g.GroupID, key: bytes, path: str) -> Any:

@@ -22,6 +22,15 @@ from mlflow_ckpt._format.retention import (
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import ArgumentTypeError, InvalidArgumentError
 
+# Arguments that a resumed training takes over from a checkpoint, which others may have written. None
+# of them says where to: `run_id` is not among them.
+_RESTORED = frozenset(
+    (
+        *("monitor", "verbose", "save_best_only", "mode", "save_freq", "initial_value_threshold"),
+        *("forms", "full_format", "log_metrics", "metadata", "retention", "on_error"),
+        *("drain_timeout", "weight_metrics", "test_load", "report", "data_state_limit"),
+    )
+)
 # Arguments that are true or false.
 _FLAGS = ("save_best_only", "log_metrics", "weight_metrics", "test_load")
 
@@ -181,8 +190,7 @@ def arguments_of(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
     Also returns a phrase for each that is left out, as only a newer mlflow_ckpt knows it.
     """
-    known = {field.name for field in fields(CallbackArguments)}
-    arguments = {name: value for name, value in settings.items() if name in known}
+    arguments = {name: value for name, value in settings.items() if name in _RESTORED}
     if arguments.get("retention") is not None:
         try:
             arguments["retention"] = policy_of(arguments["retention"])

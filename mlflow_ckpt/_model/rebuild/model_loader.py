@@ -99,6 +99,7 @@ def _as_saved(directory: Path) -> AbstractContextManager[None]:
     if policy is None:
         scaled = any(t.variable == "dynamic_scale" for t in read_fingerprint(directory).tensors)
         policy = "mixed_float16" if scaled else keras.config.dtype_policy().name
+    guarded(lambda: keras.dtype_policies.get(policy))  # raises for one that Keras does not know
     config = state.keras_config or keras_config.current()
     return keras_config.building_with(policy, config["floatx"])
 

@@ -17,6 +17,7 @@ Every message states the problem, what was expected, what was received, and what
     ├── IntegrityError (ValueError)             stored data is damaged or altered
     │   ├── ManifestError                       manifest.json cannot be read
     │   │   └── NewerSchemaError                ... because a newer mlflow_ckpt wrote it
+    │   ├── UnsafeFileError                     a file does what no checkpoint's file does
     │   ├── VerificationError (OSError)         files missing, extra or altered, see `result`
     │   ├── SignatureError                      not signed, or not by whom it must be
     │   └── FingerprintMismatchError            the rebuilt model differs from the saved one
@@ -50,8 +51,8 @@ __all__ = [
     "InvalidArgumentError", "ManifestError", "MetricNotFoundError", "MlflowCkptError",
     "ModelError", "ModelLoadError", "NewerSchemaError", "NotFoundError", "OutputError",
     "RequestRefusedError", "RunNotFoundError", "SelectorError", "SignatureError", "SigningError",
-    "TrackingError", "TrackingUnavailableError", "UnknownObjectError", "UnsupportedModelError",
-    "VerificationError", "WeightsMismatchError"
+    "TrackingError", "TrackingUnavailableError", "UnknownObjectError", "UnsafeFileError",
+    "UnsupportedModelError", "VerificationError", "WeightsMismatchError"
 ]  # fmt: skip
 
 
@@ -175,6 +176,13 @@ class NewerSchemaError(ManifestError):
         """Return the error for what a file holds, such as `The manifest`."""
         message = f"{what} has schema version {found}; this mlflow_ckpt reads up to {supported}."
         return cls(f"{message} Install a newer mlflow-ckpt.", found=found, supported=supported)
+
+
+class UnsafeFileError(IntegrityError):
+    """A file was not read, because it does what no file of a checkpoint does.
+
+    It names other files, declares more than it holds, or is not a file at all.
+    """
 
 
 class VerificationError(IntegrityError, OSError):

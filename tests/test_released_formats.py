@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -22,13 +25,30 @@ def test_there_is_a_fixture_of_every_schema_version() -> None:
     assert [f"schema_v{number}" for number in range(1, SCHEMA_VERSION + 1)] == VERSIONS
 
 
+def rename_run(store: Store, run_id: str, new_id: str) -> None:
+    """Give a run another id, in place of a run that has it."""
+    with closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as database, database:
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            columns = {column[1] for column in database.execute(f"PRAGMA table_info({table})")}
+            if "run_uuid" in columns:
+                database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (new_id,))
+                database.execute(
+                    f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", (new_id, run_id)
+                )
+
+
 @pytest.fixture(params=VERSIONS)
 def fixture_run(request: pytest.FixtureRequest, local_store: Store) -> tuple[str, Path]:
-    """A run of the store that holds the fixture as its only checkpoint."""
+    """The run that saved the fixture, with the fixture as its only checkpoint."""
     directory = DATA / request.param
+    manifest = json.loads((directory / "epoch_0002" / "manifest.json").read_text())
     with mlflow.start_run() as run:
         mlflow.log_artifacts(str(directory / "epoch_0002"), "checkpoints/epoch_0002")
-    return str(run.info.run_id), directory
+    # As on a server to which the database was moved: MLflow gives a new run a new id.
+    run_id = manifest["run_id"]
+    rename_run(local_store, run.info.run_id, run_id)
+    return run_id, directory
 
 
 @pytest.mark.parametrize("form", ["full", "split"])

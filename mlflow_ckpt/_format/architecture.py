@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.diff import ArchitectureDifference
+from mlflow_ckpt._format.untrusted import json_text, regular_file
 from mlflow_ckpt.errors import IntegrityError
 
 Tree = Mapping[str, Any]
@@ -30,9 +31,9 @@ def parse_architecture(text: str | bytes) -> dict[str, Any]:
         IntegrityError: If it is not a JSON object.
     """
     try:
-        architecture = json.loads(text)
-    except (RecursionError, ValueError) as error:
-        raise IntegrityError(f"architecture.json is not JSON: {error}.") from error
+        architecture = json_text.parse(text)
+    except ValueError as error:
+        raise IntegrityError(f"architecture.json is not JSON: {str(error).rstrip('.')}.") from error
     if not isinstance(architecture, dict):
         raise IntegrityError("architecture.json holds no architecture. Expected an object.")
     return architecture
@@ -45,7 +46,7 @@ def read_architecture(directory: Path) -> dict[str, Any]:
         IntegrityError: If it is not a JSON object.
         OSError: If the file cannot be read.
     """
-    return parse_architecture((directory / layout.ARCHITECTURE_JSON).read_bytes())
+    return parse_architecture(regular_file.read(directory / layout.ARCHITECTURE_JSON))
 
 
 def diff_architectures(a: Tree, b: Tree) -> tuple[ArchitectureDifference, ...]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mlflow_ckpt._format.untrusted.regular_file import open_regular
+
 _TEXT = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -52,9 +54,10 @@ class Digest:
         """Hash the bytes of the file at `path`.
 
         Raises:
+            UnsafeFileError: If it is a link, a FIFO or a device.
             OSError: If the file cannot be read.
         """
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return cls("sha256", hashlib.file_digest(file, "sha256").hexdigest())
 
     @classmethod

@@ -19,12 +19,15 @@ import numpy as np
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest, array_bytes
+from mlflow_ckpt._format.dtypes import is_dtype
 from mlflow_ckpt._format.statistics import Statistics, StatisticsAccumulator
+from mlflow_ckpt._format.untrusted import fields, json_text, regular_file
 from mlflow_ckpt.errors import IntegrityError, NewerSchemaError
 
 SCHEMA_VERSION = 1
 WEIGHTS_ROLE = "weights"
 OPTIMIZER_ROLE = "optimizer"
+_ROLES = (WEIGHTS_ROLE, OPTIMIZER_ROLE)
 _OPTIMIZER_PREFIX = "optimizer/"
 # Number of elements that are hashed and summarized together.
 PIECE = 1 << 18
@@ -94,17 +97,19 @@ class TensorFingerprint:
         Raises:
             KeyError, TypeError, ValueError: If the entry is malformed.
         """
-        update_norm = entry.get("update_norm")
+        dtype, role = fields.text(entry["dtype"]), fields.text(entry["role"])
+        if not is_dtype(dtype) or role not in _ROLES:
+            raise ValueError(f"unknown dtype {dtype!r} or role {role!r}")
         return cls(
-            name=str(entry["name"]),
-            layer=entry["layer"],
-            variable=entry["variable"],
-            shape=tuple(int(size) for size in entry["shape"]),
-            dtype=str(entry["dtype"]),
+            name=fields.text(entry["name"]),
+            layer=fields.optional(fields.text, entry["layer"]),
+            variable=fields.optional(fields.text, entry["variable"]),
+            shape=tuple(fields.count(size) for size in fields.items(entry["shape"])),
+            dtype=dtype,
             digest=Digest.parse(entry["digest"]),
             statistics=Statistics.from_dict(entry),
-            role=str(entry["role"]),
-            update_norm=None if update_norm is None else float(update_norm),
+            role=role,
+            update_norm=fields.optional(fields.number, entry.get("update_norm")),
         )
 
 
@@ -197,6 +202,10 @@ class Fingerprint:
         """
         return self._by_name[name]
 
+    def _require_names(self) -> None:
+        if len(self._by_name) < len(self.tensors):
+            raise ValueError("two tensors have the same name")
+
     @cached_property
     def _by_name(self) -> dict[str, TensorFingerprint]:
         return {tensor.name: tensor for tensor in self.tensors}
@@ -258,16 +267,20 @@ class Fingerprint:
             IntegrityError: If it is malformed, or a digest does not match its tensors.
         """
         try:
-            content = json.loads(text)
-            version = int(content["schema_version"])
+            content = fields.table(json_text.parse(text))
+            version = fields.count(content["schema_version"])
             if version > SCHEMA_VERSION:
                 raise NewerSchemaError.of("The fingerprint", version, SCHEMA_VERSION)
             architecture, since = content["architecture_digest"], content.get("updated_since")
             fingerprint = cls(
-                tensors=tuple(TensorFingerprint.from_dict(entry) for entry in content["tensors"]),
+                tensors=tuple(
+                    TensorFingerprint.from_dict(fields.table(entry))
+                    for entry in fields.items(content["tensors"])
+                ),
                 architecture_digest=None if architecture is None else Digest.parse(architecture),
-                updated_since=None if since is None else str(since),
+                updated_since=fields.optional(fields.text, since),
             )
+            fingerprint._require_names()
             consistent = (content["weights_digest"], content["optimizer_digest"]) == (
                 str(fingerprint.weights_digest),
                 _text(fingerprint.optimizer_digest),
@@ -292,7 +305,7 @@ def read_fingerprint(directory: Path) -> Fingerprint:
         OSError: If the file cannot be read.
         IntegrityError, NewerSchemaError: As in `Fingerprint.from_json`.
     """
-    return Fingerprint.from_json((directory / layout.FINGERPRINT).read_bytes())
+    return Fingerprint.from_json(regular_file.read(directory / layout.FINGERPRINT))
 
 
 def architecture_digest(architecture: Mapping[str, Any]) -> Digest:

@@ -14,6 +14,7 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.monitor import MODES, Monitor
+from mlflow_ckpt._format.untrusted import fields, json_text
 from mlflow_ckpt.errors import ManifestError, NewerSchemaError
 
 SCHEMA_VERSION = 1
@@ -143,9 +144,9 @@ class Manifest:
             ManifestError: If it is malformed, or was altered after it was written.
         """
         try:
-            content = json.loads(text)
-            version = content["schema_version"]
-            if _count(version) > SCHEMA_VERSION:
+            content = fields.table(json_text.parse(text))
+            version = fields.count(content["schema_version"])
+            if version > SCHEMA_VERSION:
                 raise NewerSchemaError.of("The manifest", version, SCHEMA_VERSION)
             _require_seal(content.pop("manifest_digest"), content)
             return cls._from_dict(content)
@@ -165,28 +166,33 @@ class Manifest:
 
     @classmethod
     def _from_dict(cls, content: Mapping[str, Any]) -> Manifest:
-        monitor = content["monitor"]
-        interrupted = content.get("interrupted")
         manifest = cls(
-            run_id=_text(content["run_id"]),
-            name=_text(content["name"]),
-            epoch=_count(content["epoch"]),
-            step=_count(content["step"]),
+            run_id=fields.text(content["run_id"]),
+            name=fields.text(content["name"]),
+            epoch=fields.count(content["epoch"]),
+            step=fields.count(content["step"]),
             created=_timestamp(content["created"]),
-            forms=tuple(_text(form) for form in content["forms"]),
-            full_format=content["full_format"],
+            forms=tuple(fields.texts(content["forms"])),
+            full_format=fields.optional(fields.text, content["full_format"]),
             weights_digest=Digest.parse(content["weights_digest"]),
             architecture_digest=Digest.parse(content["architecture_digest"]),
-            metrics={name: _number(value) for name, value in content["metrics"].items()},
-            monitor=monitor and Monitor(_text(monitor["name"]), monitor["mode"]),
+            metrics={
+                name: _number(value) for name, value in fields.table(content["metrics"]).items()
+            },
+            monitor=fields.optional(_monitor, content["monitor"]),
             files=tuple(
-                FileEntry(safe_path(path), _count(entry["size"]), Digest.parse(entry["digest"]))
-                for path, entry in content["files"].items()
+                FileEntry(
+                    safe_path(path), fields.count(entry["size"]), Digest.parse(entry["digest"])
+                )
+                for path, entry in fields.table(content["files"]).items()
             ),
-            versions=dict(content["versions"]),
-            lineage=dict(content["lineage"]),
-            metadata=dict(content["metadata"]),
-            interrupted=None if interrupted is None else _text(interrupted),
+            versions={
+                name: fields.text(version)
+                for name, version in fields.table(content["versions"]).items()
+            },
+            lineage=_lineage(fields.table(content["lineage"])),
+            metadata=fields.table(content["metadata"]),
+            interrupted=fields.optional(fields.text, content.get("interrupted")),
         )
         manifest._check()
         return manifest
@@ -236,25 +242,23 @@ def _jsonable(value: float) -> float | str:
 
 
 def _number(value: float | str) -> float:
-    return _NONFINITE[value] if isinstance(value, str) else float(value)
+    return _NONFINITE[value] if isinstance(value, str) else fields.number(value)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, received {value!r}")
-    return value
+def _monitor(value: Any) -> Monitor:
+    return Monitor(fields.text(value["name"]), fields.text(value["mode"]))
 
 
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError(f"expected a count, received {value!r}")
+def _lineage(value: dict[str, Any]) -> dict[str, Any]:
+    for key in {"run_id", "checkpoint", "weights_digest"} & value.keys():
+        fields.text(value[key])
     return value
 
 
 def _timestamp(value: Any) -> str:
-    if datetime.fromisoformat(_text(value)).tzinfo is None:
+    if datetime.fromisoformat(fields.text(value)).tzinfo is None:
         raise ValueError(f"expected a time with its zone, received {value!r}")
-    return _text(value)
+    return str(value)
 
 
 def safe_path(path: str) -> str:

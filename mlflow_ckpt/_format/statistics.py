@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mlflow_ckpt._format.untrusted import fields
+
 # Elements processed together: enough for NumPy to be fast, few enough for the cache.
 _CHUNK = 1 << 15
 
@@ -40,7 +42,7 @@ class Statistics:
         """Parse the statistics in a tensor's entry of `fingerprint.json`."""
 
         def number(key: str) -> float | None:
-            return None if entry[key] is None else float(entry[key])
+            return fields.optional(fields.number, entry[key])
 
         return cls(
             mean=number("mean"),
@@ -48,8 +50,8 @@ class Statistics:
             min=number("min"),
             max=number("max"),
             norm=number("norm"),
-            nan_count=int(entry["nan_count"]),
-            inf_count=int(entry["inf_count"]),
+            nan_count=fields.count(entry["nan_count"]),
+            inf_count=fields.count(entry["inf_count"]),
         )
 
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+
+from mlflow_ckpt._format.dtypes import dtype_named
 
 Arrays = MutableMapping[str, np.ndarray[Any, Any]]
 _ARRAY, _SCALAR, _FLOAT, _TUPLE, _ITEMS = "$array", "$scalar", "$float", "$tuple", "$items"
@@ -68,7 +69,7 @@ def unpack(packed: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Any:
     """Return the value that `pack` packed.
 
     Raises:
-        KeyError: If an array is missing.
+        LookupError, TypeError, ValueError: If an array is missing, or it is malformed.
     """
     if isinstance(packed, list):
         return [unpack(item, arrays) for item in packed]
@@ -103,4 +104,7 @@ def _restore(content: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> np.nda
     if isinstance(content, str):
         return arrays[content]
     name, dtype = content
-    return arrays[name].view(getattr(ml_dtypes, dtype))
+    kind = dtype_named(dtype)
+    if kind is None:
+        raise ValueError(f"unknown dtype {dtype!r}")
+    return arrays[name].view(kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,14 @@ from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import WEIGHTS_ROLE, read_fingerprint
 from mlflow_ckpt._format.manifest import FileEntry, Manifest
 from mlflow_ckpt._format.text import listed
+from mlflow_ckpt._format.untrusted import regular_file
 from mlflow_ckpt._format.weights_file import damaged_tensors
-from mlflow_ckpt.errors import IntegrityError, ManifestError, VerificationError
+from mlflow_ckpt.errors import (
+    IntegrityError,
+    ManifestError,
+    UnsafeFileError,
+    VerificationError,
+)
 
 # MLflow adds this file to a registered model version that it loads from a local store.
 _ADDED_BY_MLFLOW = frozenset({"registered_model_meta"})
@@ -55,8 +62,8 @@ class VerificationResult:
         missing: Files of the manifest that are not in the directory.
         extra: Files in the directory that are not in the manifest.
         mismatched: Files whose content differs.
-        error: Why the manifest or the fingerprint cannot be read, or why the checkpoint is not
-            signed as required; None if they can, and it is.
+        error: Why the manifest or the fingerprint cannot be read, how files disagree, or why the
+            checkpoint is not signed as required; None if all is well.
         signed_by: By whom it is signed, as was required; None if no signature was.
     """
 
@@ -130,11 +137,13 @@ def read_manifest(directory: Path) -> Manifest:
         ManifestError: If there is no manifest, or it is malformed or altered.
     """
     try:
-        text = (directory / layout.MANIFEST).read_bytes()
+        text = regular_file.read(directory / layout.MANIFEST)
     except FileNotFoundError as error:
         raise ManifestError(
             f"There is no {layout.MANIFEST} in {directory}: it is not a complete checkpoint."
         ) from error
+    except UnsafeFileError as error:
+        raise ManifestError(str(error)) from error
     return Manifest.from_json(text)
 
 
@@ -144,7 +153,14 @@ def verify_directory(directory: Path, manifest: Manifest) -> VerificationResult:
     Raises:
         OSError: If the disk fails.
     """
-    present = set(_files(directory)) - {layout.MANIFEST, layout.SIGNATURE} - _ADDED_BY_MLFLOW
+    found = _files(directory)
+    if irregular := [path for path in found if _is_irregular(directory / path)]:
+        return VerificationResult(
+            manifest.name,
+            error=f"{listed(irregular)} is a link or a device, which is not opened: replace it by "
+            "a copy of the file",
+        )
+    present = set(found) - {layout.MANIFEST, layout.SIGNATURE} - _ADDED_BY_MLFLOW
     # A process that died after it completed the checkpoint leaves its claim.
     present = {path for path in present if not layout.is_claim(path)}
     entries = {entry.path: entry for entry in manifest.files}
@@ -171,11 +187,16 @@ def verify_directory(directory: Path, manifest: Manifest) -> VerificationResult:
 def _files(directory: Path) -> list[str]:
     return [
         (Path(root) / name).relative_to(directory).as_posix()
-        for root, _, names in os.walk(directory)
-        for name in names
-        # A broken link counts as a missing file.
-        if (Path(root) / name).is_file()
+        for root, directories, names in os.walk(directory)
+        for name in (*names, *(name for name in directories if (Path(root) / name).is_symlink()))
     ]
+
+
+def _is_irregular(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False  # another process removed it meanwhile
 
 
 def _compare(directory: Path, entry: FileEntry) -> FileMismatch | None:

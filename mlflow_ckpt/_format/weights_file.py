@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,19 +13,26 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
-import ml_dtypes
 import numpy as np
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest, array_bytes
+from mlflow_ckpt._format.dtypes import dtype_named
 from mlflow_ckpt._format.fingerprint import TensorFingerprint
 from mlflow_ckpt._format.layout import WEIGHTS_IN_ARCHIVE
+from mlflow_ckpt._format.untrusted import hdf5_structure
+from mlflow_ckpt._format.untrusted.hdf5_structure import StoredTensor
+from mlflow_ckpt._format.untrusted.regular_file import open_regular, require_regular
+from mlflow_ckpt._format.untrusted.zip_archive import open_zip, read
 from mlflow_ckpt.errors import IntegrityError
 
 # Reads the values of a tensor; None if they are not found.
 Reader = Callable[[TensorFingerprint], np.ndarray[Any, Any] | None]
+# Loading opens a file several times: the tensors of the last ones that were checked, by state.
+_MOST_CHECKED = 8
+_checked: dict[Any, dict[str, StoredTensor]] = {}
 # What h5py raises for a damaged file, whose sizes may be any numbers.
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, KeyError, RuntimeError, TypeError, ValueError, OverflowError, MemoryError),
     *(struct.error, zipfile.BadZipFile),
 )
@@ -35,20 +43,57 @@ def open_weights(path: Path) -> Iterator[h5py.File]:
     """Open the HDF5 file at `path`, or the one inside the `.keras` archive at `path`.
 
     Raises:
+        UnsafeFileError: If something in it leads elsewhere, or declares what it does not hold.
         OSError, KeyError, zipfile.BadZipFile: If there is no such file, or it is damaged.
     """
+    with _opened(path) as (file, size):
+        _check(path, file, size)
+        yield file
+
+
+def require_safe(path: Path) -> dict[str, StoredTensor]:
+    """Check a file before Keras opens it; return the tensors in it by their paths.
+
+    Errors as in `open_weights`.
+    """
+    with _opened(path) as (file, size):
+        return _check(path, file, size)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[h5py.File, int]]:
+    """Open an HDF5 file, which is not checked yet; yield its size too."""
     if path.suffix != ".keras":
+        size = require_regular(path, follow=True)
         with h5py.File(path, "r") as file:
-            yield file
+            yield file, size
         return
-    with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
+    with open_zip(path, follow=True) as archive, open_regular(path, follow=True) as raw:
         member = archive.getinfo(WEIGHTS_IN_ARCHIVE)
-        # `zipfile` seeks backwards by reading from the start again, and HDF5 seeks often. Keras
-        # stores this member uncompressed, so it can be read in place.
-        stored = member.compress_type == zipfile.ZIP_STORED
-        source = _StoredMember(raw, member) if stored else archive.open(member)
-        with source, h5py.File(source, "r") as file:
-            yield file
+        with _content(archive, member, raw) as source, h5py.File(source, "r") as file:
+            yield file, member.file_size
+
+
+def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, raw: BinaryIO) -> io.IOBase:
+    """Return a member of an archive as a file."""
+    # `zipfile` seeks backwards by reading from the start again, and HDF5 seeks often. Keras stores
+    # this member uncompressed, so it can be read in place.
+    if member.compress_type == zipfile.ZIP_STORED:
+        return _StoredMember(raw, member)
+    return io.BytesIO(read(archive, member.filename, most=member.file_size))
+
+
+def _check(path: Path, file: h5py.File, size: int) -> dict[str, StoredTensor]:
+    """Check an open file, unless it has not changed since it was checked."""
+    status = path.stat()
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    tensors = _checked.get(state)
+    if tensors is None:
+        tensors = hdf5_structure.check(file, size, path.name)
+        while len(_checked) >= _MOST_CHECKED:
+            _checked.pop(next(iter(_checked), None), None)
+        _checked[state] = tensors
+    return tensors
 
 
 class _StoredMember(io.RawIOBase):
@@ -97,14 +142,14 @@ def reading(directory: Path) -> Iterator[Reader]:
         def opened(path: str) -> h5py.File:
             try:
                 return stack.enter_context(open_weights(directory / path))
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 raise IntegrityError(
                     f"{path} is unchanged, but cannot be opened ({error}). Expected a file written "
                     "by Keras. Choose another checkpoint by its epoch or step."
                 ) from error
 
         present = [
-            opened(path)
+            (path, opened(path), require_safe(directory / path))
             for path in (layout.WEIGHTS, layout.FULL_KERAS)
             if (directory / path).is_file()
         ]
@@ -116,8 +161,9 @@ def reading(directory: Path) -> Iterator[Reader]:
             return {str(Digest.of_array(array)): name for name, array in datasets}
 
         def read_tensor(tensor: TensorFingerprint) -> np.ndarray[Any, Any] | None:
-            for file in present:
-                if tensor.name in file:
+            for path, file, stored in present:
+                if tensor.name in stored:
+                    _require_as_listed(path, stored[tensor.name], tensor)
                     return _as_saved(np.asarray(file[tensor.name]), tensor)
             name = legacy_names().get(str(tensor.digest))
             if legacy is None or name is None:
@@ -127,16 +173,31 @@ def reading(directory: Path) -> Iterator[Reader]:
         yield read_tensor
 
 
-def _as_saved(array: np.ndarray[Any, Any], tensor: TensorFingerprint) -> np.ndarray[Any, Any]:
+def _require_as_listed(path: str, stored: StoredTensor, tensor: TensorFingerprint) -> None:
+    """Raise IntegrityError unless a tensor in a file is as the fingerprint says."""
+    size = dtype_named(tensor.dtype)
+    if stored.shape != tensor.shape or (size is not None and size.itemsize != stored.item_size):
+        raise IntegrityError(
+            f"{tensor.name} in {path} has the shape {list(stored.shape)} with {stored.item_size} "
+            f"bytes per element. Expected {tensor.dtype} {list(tensor.shape)}, as "
+            f"{layout.FINGERPRINT} says: the two were not saved together."
+        )
+
+
+def _as_saved(
+    array: np.ndarray[Any, Any], tensor: TensorFingerprint
+) -> np.ndarray[Any, Any] | None:
     # HDF5 has no bfloat16: Keras stores the bytes. And a lookup by digest may return another tensor
     # with the same bytes: zeros are equal in any dtype and shape.
-    dtype = getattr(ml_dtypes, tensor.dtype, None) or np.dtype(tensor.dtype)
+    dtype = dtype_named(tensor.dtype)
+    if dtype is None or array.nbytes != math.prod(tensor.shape) * dtype.itemsize:
+        return None
     return np.asarray(array_bytes(array)).view(dtype).reshape(tensor.shape)
 
 
 def has_assets(archive: Path) -> bool:
     """Whether a `.keras` archive holds files of layers, such as vocabularies."""
-    with zipfile.ZipFile(archive) as opened:
+    with open_zip(archive) as opened:
         return any(name.startswith("assets/") for name in opened.namelist())
 
 
@@ -166,10 +227,12 @@ def damaged_tensors(path: Path, expected: dict[str, Digest]) -> tuple[str, ...]:
         are intact.
     """
     try:
+        size = require_regular(path)
         source = _archived_bytes(path) if path.suffix == ".keras" else path
         with h5py.File(source, "r") as file:
+            hdf5_structure.check(file, size, path.name)
             digests = {name: str(Digest.of_array(array)) for name, array in tensors(file)}
-    except _UNREADABLE:
+    except UNREADABLE:
         # The caller knows already that the file is damaged.
         return ()
     if path.suffix == ".keras" or path.name.endswith(".weights.h5"):
@@ -183,7 +246,7 @@ def _archived_bytes(path: Path) -> io.BytesIO:
 
     `zipfile` refuses to read a member with a wrong checksum.
     """
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+    with open_zip(path) as archive, open_regular(path) as file:
         member = archive.getinfo(WEIGHTS_IN_ARCHIVE)
         file.seek(_content_start(file, member))
         return io.BytesIO(file.read(member.file_size))
@@ -193,5 +256,8 @@ def _content_start(file: BinaryIO, member: zipfile.ZipInfo) -> int:
     """Return the offset of a member's content in an archive."""
     # A member's header: 26 bytes, the lengths of two fields, the two fields.
     file.seek(member.header_offset + 26)
-    name_length, extra_length = struct.unpack("<HH", file.read(4))
+    lengths = file.read(4)
+    if len(lengths) < 4:
+        raise zipfile.BadZipFile(f"{member.filename} begins beyond the archive")
+    name_length, extra_length = struct.unpack("<HH", lengths)
     return int(member.header_offset + 30 + name_length + extra_length)

@@ -24,8 +24,15 @@ from mlflow_ckpt._signing.keys import Location, SigningKey, signing_key
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import ArgumentTypeError, InvalidArgumentError
 
-# Arguments that are not recorded in checkpoints.
-_OF_THIS_MACHINE = frozenset({"sign"})
+# Arguments that are recorded in checkpoints, and that a resumed training takes over from one, which
+# others may have written. None of them says where to, as `run_id` does, or is of this machine only.
+_RECORDED = frozenset(
+    (
+        *("monitor", "verbose", "save_best_only", "mode", "save_freq", "initial_value_threshold"),
+        *("forms", "full_format", "log_metrics", "metadata", "retention", "on_error"),
+        *("drain_timeout", "weight_metrics", "test_load", "report", "data_state_limit"),
+    )
+)
 # Arguments that are true or false.
 _FLAGS = ("save_best_only", "log_metrics", "weight_metrics", "test_load")
 
@@ -95,7 +102,7 @@ class CallbackArguments:
 
         A user-defined retention policy is omitted, and so is where a key is on this machine.
         """
-        names = [field.name for field in fields(self) if field.name not in _OF_THIS_MACHINE]
+        names = [field.name for field in fields(self) if field.name in _RECORDED]
         plain = {name: getattr(self, name) for name in names}
         policy = None if self.retention is None else describe_policy(self.retention)
         return {**plain, "forms": list(self.forms), "retention": policy}
@@ -203,8 +210,7 @@ def arguments_of(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
     Also returns a phrase for each that is left out, as only a newer mlflow_ckpt knows it.
     """
-    known = {field.name for field in fields(CallbackArguments)} - _OF_THIS_MACHINE
-    arguments = {name: value for name, value in settings.items() if name in known}
+    arguments = {name: value for name, value in settings.items() if name in _RECORDED}
     if arguments.get("retention") is not None:
         try:
             arguments["retention"] = policy_of(arguments["retention"])

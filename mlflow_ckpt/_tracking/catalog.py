@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.agreement import disagreement
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._format.layout import CheckpointName
@@ -309,20 +310,23 @@ def _verify(checkpoint: Checkpoint, directory: Path) -> VerificationResult:
     try:
         # Not `checkpoint.manifest`, which may come from the index rather than the file.
         manifest = read_manifest(directory)
-        index.require_name(manifest, checkpoint.name)
+        index.require_place(manifest, checkpoint.run_id, checkpoint.name)
     except ManifestError as error:
         return VerificationResult(checkpoint.name, error=str(error))
     return _compare(checkpoint, directory, manifest)
 
 
 def _compare(checkpoint: Checkpoint, directory: Path, manifest: Manifest) -> VerificationResult:
-    """Compare files with a manifest.
+    """Compare files with a manifest, and with each other.
 
     Raises:
         TrackingError: If the disk fails that holds them.
     """
     try:
-        return verify_directory(directory, manifest)
+        result = verify_directory(directory, manifest)
+        if result.ok and (error := disagreement(directory, manifest)):
+            return replace(result, error=error)
+        return result  # noqa: TRY300
     except OSError as error:
         raise TrackingError(
             f"The checkpoint {checkpoint.name} of run {checkpoint.run_id} cannot be read: {error}."

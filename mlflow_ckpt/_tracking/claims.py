@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.untrusted import fields, json_text
 from mlflow_ckpt._tracking import index, visibility
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
@@ -222,6 +223,10 @@ def _holder(store: RunStore, path: str) -> _Holder | None:
     return _Holder(process, is_alive=here or sighting.has_changed)
 
 
+# Larger than any that a system gives.
+_LARGEST_PID = 2**30
+
+
 def _see(run_id: str, path: str, text: bytes, now: float) -> _Sighting:
     before = _sightings.get((run_id, path))
     if before is not None and before.text == text:
@@ -234,14 +239,13 @@ def _see(run_id: str, path: str, text: bytes, now: float) -> _Sighting:
 def _parse(text: bytes) -> dict[str, Any]:
     """Return the content of a claim; empty if it is not complete."""
     try:
-        content = json.loads(text)
-        beat = content.get("beat")
+        content = json_text.parse(text)
         return {
-            "host": str(content["host"]),
-            "pid": int(content["pid"]),
-            "namespace": content.get("namespace"),
-            "time": float(content["time"]),
-            "beat": None if beat is None else int(beat),
+            "host": fields.text(content["host"]),
+            "pid": min(fields.count(content["pid"]), _LARGEST_PID),
+            "namespace": fields.optional(fields.text, content.get("namespace")),
+            "time": fields.number(content["time"]),
+            "beat": fields.optional(fields.count, content.get("beat")),
         }
     except (AttributeError, KeyError, TypeError, ValueError):
         return {}

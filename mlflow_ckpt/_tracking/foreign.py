@@ -5,7 +5,6 @@ They have no manifest, so neither their completeness nor their contents can be v
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,19 +13,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.file_names import ENDINGS
+from mlflow_ckpt._format.manifest import safe_path
 from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._format.ranking import best_of
 from mlflow_ckpt._format.reference import ArtifactReference, Selector
 from mlflow_ckpt._format.text import listed
+from mlflow_ckpt._format.untrusted import fields, json_text, regular_file, yaml_text
 from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.download import Progress, download
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore, StoredFile, client_to
-from mlflow_ckpt.errors import CheckpointNotFoundError, TrackingError, TrackingUnavailableError
+from mlflow_ckpt.errors import (
+    CheckpointNotFoundError,
+    TrackingError,
+    TrackingUnavailableError,
+    UnsafeFileError,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -41,6 +45,8 @@ _METRICS_NAME = "checkpoint_metrics.json"
 # Files of Keras models in `mlflow.keras` and `mlflow.tensorflow` models.
 _MODEL_FILES = ("model.keras", "model.h5")
 _PARALLEL = 8
+# Of integers that databases store.
+_LARGEST = 2**63
 # Number of names in an error message.
 _MOST_NAMES = 3
 
@@ -237,7 +243,7 @@ def _saved_by_callback(
     for ending in _MODEL_NAMES:
         file = names.get(f"{_LATEST}{ending}")
         if file is not None and not file.is_dir:
-            text = store.read(f"{layout.CHECKPOINTS_DIR}/{_LATEST}{_METRICS_NAME}")
+            text = _read_small(store, f"{layout.CHECKPOINTS_DIR}/{_LATEST}{_METRICS_NAME}")
             yield _from_callback(store.run_id, file, file.name, text)
     others = (item for name, item in names.items() if item.is_dir and name not in own)
     directories = [item for item in others if _is_callback_name(item.name)]
@@ -260,7 +266,9 @@ def _read_directory(store: RunStore, directory: StoredFile) -> ForeignCheckpoint
     file = next((files[name] for name in _MODEL_NAMES if name in files), None)
     if file is None:
         return None
-    text = store.read(f"{directory.path}/{_METRICS_NAME}") if _METRICS_NAME in files else None
+    text = (
+        _read_small(store, f"{directory.path}/{_METRICS_NAME}") if _METRICS_NAME in files else None
+    )
     return _from_callback(store.run_id, file, directory.name, text)
 
 
@@ -285,20 +293,21 @@ def _from_callback(
 
 def _parse_metrics(text: bytes | None) -> dict[str, float]:
     try:
-        content = json.loads(text or b"{}")
-    except (RecursionError, ValueError):
+        content = fields.table(json_text.parse(text or b"{}"))
+    except (TypeError, ValueError):
         return {}
-    if not isinstance(content, dict):
-        return {}
-    return {str(key): float(value) for key, value in content.items() if _is_number(value)}
+    return {key: float(value) for key, value in content.items() if _is_number(value)}
 
 
 def _count(value: float | None) -> int | None:
-    return int(value) if value is not None and value.is_integer() and value >= 0 else None
+    whole = value is not None and value.is_integer() and 0 <= value < _LARGEST
+    return int(value) if whole and value is not None else None
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return isinstance(value, float) or abs(value) < _LARGEST
 
 
 def _logged_models(store: RunStore, own: int) -> list[ForeignCheckpoint]:
@@ -319,8 +328,11 @@ def _logged_models(store: RunStore, own: int) -> list[ForeignCheckpoint]:
 
 def _logged_by_mlflow_2(store: RunStore) -> Iterator[ForeignCheckpoint]:
     try:
-        entries = json.loads(store.run.data.tags.get(tags.LOG_MODEL_HISTORY, "[]"))
-        models = [(str(entry["artifact_path"]), set(entry["flavors"])) for entry in entries]
+        entries = json_text.parse(store.run.data.tags.get(tags.LOG_MODEL_HISTORY, "[]"))
+        models = [
+            (safe_path(fields.text(entry["artifact_path"])), fields.table(entry["flavors"]).keys())
+            for entry in fields.items(entries)
+        ]
     except (LookupError, TypeError, ValueError):
         return  # MLflow truncates long tags
     for path, flavors in models:
@@ -350,7 +362,7 @@ def _from_logged_model(model: LoggedModel, uri: str = "") -> ForeignCheckpoint:
 
 def _is_keras(store: RunStore, path: str) -> bool:
     try:
-        text = store.read(path)
+        text = _read_small(store, path)
     except TrackingUnavailableError:
         raise
     except TrackingError:
@@ -358,23 +370,31 @@ def _is_keras(store: RunStore, path: str) -> bool:
     return text is not None and _data_path(text) is not None
 
 
+def _read_small(store: RunStore, path: str) -> bytes | None:
+    """Return the bytes of a small file; None if there is no such file, but something else."""
+    try:
+        return store.read(path)
+    except UnsafeFileError:
+        return None
+
+
 def _data_path(text: bytes | str) -> str | None:
     """Return the path of the Keras model in an MLflow model; None without one, or if exported."""
     try:
-        flavors = yaml.safe_load(text)["flavors"]
+        flavors = yaml_text.parse(text)["flavors"]
         for name in ("keras", "tensorflow"):
             flavor = flavors.get(name, {})
             is_keras = name == "keras" or flavor.get("model_type") == "keras"
             if is_keras and "data" in flavor and not flavor.get("save_exported_model"):
-                return str(flavor["data"])
-    except (AttributeError, LookupError, TypeError, yaml.YAMLError):
+                return fields.text(flavor["data"])
+    except (AttributeError, LookupError, TypeError, ValueError):
         pass
     return None
 
 
 def _model_file(checkpoint: ForeignCheckpoint, directory: Path) -> Path:
     mlmodel = directory / layout.MLMODEL
-    data = _data_path(mlmodel.read_bytes()) if mlmodel.is_file() else None
+    data = _data_path(regular_file.read(mlmodel)) if mlmodel.is_file() else None
     if data is not None:
         for name in _MODEL_FILES:
             # A path in a foreign file must not lead out of the directory.

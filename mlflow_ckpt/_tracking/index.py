@@ -15,9 +15,15 @@ from functools import partial
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.untrusted import fields, json_text
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore, StoredFile
-from mlflow_ckpt.errors import ManifestError, TrackingError, TrackingUnavailableError
+from mlflow_ckpt.errors import (
+    ManifestError,
+    TrackingError,
+    TrackingUnavailableError,
+    UnsafeFileError,
+)
 
 SCHEMA_VERSION = 1
 PATH = layout.artifact_path(layout.INDEX)
@@ -83,14 +89,19 @@ def by_training(manifest: Manifest) -> tuple[int, int]:
     return manifest.epoch, manifest.step
 
 
-def require_name(manifest: Manifest, name: str) -> None:
+def require_place(manifest: Manifest, run_id: str, name: str) -> None:
     """Check that a manifest belongs to the checkpoint whose directory it is in.
 
     Raises:
-        ManifestError: If it belongs to another checkpoint.
+        ManifestError: If it belongs to another checkpoint, or to another run.
     """
     if manifest.name != name:
         raise ManifestError(f"manifest.json belongs to another checkpoint, {manifest.name}.")
+    if manifest.run_id != run_id:
+        raise ManifestError(
+            f"manifest.json belongs to another run, {manifest.run_id}: the checkpoint was copied "
+            "here, and nothing tells what this run saved."
+        )
 
 
 def checkpoint_names(listed: Iterable[StoredFile]) -> list[str]:
@@ -137,12 +148,14 @@ def _read_entries(
 
 
 def _read_entry(store: RunStore, name: str) -> _Entry | ManifestError | None:
-    text = store.read(f"{layout.artifact_path(name)}/{layout.MANIFEST}")
-    if text is None:
-        return None
     try:
+        text = store.read(f"{layout.artifact_path(name)}/{layout.MANIFEST}")
+        if text is None:
+            return None
         entry = _entry(text)
-        require_name(entry.manifest, name)
+        require_place(entry.manifest, store.run_id, name)
+    except UnsafeFileError as error:
+        return ManifestError(str(error))
     except ManifestError as error:
         return error
     return entry
@@ -153,23 +166,24 @@ def _read_index(store: RunStore) -> dict[str, _Entry]:
         text = store.read(PATH)
     except TrackingUnavailableError:
         raise
-    except TrackingError:
+    except (TrackingError, UnsafeFileError):
         # A store may fail while another publisher is writing the file.
         return {}
     if text is None:
         return {}
     try:
-        content = json.loads(text)
-        usable = content["schema_version"] <= SCHEMA_VERSION
-        manifests = list(content["manifests"]) if usable else []
-    except (LookupError, RecursionError, TypeError, ValueError):
+        content = fields.table(json_text.parse(text))
+        usable = fields.count(content["schema_version"]) <= SCHEMA_VERSION
+        manifests = fields.items(content["manifests"]) if usable else []
+    except (LookupError, TypeError, ValueError):
         return {}
     entries = {}
     for content in manifests:
         try:
             line = json.dumps(content, ensure_ascii=False)
             manifest = Manifest.from_json(line)
-        except (ManifestError, RecursionError):
+            require_place(manifest, store.run_id, manifest.name)
+        except ManifestError:
             continue
         entries[manifest.name] = _Entry(manifest, line)
     return entries
@@ -178,7 +192,7 @@ def _read_index(store: RunStore) -> dict[str, _Entry]:
 def _entry(text: str | bytes) -> _Entry:
     """Parse `manifest.json`, preserving keys that a later version may have added."""
     manifest = Manifest.from_json(text)
-    return _Entry(manifest, json.dumps(json.loads(text), ensure_ascii=False))
+    return _Entry(manifest, json.dumps(json_text.parse(text), ensure_ascii=False))
 
 
 def _write(store: RunStore, entries: Iterable[_Entry]) -> None:

@@ -29,6 +29,7 @@ from tenacity import (
 )
 
 from mlflow_ckpt._format.text import first_line
+from mlflow_ckpt._format.untrusted import regular_file
 from mlflow_ckpt._tracking import local_files, mlflow_private
 from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt.errors import (
@@ -174,7 +175,7 @@ class RunStore:
         if local is not None:
             # MLflow would copy the file first, which takes ten times as long as reading it.
             with self._translated(f"read {path}"), suppress(FileNotFoundError, NotADirectoryError):
-                return local.read_bytes()
+                return regular_file.read(local)
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
             target = Path(directory) / "file"
             # Retry, because another process may be writing the file.
@@ -185,7 +186,7 @@ class RunStore:
                 reraise=True,
             )
             exists = retrying(self._download_if_present, path, target)
-            return target.read_bytes() if exists else None
+            return regular_file.read(target) if exists else None
 
     def _download_if_present(self, path: str, target: Path) -> bool:
         """Download a file; return False if the run has no such artifact."""

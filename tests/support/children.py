@@ -79,6 +79,18 @@ class Child:
         """Send a message to the function."""
         self._connection.send(content)
 
+    def poll(self, seconds: float) -> bool:
+        """Whether there is a message, or the process ended, within that time."""
+        return self._connection.poll(seconds)
+
+    def resident(self) -> int:
+        """Return the memory that the process uses, in bytes; 0 if it has ended."""
+        try:
+            lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        except OSError:
+            return 0
+        return next((int(line.split()[1]) << 10 for line in lines if "VmRSS" in line), 0)
+
     def receive(self, wanted: str) -> Any:
         """Wait for a message of a kind, and return its content."""
         deadline = Deadline(f"the message {wanted!r}")

@@ -227,7 +227,8 @@ def write_out(
 def native(dataset: h5py.Dataset) -> np.ndarray[Any, Any]:
     """Return a dataset's values in their dtype; Keras stores bfloat16 as plain bytes."""
     array = np.asarray(dataset)
-    if dataset.attrs.get("dtype") == "bfloat16":
+    kind = dataset.attrs.get("dtype")
+    if isinstance(kind, str) and kind == "bfloat16" and array.dtype.itemsize == 2:
         return array.view(ml_dtypes.bfloat16)
     return array
 

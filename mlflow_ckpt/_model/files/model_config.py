@@ -9,7 +9,11 @@ from typing import Any
 import yaml
 
 from mlflow_ckpt._format.architecture import parse_architecture
-from mlflow_ckpt.errors import IntegrityError, ModelLoadError, UnsupportedModelError
+from mlflow_ckpt.errors import (
+    IntegrityError,
+    ModelLoadError,
+    UnsupportedModelError,
+)
 
 
 def require_format(architecture: Mapping[str, Any], full_format: str | None) -> None:

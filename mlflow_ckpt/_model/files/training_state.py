@@ -12,10 +12,22 @@ from typing import Any
 import numpy as np
 
 from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.untrusted import fields, json_text, regular_file
+from mlflow_ckpt._format.untrusted.numpy_file import load_arrays
 from mlflow_ckpt._format.values import pack, unpack
+from mlflow_ckpt._model.files import training_fields
 from mlflow_ckpt.errors import IntegrityError, NewerSchemaError
 
 VERSION = 1
+# Fields that refer to arrays, and what a missing one stands for.
+_UNPACKED: tuple[tuple[str, Any], ...] = (
+    ("random", None),
+    ("metrics", []),
+    ("dropped", []),
+    ("state", []),
+    ("attributes", None),
+    ("attributes_before", {}),
+)
 
 
 @dataclass
@@ -133,18 +145,20 @@ def read(directory: Path) -> TrainingState:
         IntegrityError: If a file is missing or malformed.
     """
     try:
-        content = json.loads((directory / layout.TRAINING_STATE).read_text("utf-8"))
-        if content["schema_version"] > VERSION:
-            raise NewerSchemaError.of("The training state", content["schema_version"], VERSION)
-        arrays = _read_arrays(directory)
-        return _from_content(content, arrays)
+        text = regular_file.read(directory / layout.TRAINING_STATE)
+        content = fields.table(json_text.parse(text))
+        version = fields.count(content["schema_version"])
+        if version > VERSION:
+            raise NewerSchemaError.of("The training state", version, VERSION)
+        training_fields.check(content)
+        return _from_content(content, _read_arrays(directory))
     except NewerSchemaError:
         raise
     except (
         AttributeError,
-        EOFError,
         LookupError,
         OSError,
+        OverflowError,
         TypeError,
         ValueError,
         zipfile.BadZipFile,
@@ -157,6 +171,10 @@ def read(directory: Path) -> TrainingState:
 def _from_content(
     content: Mapping[str, Any], arrays: dict[str, np.ndarray[Any, Any]]
 ) -> TrainingState:
+    for state in (content.get("callbacks") or {}).values():
+        unpack(state, arrays)  # what cannot be unpacked is found now, not in `fit`
+    unpacked = {name: unpack(content.get(name, default), arrays) for name, default in _UNPACKED}
+    training_fields.check_unpacked(unpacked)
     return TrainingState(
         epoch=content["epoch"],
         step=content["step"],
@@ -171,10 +189,10 @@ def _from_content(
         optimizers=content.get("optimizers"),
         layers=content.get("layers"),
         arrays=arrays,
-        random=unpack(content.get("random"), arrays),
-        metrics=unpack(content.get("metrics", []), arrays),
+        random=unpacked["random"],
+        metrics=unpacked["metrics"],
         validation_pending=bool(content.get("validation_pending", False)),
-        dropped=unpack(content.get("dropped", []), arrays),
+        dropped=unpacked["dropped"],
         callbacks=content.get("callbacks"),
         unsaved=list(content.get("unsaved", [])),
         stopped=bool(content.get("stopped", False)),
@@ -183,9 +201,9 @@ def _from_content(
         fit=content.get("fit"),
         code=dict(content.get("code", {})),
         settings=content.get("settings"),
-        state=unpack(content.get("state", []), arrays),
-        attributes=unpack(content.get("attributes"), arrays),
-        attributes_before=unpack(content.get("attributes_before", {}), arrays),
+        state=unpacked["state"],
+        attributes=unpacked["attributes"],
+        attributes_before=unpacked["attributes_before"],
     )
 
 
@@ -193,5 +211,4 @@ def _read_arrays(directory: Path) -> dict[str, np.ndarray[Any, Any]]:
     path = directory / layout.TRAINING_ARRAYS
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file}
+    return load_arrays(path)

@@ -19,6 +19,7 @@ from mlflow_ckpt._format.fingerprint import (
 )
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.text import listed
+from mlflow_ckpt._format.untrusted import regular_file
 from mlflow_ckpt._model.capture import describing, introspection
 from mlflow_ckpt._model.files import model_config, training_state
 from mlflow_ckpt._model.keras_private import messages_of_keras
@@ -177,7 +178,7 @@ def fill_all(
 
 def _differing_layers(model: keras.Model, directory: Path, known: Iterable[str]) -> Iterator[str]:
     """Describe how the layers' configurations differ, unless that is known."""
-    saved = model_config.from_json((directory / layout.ARCHITECTURE_JSON).read_bytes())
+    saved = model_config.from_json(regular_file.read(directory / layout.ARCHITECTURE_JSON))
     named = tuple(phrase.partition("` ")[0] for phrase in known)
     for what, how in differing_layers.differences(saved, describing.describe(model)):
         if what.rstrip("`") not in named:

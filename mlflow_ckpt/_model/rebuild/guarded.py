@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import keras
 
 from mlflow_ckpt._format.text import first_line
+from mlflow_ckpt._format.weights_file import require_safe
 from mlflow_ckpt._model.capture import introspection
 from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.keras_private import keras_version, messages_of_keras, saving_code
-from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError
+from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError, UnsafeFileError
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ def guarded(action: Callable[[], T]) -> T:
     keras_version.mention_untested_version()
     try:
         return action()
-    except (MemoryError, ModelLoadError):
+    except (MemoryError, ModelLoadError, UnsafeFileError):
         raise
     except zipfile.BadZipFile as error:
         raise ModelLoadError(f"The archive cannot be read: {error}.") from error
@@ -121,8 +122,10 @@ def load_weights(model: keras.Model, path: Path, *, skip_mismatch: bool = False)
     Keras takes a model that is never called, as only its submodels are, for one without weights.
 
     Raises:
+        UnsafeFileError: If the file leads elsewhere, or declares what it does not hold.
         ModelLoadError: If Keras cannot load them.
     """
+    guarded(lambda: require_safe(path))
     built = model.built
     try:
         model.built = introspection.has_weights(model)

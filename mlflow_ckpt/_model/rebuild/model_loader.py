@@ -11,12 +11,13 @@ from typing import Any
 
 import h5py
 import keras
-import numpy as np
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import OPTIMIZER_ROLE, WEIGHTS_ROLE, read_fingerprint
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._format.weights_file import has_assets, open_weights
+from mlflow_ckpt._format.untrusted import regular_file
+from mlflow_ckpt._format.untrusted.numpy_file import load_arrays
+from mlflow_ckpt._format.weights_file import has_assets, open_weights, require_safe
 from mlflow_ckpt._model.capture import introspection, keras_config, layers
 from mlflow_ckpt._model.files import model_config, training_state
 from mlflow_ckpt._model.files.training_state import TrainingState
@@ -27,7 +28,7 @@ from mlflow_ckpt._model.rebuild.compiling import Compile
 from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects, load_weights
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt._model.rebuild.put_back import PutBack
-from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError
+from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError, UnsafeFileError
 
 CustomObjects = Mapping[str, Any] | None
 
@@ -98,6 +99,7 @@ def _as_saved(directory: Path) -> AbstractContextManager[None]:
     if policy is None:
         scaled = any(t.variable == "dynamic_scale" for t in read_fingerprint(directory).tensors)
         policy = "mixed_float16" if scaled else keras.config.dtype_policy().name
+    guarded(lambda: keras.dtype_policies.get(policy))  # raises for one that Keras does not know
     config = state.keras_config or keras_config.current()
     return keras_config.building_with(policy, config["floatx"])
 
@@ -222,6 +224,7 @@ def _load_archive(
 ) -> keras.Model:
     architecture = _read_architecture(directory)
     known = known_objects(architecture, custom_objects)
+    guarded(lambda: require_safe(path))
     with messages_of_keras.ignoring_skipped_optimizer():
         model = adapted.load(
             training_state.read(directory),
@@ -242,7 +245,7 @@ def _load_archive(
 
 
 def _read_architecture(directory: Path) -> dict[str, Any]:
-    return model_config.from_json((directory / layout.ARCHITECTURE_JSON).read_bytes())
+    return model_config.from_json(regular_file.read(directory / layout.ARCHITECTURE_JSON))
 
 
 def _extract_weights(archive: Path, target: Path) -> None:
@@ -270,9 +273,10 @@ def saved_seeds(model: keras.Model, directory: Path) -> list[tuple[keras.Variabl
         return []
     variables = introspection.seed_variables(model)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            saved = {name: arrays[name] for name in arrays if name.startswith(introspection.SEEDS)}
-    except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        saved = load_arrays(path, prefix=introspection.SEEDS)
+    except UnsafeFileError:
+        raise
+    except (ValueError, zipfile.BadZipFile) as error:
         raise ModelLoadError(f"{path.name} cannot be read: {error}.") from error
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     if shapes != {name: array.shape for name, array in saved.items()}:

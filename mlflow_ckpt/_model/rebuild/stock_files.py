@@ -10,14 +10,17 @@ from typing import Any
 
 import h5py
 import keras
-import yaml
 
 from mlflow_ckpt._format.text import first_line
+from mlflow_ckpt._format.untrusted import fields, json_text, regular_file, yaml_text
+from mlflow_ckpt._format.untrusted.regular_file import require_regular
+from mlflow_ckpt._format.untrusted.zip_archive import open_zip, read
+from mlflow_ckpt._format.weights_file import open_weights, require_safe
 from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.keras_private import messages_of_keras
 from mlflow_ckpt._model.rebuild import legacy_h5
 from mlflow_ckpt._model.rebuild.guarded import build, guarded, load_weights
-from mlflow_ckpt.errors import ModelLoadError
+from mlflow_ckpt.errors import ModelLoadError, UnsafeFileError
 
 CustomObjects = Mapping[str, Any] | None
 
@@ -33,8 +36,10 @@ def load(
     Raises:
         ModelLoadError: If Keras cannot rebuild the model, or the architecture of weights is
             missing.
+        UnsafeFileError: If the file leads elsewhere, or declares what it does not hold.
     """
     _refuse_other_formats(path)
+    guarded(lambda: require_safe(path))
     if path.name.endswith(".weights.h5"):
         if blueprint is None:
             raise ModelLoadError(
@@ -57,16 +62,17 @@ def load(
 
 
 def _refuse_other_formats(path: Path) -> None:
-    """Raise ModelLoadError if the file's format is not that of its name.
+    """Raise ModelLoadError if the file's format is not that of its name, or UnsafeFileError.
 
     Keras would report that the file does not exist.
     """
+    size = require_regular(path, follow=True)
     is_archive = path.suffix == ".keras"
     if not (zipfile.is_zipfile(path) if is_archive else h5py.is_hdf5(path)):
         expected = "a zip archive" if is_archive else "an HDF5 file"
         raise ModelLoadError(
             f"{path.name} is not {expected}, as Keras writes it. Is it truncated or empty? "
-            f"Received: {path.stat().st_size} bytes"
+            f"Received: {size} bytes"
         )
 
 
@@ -78,13 +84,13 @@ def read_blueprint(path: Path) -> dict[str, Any]:
     """
     try:
         if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                text = archive.read("config.json")
+            with open_zip(path, follow=True) as archive:
+                text = read(archive, "config.json")
         else:
-            text = path.read_bytes()
+            text = regular_file.read(path, follow=True)
         if path.suffix in (".yaml", ".yml"):
-            text = json.dumps(yaml.safe_load(text)).encode()
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile, yaml.YAMLError) as error:
+            text = json.dumps(yaml_text.parse(text)).encode()
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ModelLoadError(f"{path} is not an architecture: {error}") from error
     blueprint = model_config.from_json(text)
     blueprint.pop("compile_config", None)
@@ -98,8 +104,10 @@ def _lost_from_archive(path: Path) -> str | None:
     an optimizer, and loads them with RMSprop.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            settings = json.loads(archive.read("config.json")).get("compile_config")
+        with open_zip(path, follow=True) as archive:
+            settings = json_text.parse(read(archive, "config.json")).get("compile_config")
+    except UnsafeFileError:
+        raise
     except (OSError, AttributeError, KeyError, ValueError, zipfile.BadZipFile):
         return None  # Keras will report what is wrong
     if not isinstance(settings, dict) or "optimizer" in settings or "loss" not in settings:
@@ -112,18 +120,25 @@ def _load_h5(path: Path, custom_objects: CustomObjects) -> tuple[keras.Model, st
     model = guarded(
         lambda: keras.saving.load_model(path, custom_objects=custom_objects, compile=False)
     )
-    with h5py.File(path, "r") as file:
+    with open_weights(path) as file:
         text = file.attrs.get("training_config")
         if text is None:
             return model, None
         try:
             with keras.saving.custom_object_scope(custom_objects or {}):
-                guarded(lambda: _compile(model, json.loads(text)))
+                guarded(lambda: _compile(model, _settings(text)))
             legacy_h5.fill_optimizer(model, file)
         except ModelLoadError as error:
             plain = keras.saving.load_model(path, custom_objects=custom_objects, compile=False)
             return plain, f"its compile settings and optimizer ({first_line(error)})"
     return model, None
+
+
+def _settings(text: Any) -> dict[str, Any]:
+    """Parse the compile settings in a legacy `.h5` file."""
+    if not isinstance(text, (str, bytes)):
+        raise ModelLoadError("its attribute training_config is not text")
+    return fields.table(json_text.parse(text))
 
 
 def _compile(model: keras.Model, config: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from mlflow_ckpt._model.capture.code_origin import is_of_user
 from mlflow_ckpt._model.capture.references_in_code import names_in_libraries
 from mlflow_ckpt._model.keras_private.callback_internals import CALLBACK_STATE
 from mlflow_ckpt._model.training.outline import outline
-from mlflow_ckpt.errors import InvalidArgumentError
+from mlflow_ckpt.errors import IntegrityError, InvalidArgumentError
 
 GetState = Callable[[Any], Any]
 SetState = Callable[[Any, Any], None]
@@ -195,9 +195,20 @@ def _state_attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:
 def _set_attributes(
     callback: keras.callbacks.Callback, names: Iterable[str], state: Mapping[str, Any]
 ) -> None:
+    if not isinstance(state, Mapping) or not all(_is_numbers(state.get(name)) for name in names):
+        raise IntegrityError(
+            f"The state of {type(callback).__name__} in training_state.json is not one that it had."
+        )
     for name in names:
         if name in state:
             setattr(callback, name, state[name])
+
+
+def _is_numbers(value: Any) -> bool:
+    """Whether a value is what Keras's callbacks keep: None, a number, or a list of arrays."""
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(item, np.ndarray) and item.dtype.kind != "O" for item in value)
+    return value is None or isinstance(value, (bool, int, float, np.number, np.bool_))
 
 
 def _may_hold_more(callback: keras.callbacks.Callback) -> bool:

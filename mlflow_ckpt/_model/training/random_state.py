@@ -76,7 +76,8 @@ def restore(state: Mapping[str, Any]) -> list[str]:
         except (
             AttributeError,
             ImportError,
-            KeyError,
+            LookupError,
+            OverflowError,
             TypeError,
             ValueError,
             RuntimeError,

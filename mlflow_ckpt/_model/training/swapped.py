@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from mlflow_ckpt._model.keras_private import callback_internals, optimizer_internals
+from mlflow_ckpt.errors import IntegrityError
 
 
 class DroppedWeights:
@@ -45,8 +46,13 @@ def restore(model: keras.Model, weights: Sequence[np.ndarray[Any, Any]]) -> None
     """Put dropped weights in the place of the averages, from where they are swapped back.
 
     Raises:
-        ValueError: If they do not fit.
+        IntegrityError: If they do not fit.
     """
     averages = optimizer_internals.moving_averages(model)
+    if [tuple(average.shape) for average in averages] != [value.shape for value in weights]:
+        raise IntegrityError(
+            "The weights that SwapEMAWeights dropped, as training_state.json holds them, do not "
+            "fit the optimizer's averages."
+        )
     for average, value in zip(averages, weights, strict=True):
         average.assign(value)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.untrusted import json_text
 from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import description
@@ -113,7 +114,7 @@ def _finite(value: float | None) -> float | None:
 def _table_tag(run: Run) -> dict[str, str]:
     """Return the tag that lists the artifacts that are tables, unless it already has this one."""
     try:
-        tables = json.loads(run.data.tags.get(tags.LOGGED_ARTIFACTS, "[]"))
+        tables = json_text.parse(run.data.tags.get(tags.LOGGED_ARTIFACTS, "[]"))
     except ValueError:
         tables = []
     own = {"path": TABLE, "type": "table"}

@@ -1,0 +1,8 @@
+"""All hostile files, and the entry points that read them."""
+
+from __future__ import annotations
+
+from tests.hostile import hdf5_cases
+from tests.hostile.entry_points import ENTRY_POINTS as ENTRY_POINTS
+
+CASES = [*hdf5_cases.CASES]

@@ -1,0 +1,38 @@
+"""Hostile files: refused in one sentence, or harmless, by every entry point that reads them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from devtools.stores import Store
+from tests.hostile import corpus
+from tests.hostile.harness import HOLE, pairs_of, table, try_all
+
+# Each n-th input with each entry point, in the default run.
+_EVERY = 41
+# A part of a name: only such inputs are tried.
+_ONLY = os.environ.get("HOSTILE", "")
+
+
+def _try(pairs: list[tuple[str, str]], store: Store, directory: Path) -> None:
+    chosen = [pair for pair in pairs if _ONLY in " on ".join(pair)]
+    outcomes = try_all(corpus.__name__, chosen, store, directory)
+    text = table(outcomes)
+    sys.stdout.write(f"{text}\n")
+    holes = [outcome for outcome in outcomes if outcome.verdict == HOLE]
+    assert not holes, text
+
+
+def test_a_sample_of_the_corpus(sqlite_store: Store, tmp_path: Path) -> None:
+    _try(pairs_of(corpus.CASES)[::_EVERY], sqlite_store, tmp_path)
+
+
+@pytest.mark.long
+def test_the_whole_corpus(sqlite_store: Store, tmp_path: Path) -> None:
+    names = [case.name for case in corpus.CASES]
+    assert len(names) == len(set(names)) >= 150
+    _try(pairs_of(corpus.CASES), sqlite_store, tmp_path)

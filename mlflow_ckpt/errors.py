@@ -42,6 +42,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mlflow_ckpt._shown import shown
+
 __all__ = [
     "ArgumentTypeError", "CheckpointBusyError", "CheckpointExistsError", "CheckpointNotFoundError",
     "FingerprintMismatchError", "FormNotFoundError", "InputMismatchError", "IntegrityError",
@@ -55,6 +57,10 @@ __all__ = [
 
 class MlflowCkptError(Exception):
     """Base class of all errors that mlflow_ckpt raises deliberately."""
+
+    def __str__(self) -> str:
+        """Return the message, without control characters and credentials of others' making."""
+        return shown(super().__str__())
 
 
 class InvalidArgumentError(MlflowCkptError, ValueError):

@@ -7,7 +7,6 @@ one request per checkpoint; if it is missing, stale or damaged, they read the ma
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +14,14 @@ from functools import partial
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._shown import Logger
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore, StoredFile
 from mlflow_ckpt.errors import ManifestError, TrackingError, TrackingUnavailableError
 
 SCHEMA_VERSION = 1
 PATH = layout.artifact_path(layout.INDEX)
-_logger = logging.getLogger(__name__)
+_logger = Logger(__name__)
 # Concurrent requests: enough to hide the latency, few enough for a small server.
 _PARALLEL = 8
 

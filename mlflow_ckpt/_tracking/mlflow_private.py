@@ -57,10 +57,10 @@ def download_file(repository: ArtifactRepository, path: str, target: Path) -> No
         shutil.move(downloaded, target)
 
 
-def entry_point_parameters(
+def entry_point(
     uri: str, version: str | None, directory: Path | None, name: str
-) -> set[str]:
-    """Return the parameters that an entry point of an MLflow Project declares.
+) -> tuple[str, set[str]]:
+    """Return the command of an entry point of an MLflow Project, and the parameters it declares.
 
     Args:
         uri: The project.
@@ -77,14 +77,19 @@ def entry_point_parameters(
         fetch: Any = utils._fetch_project
         load: Any = utils.load_project
         project = load(str(directory or fetch(uri, version)))
-        entry_point = project.get_entry_point(name)
+        found = project.get_entry_point(name)
     except Exception as error:
         # MLflow calls Git, unpacks archives and reads YAML: anything may be raised.
-        raise TrackingError(
-            f"The project {uri} cannot be fetched or read ({type(error).__name__}). "
-            "Pass its current location: --project."
-        ) from error
-    return set(getattr(entry_point, "parameters", {}))
+        raise no_project(uri, type(error).__name__) from error
+    return str(getattr(found, "command", "")), set(getattr(found, "parameters", {}))
+
+
+def no_project(uri: str, reason: str) -> TrackingError:
+    """Return the error for a project that cannot be started again."""
+    return TrackingError(
+        f"The project {uri} cannot be fetched or read ({reason}). "
+        "Pass its current location: --project."
+    )
 
 
 def git_commit(directory: Path) -> str | None:

@@ -29,6 +29,7 @@ from tenacity import (
 )
 
 from mlflow_ckpt._format.text import first_line
+from mlflow_ckpt._shown import redacted
 from mlflow_ckpt._tracking import local_files, mlflow_private
 from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt.errors import (
@@ -439,5 +440,5 @@ def _unavailable(where: str, action: str) -> TrackingUnavailableError:
 
 def _abridged(error: Exception) -> str:
     """Return at most 300 characters of an error's first line, as a sentence."""
-    line = first_line(error)
+    line = first_line(redacted(str(error)) or type(error).__name__)
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}…"

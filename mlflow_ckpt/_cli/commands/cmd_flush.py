@@ -63,14 +63,13 @@ class Flushed:
         """Return the results as plain values."""
         return {"entries": [_plain(entry, outcome) for entry, outcome in self.results]}
 
-    def to_text(self) -> str:
+    def to_lines(self) -> list[str]:
         """Return the results as lines."""
         if not self.results:
             of_run = "" if self.run_id is None else f" of run {self.run_id}"
-            return f"The spool holds no entries{of_run}.\n"
-        lines = [_line(entry, outcome) for entry, outcome in self.results]
+            return [f"The spool holds no entries{of_run}."]
         # Of a run that was deleted, each entry has the same line.
-        return "".join(dict.fromkeys(lines))
+        return list(dict.fromkeys(_line(entry, outcome) for entry, outcome in self.results))
 
     def raise_if_left(self) -> None:
         """Raise unless every entry was sent.
@@ -111,10 +110,10 @@ def _line(entry: Entry, outcome: Outcome) -> str:
     what = f"{entry.label} of run {entry.run_id}"
     if outcome.error is None:
         size = f" ({humanize.size(outcome.size)})" if outcome.size else ""
-        return f"Sent {what}{size}.\n"
+        return f"Sent {what}{size}."
     if isinstance(outcome.error, RunNotFoundError):
-        return f"Left all of run {entry.run_id} in {entry.path.parent}: {outcome.error}\n"
-    return f"Left {what} in {entry.path}: {outcome.error}\n"
+        return f"Left all of run {entry.run_id} in {entry.path.parent}: {outcome.error}"
+    return f"Left {what} in {entry.path}: {outcome.error}"
 
 
 def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flushed:

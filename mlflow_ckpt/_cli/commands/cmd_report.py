@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mlflow_ckpt._cli import options
+from mlflow_ckpt._cli.console import echo
 from mlflow_ckpt._cli.output import staging
 from mlflow_ckpt.errors import OutputError
 
@@ -40,7 +41,7 @@ def command(
         stores = [RunStore(run_id, tracking_uri) for run_id in run_ids]
         page = _report.build(stores, always=True, progress=progress).encode()
         _write(page, output)
-    click.echo(f"{output}  {len(page) / 1e3:.0f} kB")
+    echo(f"{output}  {len(page) / 1e3:.0f} kB")
 
 
 def _refuse_existing(output: Path, *, overwrite: bool) -> None:

@@ -121,7 +121,7 @@ class Restored:
             "tensors_verified": self.tensors if verified else 0,
         }
 
-    def to_text(self) -> str:
+    def to_lines(self) -> list[str]:
         """Return what was done, and what to do next."""
         checkpoint = self.checkpoint
         size = sum(
@@ -133,7 +133,7 @@ class Restored:
         proof = f"all {self.tensors} tensors are those that were saved"
         if not checkpoint.verified:
             proof = "unverified: there is no record of what was saved"
-        lines = [
+        return [
             f"Restored {checkpoint.name} of run {checkpoint.run_id} to {self.output} "
             f"({humanize.size(size)}; {proof})",
             *(f"  {self.output / name}" for name in self.files),
@@ -144,7 +144,6 @@ class Restored:
             f"  mlflow-ckpt predict {checkpoint.uri} INPUT.npy",
             *(f"  {line}" for line in self._stock_keras()),
         ]
-        return "".join(f"{line}\n" for line in lines)
 
     def _resuming(self) -> list[str]:
         if not self.checkpoint.verified:

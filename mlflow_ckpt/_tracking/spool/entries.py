@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._shown import Logger
 from mlflow_ckpt._tracking import local_files
 from mlflow_ckpt._tracking.spool import disk
 from mlflow_ckpt.errors import ManifestError
@@ -24,7 +24,7 @@ STATUS = "status"
 FILES = "files"
 DESCRIPTION = "entry.json"
 
-_logger = logging.getLogger(__name__)
+_logger = Logger(__name__)
 _SCHEMA_VERSION = 1
 
 

@@ -44,7 +44,7 @@ def redacted(text: str) -> str:
 
     A user name without a password stays, unless it is a token for HTTP: it may be a container.
     """
-    if "://" not in text:
+    if "://" not in text and "?" not in text:
         return text
     return _QUERY.sub(r"\g<name>=***", _USER.sub(_without_user, text))
 

@@ -56,11 +56,13 @@ __all__ = [
 
 
 class MlflowCkptError(Exception):
-    """Base class of all errors that mlflow_ckpt raises deliberately."""
+    """Base class of all errors that mlflow_ckpt raises deliberately.
 
-    def __str__(self) -> str:
-        """Return the message, without control characters and credentials of others' making."""
-        return shown(super().__str__())
+    Its message has neither control characters nor credentials, whatever it is made from.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(shown(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class InvalidArgumentError(MlflowCkptError, ValueError):

@@ -11,6 +11,8 @@
 - `RunData._metric_objs` has the latest step of a metric. Fallback: a request for its history.
 - `RunsArtifactRepository.get_underlying_uri` gives the location of a run's artifacts. Fallback:
   model versions have the `runs:/` URI as their source.
+- `mlflow.utils.credentials.get_default_host_creds` tells whether there are credentials for the
+  tracking server. Fallback: there are.
 - Texts of `MlflowException` identify a server that is down or older, and a directory that vanished.
   Fallback: the error is raised unchanged, and retried like any other.
 """
@@ -128,6 +130,18 @@ def artifact_location(uri: str, tracking_uri: str) -> str:
         return str(RunsArtifactRepository.get_underlying_uri(uri, tracking_uri))
     except (AttributeError, ImportError, TypeError):
         return uri
+
+
+def sends_credentials() -> bool:
+    """Whether MLflow has credentials for the tracking server apart from its URI."""
+    try:
+        from mlflow.utils.credentials import get_default_host_creds
+
+        found = get_default_host_creds("http://localhost")  # type: ignore[no-untyped-call]
+    except (AttributeError, ImportError, TypeError):
+        return True
+    names = ("username", "password", "token", "aws_sigv4", "auth")
+    return any(getattr(found, name, None) for name in names)
 
 
 def is_unanswered(error: Exception) -> bool:

@@ -121,10 +121,11 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
 
     Args:
         run: A run id; None for all runs.
-        tracking_uri: The server to send to; None for each entry's own.
+        tracking_uri: The server to send to; None for each entry's own, if the user named it.
         progress: Called with bytes done and total bytes.
     """
     from mlflow_ckpt._tracking.references import resolve
+    from mlflow_ckpt._tracking.spool import servers
     from mlflow_ckpt._tracking.spool.outcome import Outcome
     from mlflow_ckpt._tracking.spool.spool_directory import Spool
 
@@ -139,7 +140,7 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
     deleted: dict[tuple[str, str], RunNotFoundError] = {}
     results = []
     for entry, size in zip(entries, sizes, strict=True):
-        uri = tracking_uri or entry.tracking_uri
+        uri = tracking_uri or servers.address_of(entry.tracking_uri)
         before = done
 
         def advance(sent: int) -> None:
@@ -147,6 +148,9 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
             done += sent
             progress(done, sum(sizes))
 
+        if uri is None:
+            results.append((entry, Outcome(entry=entry, size=size, error=_unnamed(entry))))
+            continue
         error: MlflowCkptError | None = away.get(uri) or deleted.get((uri, entry.run_id))
         if error is None:
             error = _send(spool, entry, uri, stores, advance)
@@ -157,6 +161,14 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
         results.append((entry, Outcome(entry=entry, size=size, error=error)))
         done = before + size
     return Flushed(run_id, tuple(results))
+
+
+def _unnamed(entry: Entry) -> TrackingError:
+    return TrackingError(
+        f"It is for the server {entry.tracking_uri}, which MLFLOW_TRACKING_URI does not name, and "
+        "no training of this user did here. If you trust it: "
+        f"mlflow-ckpt flush {entry.run_id} --tracking-uri {entry.tracking_uri}"
+    )
 
 
 def _send(

@@ -22,6 +22,9 @@ from mlflow_ckpt.errors import FormNotFoundError, InvalidArgumentError
 if TYPE_CHECKING:
     from mlflow_ckpt._tracking.find import FoundCheckpoint
 
+# For a model whose name is none for a directory.
+_DEFAULT_NAME = "model"
+
 
 @click.command("restore", short_help="Rebuild a checkpoint of RUN as files, verified.")
 @options.query
@@ -195,4 +198,5 @@ def _form(checkpoint: FoundCheckpoint, form: str | None, file_format: str | None
 def _directory_name(name: str) -> str:
     """Return a checkpoint's name without the ending of a foreign model's file."""
     file = PurePosixPath(name).name
-    return next((file.removesuffix(ending) for ending in ENDINGS if file.endswith(ending)), file)
+    name = next((file.removesuffix(ending) for ending in ENDINGS if file.endswith(ending)), file)
+    return _DEFAULT_NAME if name in ("", ".", "..") or "\\" in name else name

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from functools import cache
+
+from mlflow_ckpt._shown import Logger, shown
 
 _NOT_THE_USER = ("mlflow_ckpt", "keras")
 
 
 def warn(message: str) -> None:
     """Issue a warning at the innermost line of the user's code."""
-    warnings.warn(message, stacklevel=_level_of_user())
+    warnings.warn(shown(message), stacklevel=_level_of_user())
 
 
 warn_once = cache(warn)  # once in this process
@@ -32,7 +33,7 @@ def _level_of_user() -> int:
 def mention_untested(library: str, version: str, tested: tuple[str, ...]) -> None:
     """Log, once per process, that a library's version was not tested with this package."""
     if ".".join(version.split(".")[:2]) not in tested:
-        logging.getLogger("mlflow_ckpt").warning(
+        Logger("mlflow_ckpt").warning(
             "mlflow_ckpt was not tested with %s %s, only with %s. If private names in it have "
             "changed, some features are slower or missing.",
             *(library, version, " and ".join(tested)),

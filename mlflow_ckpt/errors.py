@@ -45,6 +45,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mlflow_ckpt._shown import shown
+
 __all__ = [
     "ArgumentTypeError", "CheckpointBusyError", "CheckpointExistsError", "CheckpointNotFoundError",
     "FingerprintMismatchError", "FormNotFoundError", "InputMismatchError", "IntegrityError",
@@ -57,7 +59,13 @@ __all__ = [
 
 
 class MlflowCkptError(Exception):
-    """Base class of all errors that mlflow_ckpt raises deliberately."""
+    """Base class of all errors that mlflow_ckpt raises deliberately.
+
+    Its message has neither control characters nor credentials, whatever it is made from.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(shown(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class InvalidArgumentError(MlflowCkptError, ValueError):

@@ -118,13 +118,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A spool of the tests' own, which child processes inherit."""
     path = tmp_path_factory.mktemp("spool")
-    before = os.environ.get("MLFLOW_CKPT_SPOOL")
-    os.environ["MLFLOW_CKPT_SPOOL"] = str(path)
-    yield path
-    if before is None:
-        del os.environ["MLFLOW_CKPT_SPOOL"]
-    else:
-        os.environ["MLFLOW_CKPT_SPOOL"] = before
+    state = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_CKPT_SPOOL", str(path))
+        patch.setenv("XDG_STATE_HOME", str(state))
+        yield path
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def made_by(project: Path, **tags: str) -> str:
 @pytest.mark.parametrize("in_place", [pytest.param(False, marks=pytest.mark.long), True])
 def test_the_project_is_started_again(project: Path, in_place: bool) -> None:
     run_id = made_by(project)
-    arguments = ["--in-place"] if in_place else []
+    arguments = ["--yes", *(["--in-place"] if in_place else [])]
     ended = run_process("resume", run_id, "--epochs", "5", *arguments)
     assert ended.returncode == 0, ended.stderr
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("TRAINS")]
@@ -80,7 +80,7 @@ def test_the_project_is_started_again(project: Path, in_place: bool) -> None:
 @pytest.mark.long
 def test_a_checkpoint_other_than_the_latest_is_passed_by_its_name(project: Path) -> None:
     run_id = made_by(project)
-    ended = run_process("resume", run_id, "--checkpoint", "1", "--epochs", "2")
+    ended = run_process("resume", run_id, "--checkpoint", "1", "--epochs", "2", "--yes")
     assert f"'ckpt:/{run_id}/epoch_0001'" in ended.stdout
 
 
@@ -90,7 +90,7 @@ def test_a_project_elsewhere(project: Path, tmp_path: Path) -> None:
     refused = run("resume", run_id, "--epochs", "3")
     assert refused.exit_code == 7
     assert "Pass its current location: --project." in refused.output
-    ended = run_process("resume", run_id, "--epochs", "3", "--project", project)
+    ended = run_process("resume", run_id, "--epochs", "3", "--yes", "--project", project)
     assert "TRAINS" in ended.stdout, ended.stderr
 
 

@@ -17,6 +17,7 @@ import click
 from mlflow_ckpt import __version__, errors
 from mlflow_ckpt._cli import commands
 from mlflow_ckpt._cli.exit_codes import EXIT_CODES
+from mlflow_ckpt._shown import shown
 from mlflow_ckpt._tracking.environment import environment
 
 # Give up on an unreachable server within a minute: a user is waiting, and MLflow's default is eight
@@ -75,6 +76,9 @@ class Application(click.Group):
                 return super().invoke(ctx)
         except errors.MlflowCkptError as error:
             raise _Failure(error) from error
+        except click.ClickException as error:
+            error.message = shown(error.message)  # type: ignore[misc]  # show() reads it
+            raise
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -40,21 +41,32 @@ class ModelOptions:
         return converter(self.custom_objects, self.architecture)
 
 
+@contextmanager
+def _current_directory_first() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+        if here not in sys.path:
+            sys.path.append(here)
+
+
 def load_modules(names: Iterable[str]) -> dict[str, Any]:
     """Import modules and return the classes and functions that they define, by name.
 
-    The current directory is on the import path, as with `python -m`.
+    They are looked for in the current directory first, as with `python -m`; other modules, of which
+    somebody may have put others of the same names there, in that directory last.
 
     Raises:
         InvalidArgumentError: If a module cannot be imported.
     """
     objects: dict[str, Any] = {}
     for name in names:
-        here = str(Path.cwd())
-        if here not in sys.path:
-            sys.path.insert(0, here)
         try:
-            module = import_module(name)
+            with _current_directory_first():
+                module = import_module(name)
         except (Exception, SystemExit) as error:
             # A user's module may raise anything while it is imported.
             raise InvalidArgumentError(

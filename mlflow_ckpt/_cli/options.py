@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 import click
 
+from mlflow_ckpt._cli.console import echo
 from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._shown import redacted
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
@@ -24,8 +26,8 @@ class Printable(Protocol):
     def to_dict(self) -> Any:
         """Return plain values, for JSON."""
 
-    def to_text(self) -> str:
-        """Return text for people, which ends with a newline."""
+    def to_lines(self) -> Iterable[str]:
+        """Return text for people, line by line."""
 
 
 Show = Callable[[Printable], None]
@@ -58,9 +60,21 @@ def _all(*decorators: Decorator) -> Decorator:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Return plain values as JSON, with null for NaN and infinities, which JSON does not have."""
-    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    """Return plain values as JSON, without credentials.
+
+    NaN and infinities, which JSON does not have, become null. Other characters than those of ASCII
+    are escaped.
+    """
+    finite = json.loads(json.dumps(_without_credentials(value)), parse_constant=lambda _: None)
     return json.dumps(finite, indent=indent, allow_nan=False)
+
+
+def _without_credentials(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {_without_credentials(key): _without_credentials(v) for key, v in value.items()}
+    return [*map(_without_credentials, value)] if isinstance(value, (list, tuple)) else value
 
 
 def _printer(_: click.Context, __: click.Parameter, as_json: bool) -> Show:
@@ -68,7 +82,8 @@ def _printer(_: click.Context, __: click.Parameter, as_json: bool) -> Show:
         if as_json:
             click.echo(to_json(result.to_dict(), indent=2))
         else:
-            click.echo(result.to_text(), nl=False)
+            for line in result.to_lines():
+                echo(line)
 
     return show
 

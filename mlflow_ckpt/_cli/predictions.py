@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, TextIO
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
 from mlflow_ckpt._cli.options import to_json
+from mlflow_ckpt._cli.output import new_file, refuse_special
+from mlflow_ckpt._shown import escaped
 from mlflow_ckpt.errors import InvalidArgumentError, OutputError
 
 Array = np.ndarray[Any, Any]
 # Tolerance for the sum of a row of probabilities, for float16 softmax over many classes.
 _SUM_TOLERANCE = 1e-2
+# How a formula begins, in the full-width forms too.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def writer_for(output: Path | None, *, as_json: bool, overwrite: bool) -> Writer
     if output is None:
         write_rows = _write_json_lines if as_json else _write_csv
         return lambda predictions: write_rows(predictions, sys.stdout)
-    writers: dict[str, Callable[[Predictions, Path], None]] = {
+    writers: dict[str, Callable[[Predictions, BinaryIO], None]] = {
         ".csv": partial(_write_text, _write_csv),
         ".jsonl": partial(_write_text, _write_json_lines),
         ".npy": _write_npy,
@@ -120,34 +125,29 @@ def writer_for(output: Path | None, *, as_json: bool, overwrite: bool) -> Writer
     if not parent:
         raise OutputError(f"There is no directory {output.parent} to write {output.name} to.")
 
+    refuse_special(output)
+
     def write(predictions: Predictions) -> None:
-        with _in_place(output) as path:
-            writers[output.suffix](predictions, path)
+        with new_file(output, overwrite=overwrite) as file:
+            writers[output.suffix](predictions, file)
 
     return write
 
 
-@contextmanager
-def _in_place(output: Path) -> Iterator[Path]:
-    """Yield a temporary path next to the output, and rename it to the output on exit."""
-    temporary = output.with_name(f".{os.getpid()}.{output.name}")
-    try:
-        try:
-            yield temporary
-            temporary.replace(output)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"The output file {output} cannot be written: {error}.") from error
-
-
 def _write_csv(predictions: Predictions, file: TextIO) -> None:
-    writer: csv.DictWriter[str] | None = None
-    for row in predictions.rows():
-        if writer is None:
-            writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
+    writer = csv.writer(file, lineterminator="\n")
+    for index, row in enumerate(predictions.rows()):
+        if index == 0:
+            writer.writerow(map(_cell, row))
+        writer.writerow(map(_cell, row.values()))
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell that is text to a terminal and to a spreadsheet, which computes formulas."""
+    if not isinstance(value, str):
+        return value
+    text = escaped(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _write_json_lines(predictions: Predictions, file: TextIO) -> None:
@@ -156,24 +156,32 @@ def _write_json_lines(predictions: Predictions, file: TextIO) -> None:
 
 
 def _write_text(
-    write: Callable[[Predictions, TextIO], None], predictions: Predictions, path: Path
+    write: Callable[[Predictions, TextIO], None], predictions: Predictions, file: BinaryIO
 ) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        write(predictions, file)
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    write(predictions, text)
+    text.detach()
 
 
-def _write_npy(predictions: Predictions, path: Path) -> None:
+def _write_npy(predictions: Predictions, file: BinaryIO) -> None:
     if len(predictions.outputs) > 1:
         raise InvalidArgumentError(
             f"The model has {len(predictions.outputs)} outputs "
             f"({', '.join(predictions.outputs)}), and an .npy file holds one array. Use .npz."
         )
-    np.save(path, next(iter(predictions.outputs.values())))
+    np.save(file, next(iter(predictions.outputs.values())), allow_pickle=False)
 
 
-def _write_npz(predictions: Predictions, path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
+def _write_npz(predictions: Predictions, file: BinaryIO) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
         for name, array in predictions.outputs.items():
             # Not np.savez: an output's name could clash with one of its arguments.
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            with archive.open(f"{_member(name)}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _member(name: str) -> str:
+    """Return the name of an output as one that leads nowhere when the archive is unpacked."""
+    path = PurePosixPath(name)
+    leads_out = path.is_absolute() or ".." in path.parts or "\\" in name
+    return re.sub(r"[/\\]", "_", name) if leads_out else name

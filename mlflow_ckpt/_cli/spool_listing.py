@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import click
-
 from mlflow_ckpt._cli import humanize
+from mlflow_ckpt._cli.console import echo
 from mlflow_ckpt._format.reference import Reference
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
@@ -22,7 +21,8 @@ def show(run: str) -> None:
         return  # only the server knows the run of a `models:/…` URI
     waiting = in_spool(run_id)
     if waiting:
-        click.echo(to_text(run_id, waiting), nl=False, err=True)
+        for line in to_lines(run_id, waiting):
+            echo(line, err=True)
 
 
 def in_spool(run_id: str) -> tuple[Entry, ...]:
@@ -44,10 +44,8 @@ def to_dict(waiting: Iterable[Entry]) -> list[dict[str, Any]]:
     ]
 
 
-def to_text(run_id: str, waiting: Iterable[Entry]) -> str:
-    """Return entries as lines, with the command that sends them."""
-    lines = [
-        f"{entry.label} waits in the spool ({humanize.size(entry.size)}): {entry.path}\n"
-        for entry in waiting
-    ]
-    return "".join([*lines, f"Send it: mlflow-ckpt flush {run_id}\n"])
+def to_lines(run_id: str, waiting: Iterable[Entry]) -> Iterator[str]:
+    """Yield a line per entry, and the command that sends them."""
+    for entry in waiting:
+        yield f"{entry.label} waits in the spool ({humanize.size(entry.size)}): {entry.path}"
+    yield f"Send it: mlflow-ckpt flush {run_id}"

@@ -6,6 +6,15 @@ from collections.abc import Collection, Sequence
 from io import StringIO
 from typing import Literal
 
+from mlflow_ckpt._shown import shown
+
+
+def to_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()
+) -> list[str]:
+    """Return a table line by line. Arguments as in `to_text`."""
+    return to_text(columns, rows, right=right).splitlines()
+
 
 def to_text(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()
@@ -15,7 +24,7 @@ def to_text(
     from rich.console import Console
     from rich.table import Table
 
-    lines = [[cell.expandtabs() for cell in cells] for cells in (columns, *rows)]
+    lines = [[shown(cell) for cell in cells] for cells in (columns, *rows)]
     # Without borders: the titles are a row, and columns are three spaces apart.
     table = Table(
         box=None, show_header=False, show_edge=False, pad_edge=False, padding=(0, 3, 0, 0)

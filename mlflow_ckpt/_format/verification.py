@@ -15,6 +15,7 @@ from mlflow_ckpt._format.manifest import FileEntry, Manifest
 from mlflow_ckpt._format.text import listed
 from mlflow_ckpt._format.untrusted import regular_file
 from mlflow_ckpt._format.weights_file import damaged_tensors
+from mlflow_ckpt._shown import shown
 from mlflow_ckpt.errors import (
     IntegrityError,
     ManifestError,
@@ -84,15 +85,15 @@ class VerificationResult:
     def __str__(self) -> str:
         """Return a one-line summary."""
         if self.ok:
-            signed = "" if self.signed_by is None else f", signed by {self.signed_by}"
-            return f"{self.name}: ok, {self.files} files, {self.size} bytes{signed}"
+            signed = "" if self.signed_by is None else f", signed by {shown(self.signed_by)}"
+            return f"{shown(self.name)}: ok, {self.files} files, {self.size} bytes{signed}"
         problems = [self.error] if self.error else []
         if self.missing:
             problems.append(f"missing {listed(self.missing)}")
         if self.extra:
             problems.append(f"not in the manifest {listed(self.extra)}")
         problems += [str(mismatch) for mismatch in self.mismatched]
-        return f"{self.name}: " + "; ".join(problems)
+        return shown(f"{self.name}: " + "; ".join(problems))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values."""

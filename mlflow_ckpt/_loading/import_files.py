@@ -123,11 +123,21 @@ def _import(
     checkpoint = str(CheckpointName("epoch", name.epoch))
     file = ImportedFile(name.name, checkpoint, name.epoch, name.metrics)
     try:
+        _require_inside(folder, name.name)
         model, lost = stock_files.load(folder / name.name, custom_objects, blueprint)
         remark = None if lost is None else f"without {lost}"
         return target.add(model, replace(file, remark=remark), name, dry_run=dry_run)
     except (MlflowCkptError, OSError) as error:
         return replace(file, outcome=FAILED, remark=str(error))
+
+
+def _require_inside(folder: Path, name: str) -> None:
+    """Raise InvalidArgumentError if a file is a link that leads out of its folder."""
+    target = (folder / name).resolve()
+    if not target.is_relative_to(folder.resolve()):
+        raise InvalidArgumentError(
+            f"It is a link to {target}, outside of the folder. To import that file, copy it."
+        )
 
 
 def _files_in(folder: Path, pattern: str | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import threading
@@ -16,12 +15,13 @@ from mlflow_ckpt._model.keras_private.keras_version import PrivateApiError
 from mlflow_ckpt._model.rebuild.trial import Conditions, try_loading
 from mlflow_ckpt._saving.outcomes import Outcomes
 from mlflow_ckpt._saving.worker import Worker
+from mlflow_ckpt._shown import Logger
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import UnsupportedModelError
 
 # Memory that loading takes, in sizes of the checkpoint: its files, the model, the optimizer.
 _COPIES = 3
-_logger = logging.getLogger("mlflow_ckpt")
+_logger = Logger("mlflow_ckpt")
 
 
 class FirstLoad:

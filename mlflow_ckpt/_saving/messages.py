@@ -9,6 +9,7 @@ from typing import Any
 
 from mlflow_ckpt._format.text import abridged, counted, listed
 from mlflow_ckpt._saving.saver import CheckpointSaver
+from mlflow_ckpt._shown import shown
 from mlflow_ckpt._tracking.metric_names import allowed_names
 from mlflow_ckpt._tracking.spool import entries, lifetime, spool_directory
 from mlflow_ckpt._tracking.spool.entries import Entry
@@ -51,7 +52,7 @@ class Messages:
         if self._verbose:
             # Keras's progress bar leaves the cursor at its end.
             start = "\n" if (params or {}).get("verbose") == 1 else ""
-            print(f"{start}{line}", flush=True)  # noqa: T201
+            print(f"{start}{shown(line)}", flush=True)  # noqa: T201
 
     def notify(
         self,

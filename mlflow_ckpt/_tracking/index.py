@@ -7,7 +7,6 @@ one request per checkpoint; if it is missing, stale or damaged, they read the ma
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.untrusted import fields, json_text
+from mlflow_ckpt._shown import Logger
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore, StoredFile
 from mlflow_ckpt.errors import (
@@ -27,7 +27,7 @@ from mlflow_ckpt.errors import (
 
 SCHEMA_VERSION = 1
 PATH = layout.artifact_path(layout.INDEX)
-_logger = logging.getLogger(__name__)
+_logger = Logger(__name__)
 # Concurrent requests: enough to hide the latency, few enough for a small server.
 _PARALLEL = 8
 

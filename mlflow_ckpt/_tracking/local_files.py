@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
+import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,6 +38,20 @@ def require_readable(file: Path, *, to_its_end: bool = False) -> None:
                 pass
     except OSError as error:
         raise unreadable(str(file), error) from error
+
+
+def usual_mode() -> int:
+    """Return the mode that files get which this process creates with Python's `open`."""
+    with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
+        file = Path(directory) / "file"
+        file.touch()
+        return stat.S_IMODE(file.stat().st_mode)
+
+
+def set_usual_mode(path: Path) -> None:
+    """Give a file the mode that it would have if this process had created it."""
+    with suppress(OSError):  # another process removed it, or it belongs to another user
+        path.chmod(usual_mode())
 
 
 def remove(path: Path) -> None:

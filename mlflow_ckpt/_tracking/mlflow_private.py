@@ -11,6 +11,8 @@
 - `RunData._metric_objs` has the latest step of a metric. Fallback: a request for its history.
 - `RunsArtifactRepository.get_underlying_uri` gives the location of a run's artifacts. Fallback:
   model versions have the `runs:/` URI as their source.
+- `mlflow.utils.credentials.get_default_host_creds` tells whether there are credentials for the
+  tracking server. Fallback: there are.
 - Texts of `MlflowException` identify a server that is down or older, and a directory that vanished.
   Fallback: the error is raised unchanged, and retried like any other.
 """
@@ -57,10 +59,10 @@ def download_file(repository: ArtifactRepository, path: str, target: Path) -> No
         shutil.move(downloaded, target)
 
 
-def entry_point_parameters(
+def entry_point(
     uri: str, version: str | None, directory: Path | None, name: str
-) -> set[str]:
-    """Return the parameters that an entry point of an MLflow Project declares.
+) -> tuple[str, set[str]]:
+    """Return the command of an entry point of an MLflow Project, and the parameters it declares.
 
     Args:
         uri: The project.
@@ -77,14 +79,19 @@ def entry_point_parameters(
         fetch: Any = utils._fetch_project
         load: Any = utils.load_project
         project = load(str(directory or fetch(uri, version)))
-        entry_point = project.get_entry_point(name)
+        found = project.get_entry_point(name)
     except Exception as error:
         # MLflow calls Git, unpacks archives and reads YAML: anything may be raised.
-        raise TrackingError(
-            f"The project {uri} cannot be fetched or read ({type(error).__name__}). "
-            "Pass its current location: --project."
-        ) from error
-    return set(getattr(entry_point, "parameters", {}))
+        raise no_project(uri, type(error).__name__) from error
+    return str(getattr(found, "command", "")), set(getattr(found, "parameters", {}))
+
+
+def no_project(uri: str, reason: str) -> TrackingError:
+    """Return the error for a project that cannot be started again."""
+    return TrackingError(
+        f"The project {uri} cannot be fetched or read ({reason}). "
+        "Pass its current location: --project."
+    )
 
 
 def git_commit(directory: Path) -> str | None:
@@ -123,6 +130,18 @@ def artifact_location(uri: str, tracking_uri: str) -> str:
         return str(RunsArtifactRepository.get_underlying_uri(uri, tracking_uri))
     except (AttributeError, ImportError, TypeError):
         return uri
+
+
+def sends_credentials() -> bool:
+    """Whether MLflow has credentials for the tracking server apart from its URI."""
+    try:
+        from mlflow.utils.credentials import get_default_host_creds
+
+        found = get_default_host_creds("http://localhost")  # type: ignore[no-untyped-call]
+    except (AttributeError, ImportError, TypeError):
+        return True
+    names = ("username", "password", "token", "aws_sigv4", "auth")
+    return any(getattr(found, name, None) for name in names)
 
 
 def is_unanswered(error: Exception) -> bool:

@@ -30,7 +30,8 @@ from tenacity import (
 
 from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._format.untrusted import regular_file
-from mlflow_ckpt._tracking import local_files, mlflow_private
+from mlflow_ckpt._shown import redacted
+from mlflow_ckpt._tracking import artifact_servers, local_files, mlflow_private
 from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt.errors import (
     MlflowCkptError,
@@ -109,7 +110,7 @@ class RunStore:
         with self._translated("open the tracking store"):
             self._client = MlflowClient(tracking_uri=tracking_uri)
         # Absolute, because the spool keeps it for processes in other working directories.
-        self.tracking_uri = _absolute(self._client.tracking_uri)
+        self.tracking_uri = absolute(self._client.tracking_uri)
 
     @cached_property
     def run(self) -> Run:
@@ -140,6 +141,7 @@ class RunStore:
     @cached_property
     def _artifacts(self) -> ArtifactRepository:
         uri = self.artifact_uri
+        artifact_servers.require_own(uri, self.tracking_uri)
         with self._translated("open the artifact store"):
             return get_artifact_repository(uri, tracking_uri=self.tracking_uri)
 
@@ -246,6 +248,9 @@ class RunStore:
         try:
             with self._translated(f"upload {file.name}"):
                 self._artifacts.log_artifact(str(file), directory)  # type: ignore[no-untyped-call]
+                if local := self.local_path(f"{directory}/{file.name}"):
+                    # MLflow copies the mode too, and the spool's files are this user's alone.
+                    local_files.set_usual_mode(local)
         except TrackingUnavailableError:
             raise
         except TrackingError:
@@ -335,6 +340,7 @@ class RunStore:
         try:
             yield
         except MlflowException as error:
+            _redact(error)
             text = _abridged(error)
             if status := mlflow_private.error_response(error):
                 text = f"the server answers with error {status}."
@@ -343,11 +349,13 @@ class RunStore:
             kind = RequestRefusedError if error.error_code in _REJECTED else TrackingError
             raise kind(f"MLflow could not {action} at {where}: {text}") from error
         except (requests.ConnectionError, requests.Timeout) as error:
+            _redact(error)
             raise _unavailable(where, action) from error
         except MlflowCkptError:
             raise
         except Exception as error:
             # An artifact store is a plugin with its own client library, which may raise anything.
+            _redact(error)
             reason = f"{type(error).__name__}: {_abridged(error)}"
             raise TrackingError(f"MLflow could not {action} at {where}: {reason}") from error
 
@@ -362,7 +370,10 @@ def _answers(tracking_uri: str, seconds: float) -> bool:
     if urlsplit(tracking_uri).scheme not in ("http", "https"):
         return True
     try:
-        response = requests.get(f"{tracking_uri.rstrip('/')}/health", timeout=seconds)
+        # A redirection is an answer: to follow it might take credentials to another server.
+        response = requests.get(
+            f"{tracking_uri.rstrip('/')}/health", timeout=seconds, allow_redirects=False
+        )
     except requests.exceptions.SSLError:
         return True  # reachable; MLflow checks whether its certificate is trusted
     except (requests.ConnectionError, requests.Timeout):
@@ -423,7 +434,8 @@ def _is_transient(error: BaseException) -> bool:
     )
 
 
-def _absolute(uri: str) -> str:
+def absolute(uri: str) -> str:
+    """Return a tracking URI that means the same in any working directory."""
     prefix = "sqlite:///"
     file, mark, query = uri.removeprefix(prefix).partition("?")
     if not uri.startswith(prefix) or file in ("", ":memory:"):
@@ -438,7 +450,19 @@ def _unavailable(where: str, action: str) -> TrackingUnavailableError:
     )
 
 
+def _redact(error: BaseException) -> None:
+    """Remove credentials from an error of MLflow and from its causes, which Python shows."""
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.args = tuple(
+            arg if isinstance(arg, (int, type(None))) else redacted(str(arg)) for arg in seen.args
+        )
+        if isinstance(seen, MlflowException):
+            seen.message = redacted(str(seen.message))
+        seen = seen.__cause__ or seen.__context__
+
+
 def _abridged(error: Exception) -> str:
     """Return at most 300 characters of an error's first line, as a sentence."""
-    line = first_line(error)
+    line = first_line(redacted(str(error)) or type(error).__name__)
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}…"

@@ -25,7 +25,7 @@ def test_mlflow_run_goes_on_with_the_parameters_of_the_run(
     assert whole.exit_code == 0, whole.output
     straight = mlflow.last_active_run()
     ended = run_module(
-        *("mlflow_ckpt._cli", "resume", project.run_id, "--epochs", "3"), cwd=tmp_path
+        *("mlflow_ckpt._cli", "resume", project.run_id, "--epochs", "3", "--yes"), cwd=tmp_path
     )
     assert ended.returncode == 0, ended.stderr
     assert straight is not None

@@ -75,18 +75,17 @@ class _Printed:
     def to_dict(self) -> dict[str, Any]:
         return self.difference.to_dict()
 
-    def to_text(self) -> str:
-        """Return a sentence, the two checkpoints, and tables of what differs."""
+    def to_lines(self) -> Iterator[str]:
+        """Yield a sentence, the two checkpoints, and tables of what differs."""
         difference = self.difference
-        parts = [f"{_summary(difference)}\n", *_sides(difference)]
+        yield from [_summary(difference), *_sides(difference)]
         shown = [tensor for tensor in difference.tensors if self.every or not tensor.identical]
         if shown:
             rows = [_row(tensor) for tensor in shown]
-            parts.append(f"\n{tables.to_text(_TENSOR_COLUMNS, rows, right=_NUMBERS)}")
+            yield from ["", *tables.to_lines(_TENSOR_COLUMNS, rows, right=_NUMBERS)]
         if difference.architecture:
             rows = [_architecture_row(change) for change in difference.architecture]
-            parts.append(f"\n{tables.to_text(('layer', '', 'key', 'A', 'B'), rows)}")
-        return "".join(parts)
+            yield from ["", *tables.to_lines(("layer", "", "key", "A", "B"), rows)]
 
 
 def _summary(difference: Difference) -> str:
@@ -124,7 +123,7 @@ def _sides(difference: Difference) -> Iterator[str]:
     for name, side in (("A", difference.a), ("B", difference.b)):
         epoch = "epoch unknown" if side.epoch is None else f"epoch {side.epoch}"
         mark = "" if side.verified else "  (unverified)"
-        yield f"{name}  {side.uri}  {epoch}, step {side.step}{mark}\n"
+        yield f"{name}  {side.uri}  {epoch}, step {side.step}{mark}"
 
 
 def _row(tensor: TensorDifference) -> tuple[str, ...]:

@@ -63,14 +63,13 @@ class Flushed:
         """Return the results as plain values."""
         return {"entries": [_plain(entry, outcome) for entry, outcome in self.results]}
 
-    def to_text(self) -> str:
+    def to_lines(self) -> list[str]:
         """Return the results as lines."""
         if not self.results:
             of_run = "" if self.run_id is None else f" of run {self.run_id}"
-            return f"The spool holds no entries{of_run}.\n"
-        lines = [_line(entry, outcome) for entry, outcome in self.results]
+            return [f"The spool holds no entries{of_run}."]
         # Of a run that was deleted, each entry has the same line.
-        return "".join(dict.fromkeys(lines))
+        return list(dict.fromkeys(_line(entry, outcome) for entry, outcome in self.results))
 
     def raise_if_left(self) -> None:
         """Raise unless every entry was sent.
@@ -111,10 +110,10 @@ def _line(entry: Entry, outcome: Outcome) -> str:
     what = f"{entry.label} of run {entry.run_id}"
     if outcome.error is None:
         size = f" ({humanize.size(outcome.size)})" if outcome.size else ""
-        return f"Sent {what}{size}.\n"
+        return f"Sent {what}{size}."
     if isinstance(outcome.error, RunNotFoundError):
-        return f"Left all of run {entry.run_id} in {entry.path.parent}: {outcome.error}\n"
-    return f"Left {what} in {entry.path}: {outcome.error}\n"
+        return f"Left all of run {entry.run_id} in {entry.path.parent}: {outcome.error}"
+    return f"Left {what} in {entry.path}: {outcome.error}"
 
 
 def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flushed:
@@ -122,10 +121,11 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
 
     Args:
         run: A run id; None for all runs.
-        tracking_uri: The server to send to; None for each entry's own.
+        tracking_uri: The server to send to; None for each entry's own, if the user named it.
         progress: Called with bytes done and total bytes.
     """
     from mlflow_ckpt._tracking.references import resolve
+    from mlflow_ckpt._tracking.spool import servers
     from mlflow_ckpt._tracking.spool.outcome import Outcome
     from mlflow_ckpt._tracking.spool.spool_directory import Spool
 
@@ -140,7 +140,7 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
     deleted: dict[tuple[str, str], RunNotFoundError] = {}
     results = []
     for entry, size in zip(entries, sizes, strict=True):
-        uri = tracking_uri or entry.tracking_uri
+        uri = tracking_uri or servers.address_of(entry.tracking_uri)
         before = done
 
         def advance(sent: int) -> None:
@@ -148,6 +148,9 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
             done += sent
             progress(done, sum(sizes))
 
+        if uri is None:
+            results.append((entry, Outcome(entry=entry, size=size, error=_unnamed(entry))))
+            continue
         error: MlflowCkptError | None = away.get(uri) or deleted.get((uri, entry.run_id))
         if error is None:
             error = _send(spool, entry, uri, stores, advance)
@@ -158,6 +161,14 @@ def _flush(run: str | None, tracking_uri: str | None, progress: Progress) -> Flu
         results.append((entry, Outcome(entry=entry, size=size, error=error)))
         done = before + size
     return Flushed(run_id, tuple(results))
+
+
+def _unnamed(entry: Entry) -> TrackingError:
+    return TrackingError(
+        f"It is for the server {entry.tracking_uri}, which MLFLOW_TRACKING_URI does not name, and "
+        "no training of this user did here. If you trust it: "
+        f"mlflow-ckpt flush {entry.run_id} --tracking-uri {entry.tracking_uri}"
+    )
 
 
 def _send(

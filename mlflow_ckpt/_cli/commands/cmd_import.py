@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_ckpt._cli import options
+from mlflow_ckpt._cli.console import echo
 from mlflow_ckpt._cli.exit_codes import EXIT_CODES
 from mlflow_ckpt._cli.model_options import load_modules
 from mlflow_ckpt._cli.quiet import start_backend
@@ -48,6 +49,4 @@ def _tell(file: ImportedFile) -> None:
     """Print the outcome of one file."""
     metrics = "".join(f", {name} {value:g}" for name, value in file.metrics.items())
     remark = "" if file.remark is None else f": {file.remark}"
-    click.echo(
-        f"{file.file} -> {file.checkpoint} (epoch {file.epoch}{metrics}): {file.outcome}{remark}"
-    )
+    echo(f"{file.file} -> {file.checkpoint} (epoch {file.epoch}{metrics}): {file.outcome}{remark}")

@@ -87,25 +87,25 @@ class Listing:
             "others": [other.to_dict() for other in self.others],
         }
 
-    def to_text(self) -> str:
+    def to_lines(self) -> list[str]:
         """Return the listing as tables and lines."""
         from mlflow_ckpt._cli import spool_listing
 
-        text = _paragraphs(self._own(), self._others()) + self._chain()
-        spool = spool_listing.to_text(self.run_id, self.waiting) if self.waiting else ""
-        return _paragraphs(text, spool)
+        lines = [*_paragraphs(self._own(), self._others()), *self._chain()]
+        spool = spool_listing.to_lines(self.run_id, self.waiting) if self.waiting else ()
+        return _paragraphs(lines, list(spool))
 
-    def _own(self) -> str:
+    def _own(self) -> list[str]:
         """Return a table of the complete checkpoints, and the damaged ones as lines."""
         names = self._metric_names()
         shown = names[:_MOST_METRICS]
-        lines = [f"{name}: damaged. {reason}\n" for name, reason in self.damaged.items()]
+        lines = [f"{name}: damaged. {reason}" for name, reason in self.damaged.items()]
         if len(names) > len(shown):
-            lines.insert(0, f"{len(names) - len(shown)} more metrics: see --json.\n")
+            lines.insert(0, f"{len(names) - len(shown)} more metrics: see --json.")
         if self.checkpoints:
             rows = [self._row(checkpoint, shown) for checkpoint in self.checkpoints]
-            lines.insert(0, _table("checkpoint", shown, ("forms", "size", "age", ""), rows))
-        return "".join(lines)
+            lines = [*_table("checkpoint", shown, ("forms", "size", "age", ""), rows), *lines]
+        return lines
 
     def _row(self, checkpoint: Checkpoint, metrics: Iterable[str]) -> tuple[str, ...]:
         manifest = checkpoint.manifest
@@ -134,10 +134,10 @@ class Listing:
             names.update(dict.fromkeys(manifest.metrics))
         return list(names)
 
-    def _others(self) -> str:
+    def _others(self) -> list[str]:
         """Return a table of the models saved by other tools."""
         if not self.others:
-            return ""
+            return []
         names = dict.fromkeys(name for other in self.others for name in other.metrics)
         shown = list(names)[:_MOST_METRICS]
         rows = [
@@ -154,24 +154,28 @@ class Listing:
         ]
         return _table("unverified", shown, ("size", "written by", "uri"), rows)
 
-    def _chain(self) -> str:
+    def _chain(self) -> list[str]:
         """Return lines that name the runs before and after this one."""
-        lines = [f"Resumed by {run_id}, from {name}\n" for run_id, name in self.children.items()]
+        lines = [f"Resumed by {run_id}, from {name}" for run_id, name in self.children.items()]
         if self.ancestors:
             chain = " <- ".join(uri_of(run_id, name) for run_id, name in self.ancestors)
-            lines.insert(0, f"Resumed from {chain}\n")
-        return "".join(lines)
+            lines.insert(0, f"Resumed from {chain}")
+        return lines
 
 
 def _table(
     title: str, metrics: list[str], more: tuple[str, ...], rows: list[tuple[str, ...]]
-) -> str:
+) -> list[str]:
     columns = (title, "epoch", "step", *metrics, *more)
-    return tables.to_text(columns, rows, right=range(1, 3 + len(metrics)))
+    return tables.to_lines(columns, rows, right=range(1, 3 + len(metrics)))
 
 
-def _paragraphs(*texts: str) -> str:
-    return "\n".join(filter(None, texts))
+def _paragraphs(*texts: list[str]) -> list[str]:
+    """Return the lines of texts that are not empty, with an empty line between them."""
+    joined: list[str] = []
+    for text in filter(None, texts):
+        joined += ["", *text] if joined else text
+    return joined
 
 
 def _collect(run: str, tracking_uri: str | None) -> Listing:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_ckpt._cli import options
+from mlflow_ckpt._cli.console import echo
 from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._cli.quiet import start_backend
 from mlflow_ckpt._format.reference import Query
@@ -72,7 +73,7 @@ def _load(query: Query, model_options: ModelOptions) -> tuple[keras.Model, Seque
 
     checkpoint = find(query, model_options.converter())
     if not checkpoint.verified:
-        click.echo(f"Unverified: mlflow_ckpt did not write {checkpoint.uri}.", err=True)
+        echo(f"Unverified: mlflow_ckpt did not write {checkpoint.uri}.", err=True)
     start_backend()
     with progress_bar() as progress, checkpoint.open(progress) as opened:
         from mlflow_ckpt._model.rebuild import model_loader

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,22 +99,23 @@ class _Printed:
             "leftovers": list(plan.leftovers),
         }
 
-    def to_text(self) -> str:
-        """Return a table of all checkpoints, and a summary."""
+    def to_lines(self) -> Iterator[str]:
+        """Yield a table of all checkpoints, and a summary."""
         plan = self.pruned.plan
         rows = []
         for checkpoint in plan.checkpoints:
             reasons = ", ".join(checkpoint.reasons)
             decision = f"keep: {reasons}" if reasons else "remove"
             rows.append((checkpoint.name, humanize.size(checkpoint.size), decision))
-        table = tables.to_text(("checkpoint", "size", "decision"), rows) + "\n" if rows else ""
-        damaged = [f"{name}: damaged, and left alone.\n" for name in plan.damaged]
-        leftovers = [f"{name}: remove, left by an interrupted prune.\n" for name in plan.leftovers]
-        return "".join([table, *damaged, *leftovers, self._summary()])
+        if rows:
+            yield from [*tables.to_lines(("checkpoint", "size", "decision"), rows), ""]
+        yield from (f"{name}: damaged, and left alone." for name in plan.damaged)
+        yield from (f"{name}: remove, left by an interrupted prune." for name in plan.leftovers)
+        yield self._summary()
 
     def _summary(self) -> str:
         pruned, size = self.pruned, humanize.size(self.pruned.freed)
         what = f"{counted(len(pruned.removed), 'checkpoint')} of run {pruned.plan.run_id}"
         if pruned.dry_run:
-            return f"Would remove {what} and free {size}.\n"
-        return f"Removed {what}, freed {size}.\n"
+            return f"Would remove {what} and free {size}."
+        return f"Removed {what}, freed {size}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +55,14 @@ class _Printed:
             "created": registered.is_new,
         }
 
-    def to_text(self) -> str:
-        """Return what was registered, and how to use it."""
+    def to_lines(self) -> Iterator[str]:
+        """Yield what was registered, and how to use it."""
         registered, checkpoint = self.registered, self.registered.checkpoint
         verb = "is now" if registered.is_new else "was already"
         alias = "" if registered.alias is None else f", alias {registered.alias}"
-        return (
+        yield (
             f"{checkpoint.name} of run {checkpoint.run_id} {verb} {registered.name} version "
-            f"{registered.version}{alias}\n"
-            f'  model = mlflow_ckpt.load_model("{registered.uri}")\n'
-            f"  mlflow models serve -m {registered.uri} --env-manager local\n"
+            f"{registered.version}{alias}"
         )
+        yield f'  model = mlflow_ckpt.load_model("{registered.uri}")'
+        yield f"  mlflow models serve -m {registered.uri} --env-manager local"

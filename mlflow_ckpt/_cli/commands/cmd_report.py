@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from mlflow_ckpt._cli import options
-from mlflow_ckpt._cli.output import staging
+from mlflow_ckpt._cli.console import echo
+from mlflow_ckpt._cli.output import new_file, refuse_special
 from mlflow_ckpt.errors import OutputError
 
 
@@ -39,25 +41,14 @@ def command(
         run_ids = [resolve(name, tracking_uri=tracking_uri).run_id for name in runs]
         stores = [RunStore(run_id, tracking_uri) for run_id in run_ids]
         page = _report.build(stores, always=True, progress=progress).encode()
-        _write(page, output)
-    click.echo(f"{output}  {len(page) / 1e3:.0f} kB")
+        with new_file(output, overwrite=overwrite) as file:
+            file.write(page)
+    echo(f"{output}  {len(page) / 1e3:.0f} kB")
 
 
 def _refuse_existing(output: Path, *, overwrite: bool) -> None:
-    if output.is_dir():
-        raise OutputError(f"The output {output} is a directory. Expected the name of a file.")
-    if output.exists() and not overwrite:
+    refuse_special(output)
+    if os.path.lexists(output) and not overwrite:
         raise OutputError(
             f"The output {output} exists. Name another with --output, or pass --overwrite."
         )
-
-
-def _write(page: bytes, output: Path) -> None:
-    """Write a file atomically."""
-    try:
-        with staging(output) as directory:
-            (directory / output.name).write_bytes(page)
-            (directory / output.name).replace(output)
-    except OutputError as error:
-        reason = error.__cause__ or error
-        raise OutputError(f"The output {output} cannot be written: {reason}.") from error

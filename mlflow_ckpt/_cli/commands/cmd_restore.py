@@ -22,6 +22,9 @@ from mlflow_ckpt.errors import FormNotFoundError, InvalidArgumentError
 if TYPE_CHECKING:
     from mlflow_ckpt._tracking.find import FoundCheckpoint
 
+# For a model whose name is none for a directory.
+_DEFAULT_NAME = "model"
+
 
 @click.command("restore", short_help="Rebuild a checkpoint of RUN as files, verified.")
 @options.opening_query
@@ -121,7 +124,7 @@ class Restored:
             "tensors_verified": self.tensors if verified else 0,
         }
 
-    def to_text(self) -> str:
+    def to_lines(self) -> list[str]:
         """Return what was done, and what to do next."""
         checkpoint = self.checkpoint
         size = sum(
@@ -133,7 +136,7 @@ class Restored:
         proof = f"all {self.tensors} tensors are those that were saved"
         if not checkpoint.verified:
             proof = "unverified: there is no record of what was saved"
-        lines = [
+        return [
             f"Restored {checkpoint.name} of run {checkpoint.run_id} to {self.output} "
             f"({humanize.size(size)}; {proof})",
             *(f"  {self.output / name}" for name in self.files),
@@ -144,7 +147,6 @@ class Restored:
             f"  mlflow-ckpt predict {checkpoint.uri} INPUT.npy",
             *(f"  {line}" for line in self._stock_keras()),
         ]
-        return "".join(f"{line}\n" for line in lines)
 
     def _resuming(self) -> list[str]:
         if not self.checkpoint.verified:
@@ -196,4 +198,5 @@ def _form(checkpoint: FoundCheckpoint, form: str | None, file_format: str | None
 def _directory_name(name: str) -> str:
     """Return a checkpoint's name without the ending of a foreign model's file."""
     file = PurePosixPath(name).name
-    return next((file.removesuffix(ending) for ending in ENDINGS if file.endswith(ending)), file)
+    name = next((file.removesuffix(ending) for ending in ENDINGS if file.endswith(ending)), file)
+    return _DEFAULT_NAME if name in ("", ".", "..") or "\\" in name else name

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from mlflow_ckpt._cli import options
+from mlflow_ckpt._cli.console import echo
 from mlflow_ckpt._format.reference import Query, Reference, Selector, uri_of
+from mlflow_ckpt._shown import shown
 from mlflow_ckpt._tracking.removed import CheckpointRemovedError
 from mlflow_ckpt.errors import InvalidArgumentError
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from mlflow_ckpt._tracking.store import RunStore
 
 _LATEST = Selector("latest")
+# What is shown of a run's parameters.
+_MOST_PARAMETERS = 50
+_LONGEST = 200
 
 
 @click.command("resume", short_help="Resume training from a checkpoint of RUN.")
@@ -40,6 +46,7 @@ _LATEST = Selector("latest")
     type=click.Choice(["local", "virtualenv", "uv", "conda"]),
     help="As for mlflow run. Default: as recorded.",
 )
+@click.option("--yes", is_flag=True, help="Start the project without asking.")
 @click.pass_obj
 def command(
     added_environment: Collection[str],
@@ -48,10 +55,12 @@ def command(
     in_place: bool,
     project: str | None,
     environment: str | None,
+    yes: bool,
 ) -> None:
     """Restart the MLflow Project of RUN from one of its checkpoints.
 
-    For a run without a project, print Python code that resumes it.
+    Shows what it would start, and asks, unless the project is in the repository of the current
+    directory. For a run without a project, print Python code that resumes it.
     """
     from mlflow_ckpt._tracking.references import resolve
     from mlflow_ckpt._tracking.spool.sending import send_waiting
@@ -71,18 +80,58 @@ def command(
     project_run = _project_run(store, project, environment)
     if project_run is None:
         name = "" if reference.selector == _LATEST else checkpoint.name
+        echo(f"The run was not started by an MLflow Project. To resume {what} {where}:")
         lines = _python(store.run_id, name, query.tracking_uri, epochs, in_place=in_place)
-        click.echo(
-            f"The run was not started by an MLflow Project. To resume {what} {where}:{lines}"
-        )
+        for line in lines:
+            echo(f"  {line}")
         return
-    arguments = _arguments(project_run, reference, checkpoint, epochs, in_place=in_place)
+    project_run.require_plausible()
+    start = partial(_arguments, project_run, reference, checkpoint, epochs, in_place=in_place)
+    if project_run.directory is not None:
+        start()  # before the question: the project may not be able to resume
+    if not (yes or project_run.is_here()):
+        _ask(project_run, what)
+    arguments = start()
     changed = project_run.changed_version()
-    click.echo(f"Resuming from {what} {where}, up to epoch {epochs}:")
-    click.echo(f"  mlflow {shlex.join(arguments)}")
+    echo(f"Resuming from {what} {where}, up to epoch {epochs}:")
+    echo(f"  mlflow {shlex.join(arguments)}")
     if changed:
-        click.echo(f"Changed since the run: {changed}.")
+        echo(f"Changed since the run: {changed}.")
     _become(arguments, store.tracking_uri, added_environment)
+
+
+def _ask(project_run: ProjectRun, what: str) -> None:
+    """Show what the run's tags would start, and ask whether to start it.
+
+    Raises:
+        InvalidArgumentError: If there is no terminal to ask on.
+        Abort: If the answer is no.
+    """
+    echo(f"To resume from {what}, this machine would run code that the run names:")
+    parameters = list(project_run.parameters.items())
+    for name, value in parameters[:_MOST_PARAMETERS]:
+        echo(f"  parameter    {_cut(f'{name}={value}')}")
+    if len(parameters) > _MOST_PARAMETERS:
+        echo(f"  parameters   {len(parameters) - _MOST_PARAMETERS} more")
+    command = project_run.command()
+    entry_point = project_run.entry_point + ("" if command is None else f": {command}")
+    # Last, so that no number of parameters moves them off the screen.
+    echo(f"  environment  {project_run.environment}")
+    echo(f"  command      mlflow run, entry point {_cut(entry_point)}")
+    echo(f"  commit       {project_run.version or 'none recorded'}")
+    echo(f"  source       {_cut(project_run.uri)}")
+    if not sys.stdin.isatty():
+        raise InvalidArgumentError(
+            f"The project {project_run.uri} is not in the repository of the current directory, so "
+            "its code is started only if you agree. Pass --yes once you have looked at it, or run "
+            "this in the project's directory."
+        )
+    click.confirm("Start it?", abort=True)
+
+
+def _cut(text: str) -> str:
+    text = shown(text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _find(store: RunStore, selector: Selector, query: Query, epochs: int) -> Checkpoint:
@@ -133,8 +182,8 @@ def _arguments(
     )
 
 
-def _python(run_id: str, name: str, uri: str | None, epochs: int, *, in_place: bool) -> str:
-    """Return the lines of Python that resume the training, each on a new line."""
+def _python(run_id: str, name: str, uri: str | None, epochs: int, *, in_place: bool) -> list[str]:
+    """Return the lines of Python that resume the training."""
     lines = ["import mlflow_ckpt"]
     if uri not in (None, os.environ.get("MLFLOW_TRACKING_URI")):
         # Rather than the argument of `resume`, as the training is to continue there too.
@@ -146,7 +195,7 @@ def _python(run_id: str, name: str, uri: str | None, epochs: int, *, in_place: b
         f"point.model.fit(..., initial_epoch=point.initial_epoch, epochs={epochs},",
         "                callbacks=point.callbacks)",
     ]
-    return "".join(f"\n  {line}" for line in lines)
+    return lines
 
 
 def _become(arguments: list[str], tracking_uri: str, added_environment: Collection[str]) -> None:
@@ -155,5 +204,8 @@ def _become(arguments: list[str], tracking_uri: str, added_environment: Collecti
     environment = {k: v for k, v in os.environ.items() if k not in added_environment}
     environment["MLFLOW_TRACKING_URI"] = tracking_uri
     os.execve(  # noqa: S606 - arguments as a list, and the interpreter that runs this
-        sys.executable, [sys.executable, "-m", "mlflow", *arguments], environment
+        # `-P`: not an `mlflow.py` of the current directory.
+        sys.executable,
+        [sys.executable, "-P", "-m", "mlflow", *arguments],
+        environment,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,8 @@ class Description:
             },
         }
 
-    def to_text(self) -> str:
-        """Return the manifest as lines, and files and tensors as tables."""
+    def to_lines(self) -> Iterator[str]:
+        """Yield the manifest, and files and tensors as tables."""
         manifest = self.checkpoint.manifest
         monitor = manifest.monitor
         metrics = (f"{name}={humanize.number(v)}" for name, v in manifest.metrics.items())
@@ -75,13 +76,13 @@ class Description:
             "metadata": ", ".join(f"{k}={v}" for k, v in manifest.metadata.items()),
         }
         width = max(map(len, facts))
-        head = "".join(f"{key:<{width}}  {value}\n" for key, value in facts.items() if value)
+        yield from (f"{key:<{width}}  {value}" for key, value in facts.items() if value)
         rows = [
             (file.path, humanize.size(file.size), _short(file.digest)) for file in manifest.files
         ]
-        files = tables.to_text(("file", "size", "digest"), rows)
-        tensors = tables.to_text(_TENSOR_COLUMNS, list(map(_row, self.fingerprint.tensors)))
-        return f"{head}\n{files}\n{tensors}"
+        yield from ["", *tables.to_lines(("file", "size", "digest"), rows)]
+        tensors = list(map(_row, self.fingerprint.tensors))
+        yield from ["", *tables.to_lines(_TENSOR_COLUMNS, tensors)]
 
 
 def _row(tensor: TensorFingerprint) -> tuple[str, ...]:

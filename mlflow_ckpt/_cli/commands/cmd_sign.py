@@ -88,6 +88,6 @@ class _Signed:
     def to_dict(self) -> list[dict[str, Any]]:
         return [{"run_id": one.run_id, "checkpoint": one.name} for one in self.checkpoints]
 
-    def to_text(self) -> str:
+    def to_lines(self) -> list[str]:
         lines = [f"Signed {one.name} of run {one.run_id}" for one in self.checkpoints]
-        return "".join(f"{line}\n" for line in lines) or "The run has no checkpoints.\n"
+        return lines or ["The run has no checkpoints."]

@@ -43,8 +43,8 @@ class _Verified:
     def to_dict(self) -> list[dict[str, Any]]:
         return [result.to_dict() for result in self.results]
 
-    def to_text(self) -> str:
-        return "".join(f"{result}\n" for result in self.results)
+    def to_lines(self) -> list[str]:
+        return [str(result) for result in self.results]
 
 
 @again_if_removed

@@ -1,8 +1,11 @@
-"""File system operations of the spool: syncing to disk, and listing directories."""
+"""File system operations of the spool: syncing to disk, listing directories, and access to them."""
 
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,7 +51,7 @@ def subdirectories(directory: Path) -> list[Path]:
 def files(directory: Path, suffix: str) -> list[Path]:
     """Return the sorted files of a directory with a suffix; empty if it does not exist."""
     try:
-        return sorted(directory.glob(f"*{suffix}"))
+        return sorted(path for path in directory.glob(f"*{suffix}") if not path.is_symlink())
     except FileNotFoundError:
         return []  # Python's glob ignores a missing directory, but not one that vanishes
 
@@ -59,6 +62,74 @@ def remove_if_empty(directory: Path) -> None:
         directory.rmdir()
     except OSError:
         return  # not empty, or removed by another process
+
+
+def make_private(directory: Path) -> None:
+    """Deny others access to a directory of this user's, and to all that is below it.
+
+    What belongs to others, and what vanishes meanwhile, is left as it is, and so is a file that has
+    another name as well, perhaps outside of the directory.
+    """
+    for path in (directory, *_below(directory)):
+        with suppress(OSError):
+            status = path.lstat()
+            is_dir = stat.S_ISDIR(status.st_mode)
+            is_plain = is_dir or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+            mode = 0o700 if is_dir else 0o600
+            if is_plain and stat.S_IMODE(status.st_mode) != mode and _is_own(status, path):
+                path.chmod(mode)
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """Yield the paths below a directory, without following links."""
+    for root, directories, names in os.walk(directory):
+        for name in (*directories, *names):
+            yield Path(root, name)
+
+
+def reason_against(path: Path, *, is_dir: bool) -> str | None:
+    """Return why others may have written a directory or file; None if only this user can have.
+
+    Args:
+        path: Its path.
+        is_dir: Whether it is expected to be a directory.
+
+    Raises:
+        OSError: If it does not exist.
+    """
+    status = path.lstat()
+    if not (stat.S_ISDIR(status.st_mode) if is_dir else stat.S_ISREG(status.st_mode)):
+        return f"it is no {'directory' if is_dir else 'file'}"
+    if not _is_own(status, path):
+        return "it belongs to another user"
+    if os.name != "nt" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "other users may write to it"
+    return None
+
+
+def reason_against_all(directory: Path) -> str | None:
+    """Return the first `reason_against` a directory and what is below it, with its path.
+
+    Raises:
+        OSError: If something vanishes meanwhile.
+    """
+    for path in (directory, *_below(directory)):
+        # A link to a directory is no directory.
+        reason = reason_against(path, is_dir=path.is_dir() and not path.is_symlink())
+        if reason is not None:
+            return f"{path}: {reason}"
+    return None
+
+
+def _is_own(status: os.stat_result, path: Path) -> bool:
+    """Whether this user wrote a file. Some file systems show other owners than those who wrote."""
+    if os.name == "nt" or status.st_uid == os.geteuid():
+        return True
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            return os.fstat(probe.fileno()).st_uid == status.st_uid
+    except OSError:
+        return False
 
 
 def size_below(directory: Path) -> int:

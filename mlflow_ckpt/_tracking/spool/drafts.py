@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_ckpt._tracking.spool import disk
+from mlflow_ckpt._shown import redacted
+from mlflow_ckpt._tracking.spool import disk, servers
 from mlflow_ckpt._tracking.spool.entries import DESCRIPTION, Entry
 
 
@@ -53,8 +54,11 @@ class Draft:
         return entry
 
     def _describe(self, values: Mapping[str, Any]) -> Entry:
-        entry = Entry(path=self.path.with_suffix(""), **values)
+        address = redacted(values["tracking_uri"])
+        entry = Entry(path=self.path.with_suffix(""), **{**values, "tracking_uri": address})
+        servers.note(address)
         (self.path / DESCRIPTION).write_text(entry.to_json(), encoding="utf-8")
+        disk.make_private(self.path)
         disk.sync(self.path)
         return entry
 

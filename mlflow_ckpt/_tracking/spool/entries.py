@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._shown import Logger, redacted
 from mlflow_ckpt._tracking import local_files
 from mlflow_ckpt._tracking.spool import disk
 from mlflow_ckpt.errors import ManifestError
@@ -19,13 +20,18 @@ ANNOUNCEMENT = "announcement"
 METRICS = "metrics"
 TAGS = "tags"
 STATUS = "status"
+KINDS = (CHECKPOINT, ANNOUNCEMENT, METRICS, TAGS, STATUS)
 
 # The directory of a checkpoint's files, and the file that describes the entry.
 FILES = "files"
 DESCRIPTION = "entry.json"
 
-_logger = logging.getLogger(__name__)
+_logger = Logger(__name__)
 _SCHEMA_VERSION = 1
+# What reading any JSON as an entry may raise.
+_UNREADABLE = (OSError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+# Metrics of a million weights.
+_MOST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -103,19 +109,46 @@ class Entry:
         content = {"schema_version": _SCHEMA_VERSION, **values}
         return json.dumps(content, indent=2, default=dict) + "\n"
 
+    def _checked(self) -> Entry:
+        """Return the entry without credentials; raise ValueError if a value cannot be one."""
+        numbers = (self.step, self.timestamp)
+        texts = (self.run_id, self.tracking_uri, self.name, self.status)
+        plausible = (
+            self.kind in KINDS
+            and all(isinstance(text, str) for text in texts)
+            and all(isinstance(number, int) for number in numbers)
+            and all(isinstance(value, (int, float)) for value in self.metrics.values())
+            and all(isinstance(value, str) for value in self.tags.values())
+            and (not self.name or CheckpointName.parse(self.name) is not None)
+            and bool(self.name) == (self.kind in (CHECKPOINT, ANNOUNCEMENT))
+        )
+        if not plausible:
+            raise ValueError("it has values that no entry has")
+        return replace(self, tracking_uri=redacted(self.tracking_uri))
+
     @classmethod
     def read(cls, path: Path) -> Entry | None:
         """Read the entry in a directory; return None if it is missing or unreadable."""
         try:
-            content = json.loads((path / DESCRIPTION).read_bytes())
+            content = json.loads(_read(path / DESCRIPTION))
             if content.pop("schema_version") <= _SCHEMA_VERSION:
-                return cls(path=path, **content)
-        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+                return cls(path=path, **content)._checked()
+        except _UNREADABLE as error:
             if not _is_missing(path, error):
                 _logger.warning("%s is left alone, because it cannot be read: %s", path, error)
             return None
         _logger.warning("%s is left alone, because a newer mlflow_ckpt wrote it.", path)
         return None
+
+
+def _read(description: Path) -> bytes:
+    """Return the text of an entry; raise ValueError if another user may have written it."""
+    reason = disk.reason_against(description, is_dir=False)
+    if reason is not None:
+        raise ValueError(f"{description.name} is not this user's: {reason}")
+    if description.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{description.name} is larger than any entry")
+    return description.read_bytes()
 
 
 def _is_missing(path: Path, error: Exception) -> bool:

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 _TIMEOUT_SECONDS = 10
+_MODE = 0o600
 
 
 def take_new(path: Path) -> FileLock:
@@ -29,8 +30,8 @@ def take_new(path: Path) -> FileLock:
 
 
 def _acquire(path: Path) -> FileLock:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = FileLock(path, mode=_MODE)
     lock.acquire()
     return lock
 
@@ -42,7 +43,7 @@ def take_free(path: Path) -> FileLock:
         Timeout: If the lock is held.
         FileNotFoundError: If its directory is removed meanwhile.
     """
-    lock = FileLock(path)
+    lock = FileLock(path, mode=_MODE)
     try:
         lock.acquire(blocking=False)
     except FileExistsError as error:

@@ -10,7 +10,7 @@ from mlflow_ckpt._format.verification import read_manifest, verify_directory
 from mlflow_ckpt._tracking import claims, deleted_runs, publishing, visibility
 from mlflow_ckpt._tracking.claims import ClaimUndecidedError
 from mlflow_ckpt._tracking.publishing import OnUploaded
-from mlflow_ckpt._tracking.spool import entries
+from mlflow_ckpt._tracking.spool import disk, entries, servers
 from mlflow_ckpt._tracking.spool.drafts import Draft
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
@@ -71,6 +71,7 @@ def send(
         if not entry.path.exists():
             return None
         try:
+            _require_own(entry)
             if verified and entry.kind == entries.CHECKPOINT:
                 verify_directory(entry.files, read_manifest(entry.files)).raise_if_damaged()
             manifest = deliver(entry, store, on_uploaded)
@@ -83,6 +84,16 @@ def send(
             return None  # somebody deleted it by hand, or locks do not work there
         spool.remove(entry)
         return manifest
+
+
+def _require_own(entry: Entry) -> None:
+    """Raise IntegrityError if another user may have written, or linked, a file of an entry."""
+    reason = disk.reason_against_all(entry.path)
+    if reason is not None:
+        raise IntegrityError(
+            f"The entry cannot be trusted ({reason}), so it is not sent. Expected files that only "
+            "this user can have written."
+        )
 
 
 def send_patiently(
@@ -104,13 +115,14 @@ def send_patiently(
 def entries_for(spool: Spool, store: RunStore) -> list[Entry]:
     """Return a run's entries; warn, once, of those that wait for it at another server's address."""
     waiting = spool.entries(store.run_id)
-    for uri in sorted({entry.tracking_uri for entry in waiting} - {store.tracking_uri}):
+    own = [entry for entry in waiting if servers.is_same(entry.tracking_uri, store.tracking_uri)]
+    for uri in sorted({entry.tracking_uri for entry in waiting if entry not in own}):
         warn_once(
             f"Entries of the run {store.run_id} wait in this machine's spool for the server {uri}, "
             f"and are not sent to {store.tracking_uri}. If these are two addresses of one server: "
             f"mlflow-ckpt flush {store.run_id} --tracking-uri {store.tracking_uri}"
         )
-    return [entry for entry in waiting if entry.tracking_uri == store.tracking_uri]
+    return own
 
 
 def send_waiting(store: RunStore) -> None:

@@ -5,12 +5,16 @@
     <spool>/<run id>/<token>.draft/         the same while it is being written
     <spool>/<run id>/<token>.lock           held by the process that writes or sends the entry
 
+Only this user has access to any of it, and nothing is followed, sent or removed that another user
+may have put there.
+
 An entry appears by one rename, once all of it has reached the disk. The operating system releases
 the locks of a dead process, which distinguishes its leftovers from entries in use.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -20,13 +24,14 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 from filelock import Timeout
 
+from mlflow_ckpt._shown import Logger
 from mlflow_ckpt._tracking.spool import disk, locks
 from mlflow_ckpt._tracking.spool.drafts import Draft
 from mlflow_ckpt._tracking.spool.entries import FILES, Entry
@@ -36,6 +41,8 @@ ENVIRONMENT_VARIABLE = "MLFLOW_CKPT_SPOOL"
 _DRAFT = ".draft"
 _LOCK = ".lock"
 _LOCATION = "place.json"
+_TOKEN = re.compile(r"\d{20}-[0-9a-f]{8}")
+_logger = Logger(__name__)
 
 
 class Spool:
@@ -50,6 +57,7 @@ class Spool:
     def __init__(self, root: Path, *, is_temporary: bool = False) -> None:
         self.root = root
         self.is_temporary = is_temporary
+        self._is_protected = False
 
     @classmethod
     def default(cls) -> Spool:
@@ -62,7 +70,7 @@ class Spool:
         """Return a writable spool, and the error of the default one if that is not writable."""
         spool = cls.default()
         try:
-            spool.root.mkdir(parents=True, exist_ok=True)
+            spool.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=spool.root):
                 pass
         except OSError as error:
@@ -82,13 +90,15 @@ class Spool:
             OSError: If the disk is full or not writable.
         """
         token = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+        self._require_own(self._directory(run_id))
         path = self._directory(run_id) / f"{token}{_DRAFT}"
         files = path / FILES if beside is None else beside / f".{token}"
         lock = locks.take_new(path.with_suffix(_LOCK))
         try:
-            path.mkdir()
+            path.mkdir(mode=0o700)
             location = {"host": socket.gethostname(), "files": str(files)}
             (path / _LOCATION).write_text(json.dumps(location), encoding="utf-8")
+            disk.make_private(path)
             files.mkdir(parents=True)
             yield Draft(path, files)
         finally:
@@ -107,9 +117,10 @@ class Spool:
 
     def entries(self, run_id: str | None = None) -> list[Entry]:
         """Return the entries of one run, or of all, oldest first within a run."""
-        runs = [self._directory(run_id)] if run_id is not None else disk.subdirectories(self.root)
+        runs = self._runs(run_id)
         paths = [path for run in runs for path in disk.subdirectories(run) if not path.suffix]
-        entries = [entry for path in paths if (entry := Entry.read(path)) is not None]
+        own = [path for path in paths if _is_own(path)]
+        entries = [entry for path in own if (entry := Entry.read(path)) is not None]
         # Different run ids may map to one directory.
         return [entry for entry in entries if run_id in (None, entry.run_id)]
 
@@ -152,10 +163,9 @@ class Spool:
 
         A draft whose files had already been moved to the run becomes an entry, to be announced.
         """
-        runs = [self._directory(run_id)] if run_id is not None else disk.subdirectories(self.root)
-        for run in runs:
+        for run in self._runs(run_id):
             for draft in disk.subdirectories(run):
-                if draft.suffix == _DRAFT:
+                if draft.suffix == _DRAFT and _is_own(draft):
                     self._sweep_draft(draft)
             for lock in disk.files(run, _LOCK):
                 if not (lock.with_suffix("").exists() or lock.with_suffix(_DRAFT).exists()):
@@ -180,6 +190,32 @@ class Spool:
         finally:
             locks.release(lock, for_good=not draft.with_suffix("").exists())
 
+    def _runs(self, run_id: str | None) -> list[Path]:
+        """Return the directories of one run, or of all, that nobody else can have written."""
+        self._protect()
+        runs = [self._directory(run_id)] if run_id is not None else disk.subdirectories(self.root)
+        return [run for run in runs if _is_own(run)]
+
+    def _protect(self) -> None:
+        """Deny others access, once: an older version of this package made the spool."""
+        if not self._is_protected:
+            disk.make_private(self.root)
+            self._is_protected = True
+
+    def _require_own(self, run: Path) -> None:
+        """Make a run's directory, unless it exists, and check that it is this user's alone.
+
+        Raises:
+            OSError: If it is not, or if the disk is full or not writable.
+        """
+        self._protect()
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # what sent its last entry removed it
+            run.mkdir(mode=0o700, exist_ok=True)
+            reason = disk.reason_against(run, is_dir=True)
+            if reason is not None:
+                raise PermissionError(errno.EPERM, f"Not used, because {reason}", str(run))
+
     def _directory(self, run_id: str) -> Path:
         # The server chooses run ids, so they must not be used as paths unchecked.
         return self.root / re.sub(r"[^\w-]", "_", run_id)
@@ -191,11 +227,34 @@ def platform_root() -> Path:
 
 
 def _read_location(draft: Path) -> tuple[str, Path | None]:
-    """Return the host that writes a draft, and its files' directory if outside the draft."""
+    """Return the host that writes a draft, and its files' directory if outside the draft.
+
+    The file may be altered, and what it names will be removed. So it must name a directory of this
+    user's that has the name of this draft, which no other directory has.
+    """
     try:
         location = json.loads((draft / _LOCATION).read_bytes())
         host, files = str(location["host"]), Path(location["files"])
-    except (OSError, LookupError, TypeError, ValueError):
+    except (OSError, LookupError, RecursionError, TypeError, ValueError):
         return socket.gethostname(), None
-    # The file may be altered: accept only a directory that has the name of a draft.
-    return host, files if files.name == f".{draft.stem}" else None
+    if files.name != f".{draft.stem}" or not _TOKEN.fullmatch(draft.stem):
+        return host, None
+    try:
+        return host, files if disk.reason_against(files, is_dir=True) is None else None
+    except OSError:
+        return host, files  # it was moved to the run
+
+
+def _is_own(path: Path) -> bool:
+    """Whether nobody else can have written a directory of the spool; log it if somebody can."""
+    try:
+        reason = disk.reason_against(path, is_dir=True)
+    except OSError:
+        return False  # it was removed meanwhile
+    if reason is not None:
+        _logger.warning(
+            "%s in the spool is left alone, because %s. If it is yours, give it to this user alone "
+            "(chown, chmod go-rwx), else delete it.",
+            *(path, reason),
+        )
+    return reason is None

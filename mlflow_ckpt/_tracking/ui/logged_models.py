@@ -18,6 +18,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._shown import Logger
 from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.metric_names import allowed_names, epoch_name
 from mlflow_ckpt._tracking.store import MISSING, RunStore
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MODEL_TYPE = "checkpoint"
-_logger = logging.getLogger(__name__)
+_logger = Logger(__name__)
 # A database may store a value less precisely than it was logged.
 _TOLERANCE = 1e-6
 _WAIT_SECONDS, _POLL_SECONDS = 5.0, 0.2

@@ -6,7 +6,6 @@ Not needed to read checkpoints, so failures are only logged.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.untrusted import json_text
+from mlflow_ckpt._shown import Logger
 from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import description
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _MODEL_TRAINING = "custom_model_development"
-_logger = logging.getLogger(__name__)
+_logger = Logger(__name__)
 _marked: set[tuple[str, str]] = set()
 
 

@@ -8,6 +8,7 @@ from ._format.retention import BestN as BestN
 from ._format.retention import EveryN as EveryN
 from ._format.retention import LatestN as LatestN
 from ._format.retention import RetentionPolicy as RetentionPolicy
+from ._format.signing.keys import SigningKey as SigningKey
 from ._format.verification import VerificationResult as VerificationResult
 from ._loading.compare import diff as diff
 from ._loading.import_files import ImportedFile as ImportedFile
@@ -25,7 +26,6 @@ from ._loading.resume import resume as resume
 from ._model.rebuild.fill import LoadReport as LoadReport
 from ._model.training.callback_state import register_callback_state as register_callback_state
 from ._model.training.epoch_dataset import EpochDataset as EpochDataset
-from ._signing.keys import SigningKey as SigningKey
 from ._tracking.checkpoint import Checkpoint as Checkpoint
 from ._tracking.prune import prune as prune
 from ._tracking.registry.register import Registered as Registered

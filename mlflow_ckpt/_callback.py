@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.retention import RetentionPolicy
+from mlflow_ckpt._format.signing.keys import Location, SigningKey
 from mlflow_ckpt._model.keras_private.callback_internals import SET_BY_KERAS
 from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._saving.arguments import CallbackArguments, check_run_id
@@ -15,7 +16,6 @@ from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.member import Member
 from mlflow_ckpt._saving.scalars import scalars
 from mlflow_ckpt._saving.training import Participant, SavingCallback, Training, leader_of
-from mlflow_ckpt._signing.keys import Location, SigningKey
 
 # Attributes that copies have anew.
 _OF_TRAININGS = SET_BY_KERAS | {"_in_place", "participant"}

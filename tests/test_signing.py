@@ -25,8 +25,8 @@ from mlflow_ckpt import MlflowCheckpoint, SigningKey
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._signing import library
-from mlflow_ckpt._signing.trust import Trust
+from mlflow_ckpt._format.signing import library
+from mlflow_ckpt._format.signing.trust import Trust
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
     ArgumentTypeError,
@@ -509,7 +509,7 @@ def test_another_identity_of_sigstore(signed: str) -> None:
 
 
 def test_without_the_library(signed: str, mine: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlflow_ckpt._signing.library.is_installed", lambda: False)
+    monkeypatch.setattr("mlflow_ckpt._format.signing.library.is_installed", lambda: False)
     with pytest.raises(SignatureError, match=r"pip install 'mlflow-ckpt\[signing\]'"):
         mlflow_ckpt.load_model(signed, signed_by=mine.public)
     with pytest.raises(SigningError, match=r"pip install 'mlflow-ckpt\[signing\]'"):

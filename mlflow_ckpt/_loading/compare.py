@@ -15,9 +15,9 @@ from mlflow_ckpt._format.fingerprint import (
     read_fingerprint,
 )
 from mlflow_ckpt._format.reference import Query, Reference
+from mlflow_ckpt._format.signing.trust import SignedBy
 from mlflow_ckpt._format.weights_file import reading
 from mlflow_ckpt._loading.convert import converter
-from mlflow_ckpt._signing.trust import SignedBy
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.find import FoundCheckpoint, OpenedCheckpoint, find
 from mlflow_ckpt._tracking.removed import again_if_removed

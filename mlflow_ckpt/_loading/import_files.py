@@ -13,10 +13,10 @@ from mlflow_ckpt._format.file_names import ENDINGS, FileName, read_names
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import Monitor, infer_mode
+from mlflow_ckpt._format.signing.trust import Trust
 from mlflow_ckpt._loading.load import fingerprint
 from mlflow_ckpt._model.rebuild import stock_files
 from mlflow_ckpt._saving.saver import CheckpointSaver
-from mlflow_ckpt._signing.trust import Trust
 from mlflow_ckpt._tracking import resumed_runs
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.metric_names import allowed_names

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.fingerprint import Fingerprint
 from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._format.signing.trust import SignedBy
 from mlflow_ckpt._format.verification import VerificationResult
 from mlflow_ckpt._loading.convert import converter
-from mlflow_ckpt._signing.trust import SignedBy
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress

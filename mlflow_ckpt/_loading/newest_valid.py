@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.reference import Query, Selector
-from mlflow_ckpt._signing.trust import Trust
+from mlflow_ckpt._format.signing.trust import Trust
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress

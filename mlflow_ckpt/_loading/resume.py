@@ -15,6 +15,7 @@ from mlflow_ckpt._format.changes import changed_code, changed_values, changed_ve
 from mlflow_ckpt._format.lineage import Origin
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._format.signing.trust import SignedBy
 from mlflow_ckpt._loading.newest_valid import open_for_resume
 from mlflow_ckpt._model.capture import code, keras_config, layers
 from mlflow_ckpt._model.files import training_state
@@ -29,7 +30,6 @@ from mlflow_ckpt._saving.arguments import arguments_of
 from mlflow_ckpt._saving.compose import versions
 from mlflow_ckpt._saving.group import BESIDE
 from mlflow_ckpt._saving.training import settle_run
-from mlflow_ckpt._signing.trust import SignedBy
 from mlflow_ckpt._tracking import claims, removal
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress

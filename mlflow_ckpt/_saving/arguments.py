@@ -20,7 +20,7 @@ from mlflow_ckpt._format.retention import (
     describe_policy,
     policy_of,
 )
-from mlflow_ckpt._signing.keys import Location, SigningKey, signing_key
+from mlflow_ckpt._format.signing.keys import Location, SigningKey, signing_key
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import ArgumentTypeError, InvalidArgumentError
 

@@ -13,10 +13,10 @@ import keras
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import MODES, Monitor
 from mlflow_ckpt._format.retention import AnyOf, BestN, RetentionPolicy
+from mlflow_ckpt._format.signing.keys import SigningKey
 from mlflow_ckpt._saving.compose import Content
 from mlflow_ckpt._saving.member import Member, Request
 from mlflow_ckpt._saving.messages import Messages
-from mlflow_ckpt._signing.keys import SigningKey
 from mlflow_ckpt.errors import InvalidArgumentError
 
 # Trainings of at least this length draw a report by default: its cost is negligible there.

@@ -22,6 +22,7 @@ from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._format.retention import RetentionPolicy
+from mlflow_ckpt._format.signing.keys import SigningKey
 from mlflow_ckpt._model.capture.buffers import Buffers
 from mlflow_ckpt._model.capture.updates import Updates
 from mlflow_ckpt._model.files.training_state import TrainingState
@@ -32,7 +33,6 @@ from mlflow_ckpt._saving.outcomes import Outcomes
 from mlflow_ckpt._saving.signing import Signing
 from mlflow_ckpt._saving.worker import Worker
 from mlflow_ckpt._saving.write import CheckpointWriter
-from mlflow_ckpt._signing.keys import SigningKey
 from mlflow_ckpt._tracking import prune_plan, removal
 from mlflow_ckpt._tracking.environment import keep_retries_from_random_numbers
 from mlflow_ckpt._tracking.spool import entries, lifetime

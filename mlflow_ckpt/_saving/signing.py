@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.signing import signature
+from mlflow_ckpt._format.signing.keys import SigningKey
 from mlflow_ckpt._saving.outcomes import Outcomes
-from mlflow_ckpt._signing import signature
-from mlflow_ckpt._signing.keys import SigningKey
 from mlflow_ckpt.errors import SigningError
 
 

@@ -18,10 +18,10 @@ from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import MODES
 from mlflow_ckpt._format.ranking import best_of
 from mlflow_ckpt._format.reference import Selector, uri_of
+from mlflow_ckpt._format.signing import signature
+from mlflow_ckpt._format.signing.trust import Trust
 from mlflow_ckpt._format.text import abridged
 from mlflow_ckpt._format.verification import VerificationResult, read_manifest, verify_directory
-from mlflow_ckpt._signing import signature
-from mlflow_ckpt._signing.trust import Trust
 from mlflow_ckpt._tracking import index, vanishing
 from mlflow_ckpt._tracking.checkpoint import Checkpoint, no_checkpoints
 from mlflow_ckpt._tracking.contents import Contents, Result

@@ -12,8 +12,8 @@ from typing import ClassVar, overload
 
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.reference import Query, Reference, Selector, uri_of
+from mlflow_ckpt._format.signing.trust import Trust
 from mlflow_ckpt._format.verification import VerificationResult
-from mlflow_ckpt._signing.trust import Trust
 from mlflow_ckpt._tracking import foreign
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 from mlflow_ckpt._format import layout
-from mlflow_ckpt._signing import signature
-from mlflow_ckpt._signing.keys import KEY_VARIABLE, Location, SigningKey, signing_key
-from mlflow_ckpt._signing.trust import Trust
+from mlflow_ckpt._format.signing import signature
+from mlflow_ckpt._format.signing.keys import KEY_VARIABLE, Location, SigningKey, signing_key
+from mlflow_ckpt._format.signing.trust import Trust
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress

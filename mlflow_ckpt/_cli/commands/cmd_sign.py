@@ -10,7 +10,7 @@ import click
 
 from mlflow_ckpt._cli import options
 from mlflow_ckpt._format.reference import Query
-from mlflow_ckpt._signing.keys import KEY_VARIABLE, SigningKey
+from mlflow_ckpt._format.signing.keys import KEY_VARIABLE, SigningKey
 
 if TYPE_CHECKING:
     from mlflow_ckpt._tracking.checkpoint import Checkpoint

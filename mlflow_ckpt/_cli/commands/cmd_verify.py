@@ -56,8 +56,8 @@ def _verify(query: Query, progress: Progress) -> VerificationResult:
 
 def _verify_all(query: Query, progress: Progress) -> list[VerificationResult]:
     """Verify every checkpoint of a run but those that are removed meanwhile, damaged ones last."""
+    from mlflow_ckpt._format.signing.trust import Trust
     from mlflow_ckpt._format.verification import VerificationResult
-    from mlflow_ckpt._signing.trust import Trust
     from mlflow_ckpt._tracking.catalog import Catalog
     from mlflow_ckpt._tracking.checkpoint import no_checkpoints
     from mlflow_ckpt._tracking.foreign import hinting

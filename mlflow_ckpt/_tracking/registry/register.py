@@ -13,9 +13,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from mlflow_ckpt._format.reference import Query, uri_of
+from mlflow_ckpt._format.signing.trust import SignedBy
 from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._format.verification import VerificationResult
-from mlflow_ckpt._signing.trust import SignedBy
 from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.find import find

@@ -10,11 +10,11 @@ from pathlib import Path
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.signing import library
+from mlflow_ckpt._format.signing.keys import SigningKey
+from mlflow_ckpt._format.signing.library import Digests
+from mlflow_ckpt._format.signing.trust import Trust
 from mlflow_ckpt._format.verification import read_manifest
-from mlflow_ckpt._signing import library
-from mlflow_ckpt._signing.keys import SigningKey
-from mlflow_ckpt._signing.library import Digests
-from mlflow_ckpt._signing.trust import Trust
 from mlflow_ckpt.errors import ManifestError
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.layout import SIGNATURE
-from mlflow_ckpt._signing.keys import PASSWORD_VARIABLE, TOKEN_VARIABLE, SigningKey
+from mlflow_ckpt._format.signing.keys import PASSWORD_VARIABLE, TOKEN_VARIABLE, SigningKey
 from mlflow_ckpt.errors import SignatureError, SigningError
 
 if TYPE_CHECKING:

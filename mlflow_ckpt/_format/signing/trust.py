@@ -11,9 +11,9 @@ from pathlib import Path
 import platformdirs
 
 from mlflow_ckpt._format.layout import SIGNATURE
-from mlflow_ckpt._signing import library
-from mlflow_ckpt._signing.keys import Location
-from mlflow_ckpt._signing.library import Digests
+from mlflow_ckpt._format.signing import library
+from mlflow_ckpt._format.signing.keys import Location
+from mlflow_ckpt._format.signing.library import Digests
 from mlflow_ckpt.errors import ArgumentTypeError, InvalidArgumentError, SignatureError
 
 # Whoever must have signed whatever is opened on this machine, besides the policy files.

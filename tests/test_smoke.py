@@ -20,6 +20,7 @@ from devtools.stores import Store, current
 from mlflow_ckpt import LatestN, MlflowCheckpoint
 from mlflow_ckpt._cli import main
 from tests.support import cli
+from tests.support.signing_keys import write_pair
 from tests.support.training import X, fit, new_run, small_model
 
 
@@ -30,7 +31,7 @@ class Trained:
     Attributes:
         run_id: Its run.
         directory: With what others left: `saved/model_1.keras` of Keras's own callback, and the
-            inputs as `x.npy`.
+            inputs as `x.npy`; and a key to sign with.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained_once(sqlite_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     directory = tmp_path_factory.mktemp("smoke")
+    write_pair(directory, "key")
     (directory / "saved").mkdir()
     np.save(directory / "x.npy", X)
     with current(sqlite_store), mlflow.start_run() as run:
@@ -77,6 +79,7 @@ FUNCTIONS: dict[str, Callable[[Trained], object]] = {
     ),
     "restore": lambda t: mlflow_ckpt.restore(small_model(), t.run_id).initial_epoch == 3,
     "resume": lambda t: mlflow_ckpt.resume(t.run_id, "epoch:2").initial_epoch == 2,
+    "sign": lambda t: mlflow_ckpt.sign(t.run_id, key=t.directory / "key.pem").name,
     "verify": lambda t: mlflow_ckpt.verify(t.run_id).ok,
 }
 # Each takes RUN and DIRECTORY, and ends with the code.
@@ -92,6 +95,7 @@ COMMANDS: dict[str, tuple[int, str]] = {
     "restore": (0, "RUN --output DIRECTORY/restored"),
     "resume": (0, "RUN --epochs 5"),
     "show": (0, "RUN"),
+    "sign": (0, "RUN --checkpoint 1 --key DIRECTORY/key.pem"),
     "verify": (0, "RUN --all"),
 }
 

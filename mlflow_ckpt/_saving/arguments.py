@@ -22,8 +22,8 @@ from mlflow_ckpt._format.retention import (
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import ArgumentTypeError, InvalidArgumentError
 
-# Arguments that a resumed training takes over from a checkpoint, which others may have written. None
-# of them says where to: `run_id` is not among them.
+# Arguments that a resumed training takes over from a checkpoint. Others may have written it: none
+# of these says where to save, as `run_id` would.
 _RESTORED = frozenset(
     (
         *("monitor", "verbose", "save_best_only", "mode", "save_freq", "initial_value_threshold"),

@@ -138,7 +138,7 @@ class Catalog:
         """
         with (
             vanishing.noticed(self.store, checkpoint.name),
-            self._files(checkpoint, progress) as directory,
+            self._files(self._current(checkpoint), progress) as directory,
         ):
             result = _verify(checkpoint, directory)
         if not result.ok and vanishing.is_removed(self.store, checkpoint.name):
@@ -198,10 +198,17 @@ class Catalog:
         local = self.store.local_path(checkpoint.artifact_path)
         with vanishing.noticed(self.store, checkpoint.name):
             if local is not None and local.is_dir():
-                shutil.copytree(local, directory, dirs_exist_ok=True)
+                # First, as what is there may be no files.
+                _compare(checkpoint, local, checkpoint.manifest).raise_if_damaged()
+                shutil.copytree(local, directory, symlinks=True, dirs_exist_ok=True)
             else:
-                download(self.store, checkpoint.artifact_path, directory, None)
+                download(self.store, checkpoint.artifact_path, directory, None, checkpoint.manifest)
             _compare(checkpoint, directory, checkpoint.manifest).raise_if_damaged()
+
+    def _current(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return a checkpoint with the manifest in its directory, not that of a stale index."""
+        result = checkpoint if self._is_local() else self._read(checkpoint.name)
+        return result if isinstance(result, Checkpoint) else checkpoint
 
     @contextmanager
     def _files(self, checkpoint: Checkpoint, progress: Progress | None) -> Iterator[Path]:
@@ -211,7 +218,8 @@ class Catalog:
             return
         with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as temporary:
             directory = Path(temporary)
-            download(self.store, checkpoint.artifact_path, directory, progress)
+            manifest = checkpoint.manifest
+            download(self.store, checkpoint.artifact_path, directory, progress, manifest)
             yield directory
 
     def _contents(self) -> Contents:

@@ -156,7 +156,7 @@ class Catalog:
         """
         with (
             vanishing.noticed(self.store, checkpoint.name),
-            self._files(checkpoint, progress) as directory,
+            self._files(self._current(checkpoint), progress) as directory,
         ):
             result = self._signed(_verify(checkpoint, directory), directory)
         if not result.ok and vanishing.is_removed(self.store, checkpoint.name):
@@ -233,6 +233,11 @@ class Catalog:
             return replace(result, error=str(error))
         return replace(result, signed_by=signed_by)
 
+    def _current(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return a checkpoint with the manifest in its directory, not that of a stale index."""
+        result = checkpoint if self._is_local() else self._read(checkpoint.name)
+        return result if isinstance(result, Checkpoint) else checkpoint
+
     @contextmanager
     def _files(self, checkpoint: Checkpoint, progress: Progress | None) -> Iterator[Path]:
         local = self.store.local_path(checkpoint.artifact_path)
@@ -247,11 +252,13 @@ class Catalog:
             yield directory
 
     def _copy(self, checkpoint: Checkpoint, directory: Path, progress: Progress | None) -> None:
-        local = self.store.local_path(checkpoint.artifact_path)
+        local, manifest = self.store.local_path(checkpoint.artifact_path), checkpoint.manifest
         if local is not None and local.is_dir():
-            shutil.copytree(local, directory, dirs_exist_ok=True)
+            # First, as what is there may be no files.
+            _compare(checkpoint, local, manifest).raise_if_damaged()
+            shutil.copytree(local, directory, symlinks=True, dirs_exist_ok=True)
         else:
-            download(self.store, checkpoint.artifact_path, directory, progress)
+            download(self.store, checkpoint.artifact_path, directory, progress, manifest)
 
     def _contents(self) -> Contents:
         """Read the run's checkpoint directories with as few requests as possible."""

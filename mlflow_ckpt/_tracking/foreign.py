@@ -232,7 +232,7 @@ def fetch(
         download(store, checkpoint.path, directory, progress)
         return _model_file(checkpoint, directory)
     target = directory / checkpoint.path.rpartition("/")[2]
-    store.download(checkpoint.path, target)
+    store.download(checkpoint.path, target, checkpoint.size)
     return target
 
 

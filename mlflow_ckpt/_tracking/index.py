@@ -28,6 +28,8 @@ from mlflow_ckpt.errors import (
 SCHEMA_VERSION = 1
 PATH = layout.artifact_path(layout.INDEX)
 _logger = Logger(__name__)
+# Checkpoints to be read one by one.
+_MOST_UNCACHED = 10_000
 # Concurrent requests: enough to hide the latency, few enough for a small server.
 _PARALLEL = 8
 
@@ -143,6 +145,11 @@ def _read_entries(
     store: RunStore, names: Iterable[str]
 ) -> dict[str, _Entry | ManifestError | None]:
     names = list(names)
+    if len(names) > _MOST_UNCACHED:
+        raise UnsafeFileError(
+            f"The run {store.run_id} lists {len(names)} checkpoints that its index lacks, more "
+            f"than {_MOST_UNCACHED}, so they were not read."
+        )
     entries = in_parallel(partial(_read_entry, store), names, _PARALLEL)
     return dict(zip(names, entries, strict=True))
 

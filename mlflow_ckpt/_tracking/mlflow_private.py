@@ -2,6 +2,9 @@
 
 - `ArtifactRepository._download_file` downloads one file without a progress bar. Fallback: the
   public `download_artifacts`.
+- `HttpArtifactRepository._host_creds` and `_download_file`, `http_request` and
+  `augmented_raise_for_status` download a file from a server that may send more than it should.
+  Fallback: `_download_file`, and the size is looked at while the file grows.
 - `mlflow.projects.utils`, `_fetch_project` and `load_project` give the parameters of a run's
   project to `mlflow-ckpt resume`. Fallback: that command fails with a clear error.
 - `mlflow.utils.git_utils.get_git_commit` detects changes of a project's code. Fallback: changes are
@@ -19,6 +22,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shutil
 import tempfile
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
 TESTED_WITH = ("3.17", "3.18")
 
+_CHUNK = 1 << 20
 # Texts by which MLflow's HTTP client reports that a server does not answer,
 _UNANSWERED = ("failed with exception", "Max retries exceeded", "Connection refused", "timed out")
 # and that it keeps answering with an error.
@@ -48,8 +53,19 @@ def mention_untested_version() -> None:
     mention_untested("MLflow", mlflow.__version__, TESTED_WITH)
 
 
-def download_file(repository: ArtifactRepository, path: str, target: Path) -> None:
-    """Download one file of an artifact repository to a local path."""
+def download_file(repository: ArtifactRepository, path: str, target: Path, most: int) -> None:
+    """Download one file of an artifact repository to a local path.
+
+    Of an HTTP server, at most one byte more than `most` is taken; others cannot be stopped.
+    """
+    response = _http_response(repository, path)
+    if response is not None:
+        with response, target.open("wb") as file:
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk[: most + 1 - file.tell()])
+                if file.tell() > most:
+                    return
+        return
     if hasattr(repository, "_download_file"):
         # The public call first checks for a directory, and draws a progress bar.
         repository._download_file(path, str(target))  # type: ignore[no-untyped-call]
@@ -57,6 +73,23 @@ def download_file(repository: ArtifactRepository, path: str, target: Path) -> No
     with tempfile.TemporaryDirectory(prefix="mlflow_ckpt_") as directory:
         downloaded = repository.download_artifacts(path, directory)  # type: ignore[no-untyped-call]
         shutil.move(downloaded, target)
+
+
+def _http_response(repository: ArtifactRepository, path: str) -> Any:
+    """Begin the download of a file from an HTTP server; None if it is another kind of store."""
+    try:
+        from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+        from mlflow.utils import rest_utils
+    except ImportError:
+        return None
+    requests: Any = rest_utils
+    own = getattr(type(repository), "_download_file", None)
+    if own is not getattr(HttpArtifactRepository, "_download_file", repository):
+        return None  # not HTTP, or MLflow downloads in another way now
+    host = repository._host_creds  # type: ignore[attr-defined]
+    response = requests.http_request(host, posixpath.join("/", path), "GET", stream=True)
+    requests.augmented_raise_for_status(response)
+    return response
 
 
 def entry_point(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ from mlflow_ckpt.errors import (
     RunNotFoundError,
     TrackingError,
     TrackingUnavailableError,
+    UnsafeFileError,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +63,12 @@ _PROBE_SECONDS = 5
 _METRICS_PER_REQUEST = 1000
 # Characters of another's error in a message.
 _LONGEST_REASON = 300
+# Entries of a directory, and of all directories below another one.
+MOST_LISTED = 50_000
+_MOST_DEPTH = 32
+_MOST_PAGES = 2_000
+# Bytes of a file whose size nothing tells.
+_MOST_UNKNOWN = 1 << 40
 # Registered versions per request.
 _PAGE = 1000
 # Keeps MLflow from printing the URL of a run that ends.
@@ -149,7 +157,17 @@ class RunStore:
         """List the artifacts directly below `path` (empty if there is no such directory)."""
         with self._translated("list the run's artifacts"):
             files = self._list_with_retries(path)
-        return [StoredFile(file.path, bool(file.is_dir), file.file_size) for file in files]
+        if len(files) > MOST_LISTED:
+            raise UnsafeFileError(
+                f"The artifact store lists {len(files)} entries in {path or 'the run'!r}, more "
+                f"than {MOST_LISTED}, so they were not read."
+            )
+        for file in files:
+            if posixpath.dirname(file.path) != path.strip("/"):
+                raise UnsafeFileError(
+                    f"The artifact store lists {file.path!r} in {path!r}, where it is not."
+                )
+        return [StoredFile(file.path, bool(file.is_dir), _size(file)) for file in files]
 
     def _list_with_retries(self, path: str) -> Sequence[FileInfo]:
         # MLflow's listing of a local directory fails if a file is deleted meanwhile.
@@ -159,17 +177,49 @@ class RunStore:
         return retrying(self._artifacts.list_artifacts, path or None)
 
     def walk(self, path: str) -> Iterator[StoredFile]:
-        """List the files below `path`, at any depth."""
-        for item in self.list(path):
-            if item.is_dir:
-                yield from self.walk(item.path)
-            else:
-                yield item
+        """List the files below `path`, in directories of at most `_MOST_DEPTH` levels.
 
-    def download(self, path: str, target: Path) -> None:
-        """Download one file to the local path `target`."""
+        Raises:
+            UnsafeFileError: If the listing does not end.
+        """
+        waiting, count = [(path, 0)], 0
+        while waiting:
+            directory, depth = waiting.pop()
+            for item in self.list(directory):
+                count += 1
+                if depth >= _MOST_DEPTH or count > MOST_LISTED:
+                    raise UnsafeFileError(
+                        f"The artifact store lists more than {_MOST_DEPTH} levels of directories, "
+                        f"or {MOST_LISTED} files, in {path!r}, so they were not read."
+                    )
+                if item.is_dir:
+                    waiting.append((item.path, depth + 1))
+                else:
+                    yield item
+
+    def download(self, path: str, target: Path, most: int | None = None) -> None:
+        """Download one file.
+
+        Args:
+            path: Its run-relative path.
+            target: The local path. If there is more than `most`, it holds the beginning.
+            most: Its size in bytes, as a manifest or a listing says; None if unknown.
+
+        Raises:
+            UnsafeFileError: If it is larger, or not a file.
+        """
+        limit = _MOST_UNKNOWN if most is None else most
+        local = self.local_path(path)
         with self._translated(f"download {path}"):
-            mlflow_private.download_file(self._artifacts, path, target)
+            if local is None:
+                mlflow_private.download_file(self._artifacts, path, target, limit)
+            else:
+                regular_file.copy(local, target, most=limit)
+        if target.stat().st_size > limit:
+            raise UnsafeFileError(
+                f"The artifact store sends more than the {limit} bytes that {path} should have. "
+                "What came was not read."
+            )
 
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a small file, or None if the run has no such artifact."""
@@ -193,7 +243,7 @@ class RunStore:
     def _download_if_present(self, path: str, target: Path) -> bool:
         """Download a file; return False if the run has no such artifact."""
         try:
-            self.download(path, target)
+            self.download(path, target, regular_file.MOST_TEXT)
         except TrackingUnavailableError:
             raise
         except TrackingError:
@@ -402,12 +452,15 @@ def paged(page: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
         page: Fetches one page by its token; None for the first page.
     """
     token: str | None = None
-    while True:
+    for _ in range(_MOST_PAGES):
         items = page(token)
         yield from items
         token = items.token
         if not token:
             return
+    raise UnsafeFileError(
+        f"The tracking server lists more than {_MOST_PAGES} pages, so the rest was not read."
+    )
 
 
 def model_versions(client: MlflowClient, condition: str) -> Iterator[ModelVersion]:
@@ -415,6 +468,11 @@ def model_versions(client: MlflowClient, condition: str) -> Iterator[ModelVersio
     return paged(
         lambda token: client.search_model_versions(condition, max_results=_PAGE, page_token=token)
     )
+
+
+def _size(file: FileInfo) -> int | None:
+    size = file.file_size
+    return size if isinstance(size, int) and size >= 0 and not file.is_dir else None
 
 
 def _refuse_missing_database(uri: str) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import resource
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,9 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 def _try(child: Child, case: str, entry_point: str) -> tuple[Outcome, Child | None]:
     """Try one input; return the outcome, and the child unless it is gone."""
-    before, began = child.resident(), time.monotonic()
     child.send((case, entry_point))
+    child.receive("made")
+    before, began = child.resident(), time.monotonic()
     problem = ""
     while not problem and not child.poll(_POLL_SECONDS):
         if time.monotonic() - began > MOST_SECONDS:
@@ -164,20 +166,19 @@ def serve(talk: Talk, corpus: str, store: Store, directory: str) -> None:
         talk("ready")
         while (pair := talk.receive()) is not None:
             name, entry_point = pair
-            talk("outcome", _outcome(world, cases[name], entry_point, module.ENTRY_POINTS))
+            target = cases[name].make(world)
+            talk("made")
+            call = partial(module.ENTRY_POINTS[entry_point], world, target)
+            talk("outcome", _outcome(world, cases[name], entry_point, target, call))
 
 
 def _outcome(
-    world: World, case: Case, entry_point: str, entry_points: Mapping[str, EntryPoint]
+    world: World, case: Case, entry_point: str, target: Target, call: Callable[[], str]
 ) -> Outcome:
-    try:
-        target = case.make(world)
-    except Exception as error:  # noqa: BLE001 - shown in the table
-        return Outcome(case.name, entry_point, HOLE, f"cannot be made: {error!r}")
     with suppress(OSError):  # resets the highest memory use, where the system allows it
         Path("/proc/self/clear_refs").write_text("5")
     before, began = _memory("VmRSS"), time.monotonic()
-    verdict, text = _called(lambda: entry_points[entry_point](world, target))
+    verdict, text = _called(call)
     seconds, grown = time.monotonic() - began, _memory("VmHWM") - before
     if grown > MOST_BYTES:
         verdict, text = HOLE, f"eats memory; {text}"

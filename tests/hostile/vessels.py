@@ -52,6 +52,43 @@ def in_archive(archive: Path, member: str, change: Callable[[Path], object]) -> 
     shutil.rmtree(place)
 
 
+def rezipped(archive: Path, make: Callable[[dict[str, bytes]], bytes]) -> None:
+    """Replace an archive by what a function makes of its members."""
+    with zipfile.ZipFile(archive) as opened:
+        members = {name: opened.read(name) for name in opened.namelist()}
+    archive.write_bytes(make(members))
+
+
+def whole_in_folder(
+    make: Callable[[World, dict[str, bytes]], bytes],
+) -> Callable[[World], Target]:
+    """Return what makes a folder with an archive, to be imported."""
+
+    def target(world: World) -> Target:
+        folder = world.place()
+        file = folder / "model.01.keras"
+        shutil.copy(world.honest / KERAS, file)
+        rezipped(file, lambda members: make(world, members))
+        return Target(folder=folder)
+
+    return target
+
+
+def saved_by_others(make: Callable[[World, dict[str, bytes]], bytes]) -> Callable[[World], Target]:
+    """Return what makes a run with an archive that another tool saved."""
+
+    def target(world: World) -> Target:
+        run_id = world.new_run()
+        directory = world.artifacts(run_id) / "checkpoints" / "epoch_0"
+        directory.mkdir(parents=True)
+        file = directory / "checkpoint.keras"
+        shutil.copy(world.honest / KERAS, file)
+        rezipped(file, lambda members: make(world, members))
+        return Target(run_id)
+
+    return target
+
+
 def _in_checkpoint(path: str) -> Callable[[World, Change], Target]:
     def make(world: World, change: Change) -> Target:
         template = world.honest_h5 if path == H5 else None
@@ -77,7 +114,7 @@ def _in_folder(name: str) -> Callable[[World, Change], Target]:
         else:
             source = world.honest_h5 / H5 if name.endswith(".h5") else world.honest / KERAS
             shutil.copy(source, file)
-        if name.endswith(".keras") and change.__name__ != "archive":
+        if name.endswith(".keras"):
             in_archive(file, WEIGHTS, lambda path: change(world, path))
         else:
             change(world, file)

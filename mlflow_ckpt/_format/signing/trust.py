@@ -22,7 +22,7 @@ POLICY_VARIABLE = "MLFLOW_CKPT_SIGNED_BY"
 POLICY_FILE = "signed_by"
 # Largest PEM file and policy file, and largest signature, in bytes.
 _LARGEST = 2**20
-_LARGEST_SIGNATURE = 2**24
+LARGEST_SIGNATURE = 2**24
 
 SignedBy = Location | Sequence[Location]
 _SIGSTORE = "sigstore:"
@@ -133,7 +133,7 @@ class Trust:
         """
         if not signature.is_file() or signature.is_symlink():
             raise self.refusal(f"{what} is not signed")
-        if signature.stat().st_size > _LARGEST_SIGNATURE:
+        if signature.stat().st_size > LARGEST_SIGNATURE:
             raise self.refusal(f"{what} has a signature that is too large")
         found: dict[str, None] = {}
         for group in self.groups:

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Collection
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -18,9 +19,10 @@ from mlflow_ckpt.errors import UnsafeFileError
 
 Array = np.ndarray[Any, Any]
 _ENDING = ".npy"
+_LONGEST_REASON = 200
 # What NumPy raises for a malformed header.
 _MALFORMED = (
-    *(AttributeError, EOFError, IndexError, KeyError, MemoryError, OverflowError),
+    *(AttributeError, EOFError, IndexError, KeyError, MemoryError, OverflowError, TokenError),
     *(RecursionError, SyntaxError, TypeError, UnicodeError, zipfile.BadZipFile, zlib.error),
 )
 
@@ -81,8 +83,11 @@ def _read(file: BinaryIO, size: int, name: str) -> Array:
         _require_size(shape, dtype, size - file.tell(), name)
         file.seek(0)
         return np.asarray(npy.read_array(file, allow_pickle=False))
-    except _MALFORMED as error:
-        raise ValueError(f"{name} is not an array as NumPy stores it ({error}).") from error
+    except UnsafeFileError:
+        raise
+    except (ValueError, *_MALFORMED) as error:
+        reason = str(error)[:_LONGEST_REASON]
+        raise ValueError(f"{name} is not an array as NumPy stores it ({reason}).") from error
 
 
 def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

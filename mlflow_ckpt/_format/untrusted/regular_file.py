@@ -13,6 +13,7 @@ from mlflow_ckpt.errors import UnsafeFileError
 
 # Bytes of a file with JSON or other text: far more than any model's description.
 MOST_TEXT = 64 << 20
+_CHUNK = 1 << 24
 # A FIFO without a writer would block. Windows has neither.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -66,6 +67,13 @@ def read(path: Path, *, most: int = MOST_TEXT, follow: bool = False) -> bytes:
             f"{path.name} is larger than {most} bytes, so it was not read. Such files are small."
         )
     return content
+
+
+def copy(path: Path, target: Path, *, most: int) -> None:
+    """Copy a file, but at most one byte more than `most`. Errors as in `open_regular`."""
+    with open_regular(path) as source, target.open("wb") as written:
+        while (left := most + 1 - written.tell()) and (chunk := source.read(min(left, _CHUNK))):
+            written.write(chunk)
 
 
 def size_of(file: BufferedReader) -> int:

@@ -17,6 +17,7 @@ from mlflow_ckpt._format.text import shape_text
 from mlflow_ckpt._report import charts
 from mlflow_ckpt._report.charts import Curve
 from mlflow_ckpt._report.gathering import MOST_DRAWN, RunData, drawn, finite, warnings
+from mlflow_ckpt._shown import shown
 
 MOST_ROWS = 600
 MOST_BYTES_OF_CHARTS = 1_200_000
@@ -31,6 +32,7 @@ def render(runs: Sequence[RunData]) -> str:
     template = Environment(
         loader=PackageLoader("mlflow_ckpt._report", "."),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -44,6 +46,11 @@ def render(runs: Sequence[RunData]) -> str:
         weights=weights,
         differences=_differences(runs),
     )
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as it may be shown; the charts contain no user's text."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _run(letter: str, run: RunData, shown: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow_ckpt import errors
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.reference import Query
+from mlflow_ckpt._tracking import own_model
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.find import OwnCheckpoint, find
 from mlflow_ckpt._tracking.removed import again_if_removed
@@ -34,6 +35,8 @@ _EXPECTED = "Expected ckpt:/<run_id>/<selector>, such as ckpt:/0a1b2c…/best."
 
 class CheckpointArtifactRepository(ArtifactRepository):
     """Read-only access to the checkpoints of runs, verified against their manifests.
+
+    Only those that MLflow loads by Keras alone are delivered (`own_model`).
 
     MLflow splits a URI at its last slash. So the repository's URI may be `ckpt:/`, a run, a
     checkpoint or a directory in it, and the rest is passed as a path.
@@ -77,7 +80,7 @@ class CheckpointArtifactRepository(ArtifactRepository):
 
         Raises:
             MlflowException: If the artifact does not exist, the server fails, or a file is
-                missing, extra or altered. No files are left behind.
+                missing, extra or altered, or names code to load it with. No files are left behind.
         """
         if dst_path is not None and not Path(dst_path).is_dir():
             raise MlflowException(
@@ -116,10 +119,14 @@ class CheckpointArtifactRepository(ArtifactRepository):
         with tempfile.TemporaryDirectory(prefix=".mlflow_ckpt_", dir=root) as staging:
             directory = Path(staging)
             checkpoint.deliver(directory)
+            sizes = {entry.path: entry.size for entry in checkpoint.checkpoint.manifest.files}
+            what = f"{checkpoint.name} of run {run_id}"
+            own_model.require_own(what, sizes, lambda path: (directory / path).read_bytes())
             signature = PurePosixPath(layout.SIGNATURE)
             if signature.is_relative_to(inside) and (directory / signature).is_file():
                 files.append(signature)
             for file in files:
+                _require_no_link(root, target / file.relative_to(inside))
                 _move(directory / file, target / file.relative_to(inside))
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
@@ -169,6 +176,15 @@ def _sizes(checkpoint: OwnCheckpoint) -> dict[PurePosixPath, int | None]:
         PurePosixPath(entry.path): entry.size for entry in checkpoint.checkpoint.manifest.files
     }
     return files | {PurePosixPath(layout.MANIFEST): None}
+
+
+def _require_no_link(root: Path, target: Path) -> None:
+    """Raise OutputError if a link at the target, or on the way to it, leads somewhere else."""
+    for path in (target, *target.parents):
+        if path == root:
+            return
+        if path.is_symlink():
+            raise errors.OutputError(f"{path} is a link. Name another directory to download to.")
 
 
 def _move(source: Path, target: Path) -> None:

@@ -24,11 +24,19 @@ _UNKNOWN_OBJECT = (
     re.compile(r"Unknown \w+(?: \w+)?: '(?P<name>[^']+)'"),
 )
 
+_MODULE = re.compile(r"['\"]module['\"]: ['\"]([^'\"]*)['\"]")
+
 _TERMINAL_CODE = re.compile(r"\x1b\[[\d;]*m")
 
 _HEADING = re.compile(r"Exception encountered|.*Error encountered:$")
 
-_UNSAFE = ("safe_mode", "unsafe deserialization", "arbitrary code")
+_UNSAFE = (
+    "safe_mode",
+    "safe mode",
+    "unsafe deserialization",
+    "unsafe_deserialization",
+    "arbitrary code",
+)
 
 _SKIPPED_OPTIMIZER = "Skipping variable loading for optimizer"
 
@@ -39,6 +47,11 @@ def unknown_object(error: Exception) -> str | None:
     """Return the class or function that Keras could not find, if that was the error."""
     matches = (pattern.search(str(error)) for pattern in _UNKNOWN_OBJECT)
     return next((match["name"] for match in matches if match), None)
+
+
+def modules_named(error: Exception) -> list[str]:
+    """Return the modules in the configuration of the object that Keras could not find."""
+    return _MODULE.findall(str(error))
 
 
 def is_unsafe(error: Exception) -> bool:

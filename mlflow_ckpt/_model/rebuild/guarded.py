@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from mlflow_ckpt._model.keras_private import keras_version, messages_of_keras, s
 from mlflow_ckpt.errors import ModelLoadError, UnknownObjectError, UnsafeFileError
 
 T = TypeVar("T")
+# Modules of Python that run commands or code, or change files.
+_DANGEROUS = ("builtins", "os", "posix", "sys", "subprocess", "shutil", "importlib", "pickle")
 
 
 def build(
@@ -80,11 +83,33 @@ def _registered_names(value: Any) -> Iterator[str]:
             yield from _registered_names(item)
 
 
+def _module_of_no_model(error: Exception, name: str) -> str | None:
+    """Return the module of an unknown object if it is Python's own, such as `os`.
+
+    Nobody's model is made of these. To pass such a function as a custom object would run it.
+    """
+    named = messages_of_keras.modules_named(error)
+    for module in named:
+        if module.partition(".")[0] in sys.stdlib_module_names:
+            return module
+    if any(named):
+        return None
+    # Older files name no modules.
+    found = (m for m in _DANGEROUS if callable(getattr(sys.modules.get(m), name, None)))
+    return next(found, None)
+
+
 def _load_error(error: Exception) -> ModelLoadError:
     """Translate an error that Keras raised while rebuilding a model."""
     name = messages_of_keras.unknown_object(error)
     if name is not None:
         short = name.rpartition(">")[2]
+        if module := _module_of_no_model(error, short):
+            return UnknownObjectError(
+                f"The file asks for {name!r} of the module {module!r}, which no model is made of, "
+                "so it is not loaded. Ask who made the file before you do anything else with it.",
+                name=name,
+            )
         return UnknownObjectError(
             f"The architecture names {name!r}, which is not known here. Import the module that "
             "registers it, or pass it: custom_objects="
@@ -93,9 +118,9 @@ def _load_error(error: Exception) -> ModelLoadError:
         )
     if messages_of_keras.is_unsafe(error):
         return ModelLoadError(
-            "The model holds a Lambda layer or another object that runs stored code, which Keras's "
-            "safe mode refuses. Replace it by a registered layer, or, if you trust the run, call "
-            "keras.config.enable_unsafe_deserialization() first."
+            "The model holds a Lambda layer or another object that runs stored code or reads files "
+            "of its own choice, which Keras's safe mode refuses. If the model is yours, build it "
+            "with your code, and fill it: restore(model, …) or load_weights(model, …)."
         )
     message = messages_of_keras.constructor_message(error)
     if message is None:

@@ -12,11 +12,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.reference import Query, uri_of
 from mlflow_ckpt._format.signing.trust import SignedBy
 from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._format.verification import VerificationResult
-from mlflow_ckpt._tracking import mlflow_private, tags
+from mlflow_ckpt._tracking import mlflow_private, own_model, tags
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.find import find
 from mlflow_ckpt._tracking.metric_names import allowed_names
@@ -123,6 +124,7 @@ def register(
         FormNotFoundError: If the checkpoint is not an MLflow model (split form only).
         VerificationError: If files of the checkpoint are missing or differ in size.
         SignatureError: If it is not signed by whom it must be.
+        IntegrityError: If MLflow would load the checkpoint by other code than Keras.
         RunNotFoundError, CheckpointNotFoundError, TrackingError: As in `get_checkpoint`.
     """
     _check_names(name, alias, tracking_uri)
@@ -142,6 +144,7 @@ def _register(store: RunStore, checkpoint: Checkpoint, name: str, alias: str | N
             available=checkpoint.manifest.forms,
         )
     _require_files(store, checkpoint)
+    _require_own(store, checkpoint)
     with store.client_to(f"register {checkpoint.name} as {name}") as client:
         existing = _find_version(client, checkpoint, name)
         version = existing or _create_version(client, store, checkpoint, name)
@@ -160,13 +163,32 @@ def _require_files(store: RunStore, checkpoint: Checkpoint) -> None:
     missing = tuple(file.path for file in files if file.path not in sizes)
     altered = [file.path for file in files if sizes.get(file.path) not in (None, file.size)]
     if missing or altered:
-        first = [*missing, *altered][0]
-        raise VerificationError(
-            f"The checkpoint {checkpoint.name} of run {checkpoint.run_id} is damaged ({first}), so "
-            "it was not registered. See what else is: "
-            f"mlflow-ckpt verify {uri_of(checkpoint.run_id, checkpoint.name)}",
-            result=VerificationResult(checkpoint.name, missing=missing),
-        )
+        raise _damaged(checkpoint, [*missing, *altered][0], missing)
+
+
+def _damaged(
+    checkpoint: Checkpoint, first: str, missing: tuple[str, ...] = ()
+) -> VerificationError:
+    return VerificationError(
+        f"The checkpoint {checkpoint.name} of run {checkpoint.run_id} is damaged ({first}), so "
+        "it was not registered. See what else is: "
+        f"mlflow-ckpt verify {uri_of(checkpoint.run_id, checkpoint.name)}",
+        result=VerificationResult(checkpoint.name, missing=missing),
+    )
+
+
+def _require_own(store: RunStore, checkpoint: Checkpoint) -> None:
+    """Check that MLflow loads a checkpoint by Keras alone."""
+    entries = {entry.path: entry for entry in checkpoint.manifest.files}
+
+    def read(path: str) -> bytes:
+        text = store.read(f"{checkpoint.artifact_path}/{path}")
+        if text is None or Digest.of_bytes(text) != entries[path].digest:
+            raise _damaged(checkpoint, path)
+        return text
+
+    what = f"{checkpoint.name} of run {checkpoint.run_id}"
+    own_model.require_own(what, {path: entry.size for path, entry in entries.items()}, read)
 
 
 def _find_version(client: MlflowClient, checkpoint: Checkpoint, name: str) -> ModelVersion | None:

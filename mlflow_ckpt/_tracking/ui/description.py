@@ -15,6 +15,7 @@ from rich.filesize import decimal
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.text import counted
+from mlflow_ckpt._shown import shown
 from mlflow_ckpt._tracking import tags
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _BEGIN, _END = "[//]: # (mlflow_ckpt begins)", "[//]: # (mlflow_ckpt ends)"
 # MLflow truncates tags at 8,000 characters.
 _LONGEST = 7_500
 _METRICS = 6
+# What both CommonMark and MLflow's own converter take after a backslash, and what only the first.
+_SPECIAL = "\\|`*_{}[]()#+!~=:-."
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;"}
 
 
 def description_tags(manifests: Sequence[Manifest], best: str | None, run: Run) -> dict[str, str]:
@@ -103,5 +107,5 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Escape text for a cell of a Markdown table."""
-    return "".join(f"\\{c}" if c in "\\|`*_[]<>" else c for c in text.replace("\n", " "))
+    """Return text for a cell of a Markdown table, in which nothing is a link, an image or HTML."""
+    return "".join(_ENTITIES.get(c) or (f"\\{c}" if c in _SPECIAL else c) for c in shown(text))

@@ -197,7 +197,7 @@ def test_two_processes_in_the_same_runs(
 ) -> None:
     counted = Figures()
     try:
-        stress(5, 3, http_store, spool, counted)
+        stress(4, 8, http_store, spool, counted)
     finally:
         record_property("counted", str(counted))
 

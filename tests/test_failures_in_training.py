@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import mlflow_ckpt
-from devtools.stores import Store, current
+from devtools.stores import Store
 from mlflow_ckpt import MlflowCheckpoint
 from mlflow_ckpt._model.keras_private import keras_version, saving_code
 from mlflow_ckpt._saving import saver as saver_module
@@ -33,8 +33,8 @@ from mlflow_ckpt.errors import (
     TrackingError,
     TrackingUnavailableError,
 )
-from tests.support import cli
-from tests.support.proxy import Proxy
+from tests.support.faults import send_the_rest
+from tests.support.proxy import Proxy, proxied
 from tests.support.training import X, fit, names, new_run, small_model
 from tests.support.waiting import PATIENCE_SECONDS, wait_for
 
@@ -47,13 +47,8 @@ def proxy(server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """The current store, behind a proxy."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    made = Proxy(server.uri)
-    try:
-        with current(Store(made.uri, server.artifacts, server.experiment_id)):
-            yield made
-            made.release()
-    finally:
-        made.close()
+    with proxied(server) as made:
+        yield made
 
 
 class Spoil(keras.callbacks.Callback):
@@ -82,16 +77,6 @@ class Spoil(keras.callbacks.Callback):
             self.proxy.mode = "fail" if self.mode == "refuse artifacts" else self.mode
         if epoch == 2 and self.mode != "hang":
             wait_for(self.proxy.failed.is_set, "a request failed")
-
-
-def send_the_rest(run_id: str) -> None:
-    """Flush until nothing is left; this process's own uploader may be at work as well."""
-
-    def sent() -> bool:
-        cli.run("flush", run_id)
-        return not Spool.default().entries(run_id)
-
-    wait_for(sent, "everything is sent", pause=0.2)
 
 
 def messages(caught: Any) -> list[str]:

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from mlflow_ckpt.errors import TrackingUnavailableError
 from tests.support import cli, shared
 from tests.support.checkpoints import put_checkpoint
 from tests.support.faults import WHENS, Course, figures_of, require_all, send_the_rest, train
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, proxied
 from tests.support.training import fit, new_run, small_model
 from tests.support.waiting import wait_for
 
@@ -164,24 +163,12 @@ def test_training_goes_on(fault: Fault, record_property: Callable[[str, object],
     record_property("counted", counted.figures())
 
 
-@contextmanager
-def behind(server: Store) -> Iterator[Proxy]:
-    """The current store, behind a proxy."""
-    proxy = Proxy(server.uri)
-    try:
-        with current(Store(proxy.uri, server.artifacts, server.experiment_id)):
-            yield proxy
-            proxy.release()
-    finally:
-        proxy.close()
-
-
 @pytest.mark.parametrize("how", ["refuse", "hang", "fail"])
 def test_a_run_that_only_the_server_can_start(
     how: str, server: Store, record_property: Callable[[str, object], None]
 ) -> None:
     model = small_model()
-    with behind(server) as proxy:
+    with proxied(server) as proxy:
         proxy.mode = how
         with pytest.raises(TrackingUnavailableError) as caught:
             fit(model, mlflow_ckpt.MlflowCheckpoint())
@@ -198,7 +185,7 @@ def test_a_run_that_only_credentials_can_start(
     server: Store, record_property: Callable[[str, object], None]
 ) -> None:
     model = small_model()
-    with behind(server) as proxy:
+    with proxied(server) as proxy:
         proxy.mode, proxy.only = "deny", "metadata"
         with pytest.raises(MlflowException) as caught:
             fit(model, mlflow_ckpt.MlflowCheckpoint())
@@ -209,7 +196,7 @@ def test_a_run_that_only_credentials_can_start(
 def test_nothing_is_asked_of_the_artifact_store_before_training(
     server: Store, record_property: Callable[[str, object], None]
 ) -> None:
-    with behind(server) as proxy:
+    with proxied(server) as proxy:
         proxy.mode, proxy.only = "refuse", "artifacts"
         with mlflow.start_run():
             mlflow_ckpt.MlflowCheckpoint()

@@ -100,7 +100,6 @@ def test_what_names_code_of_its_own_is_refused(
     directory = local_store.checkpoint_directory(run_id, "epoch_0001")
     CHANGES[what](directory)
     sealed(directory)
-    assert mlflow_ckpt.verify(run_id).ok
     with pytest.raises(IntegrityError, match="by Keras alone"):
         mlflow_ckpt.register(run_id, name="vouched")
     for uri in (f"ckpt:/{run_id}/latest", f"ckpt:/{run_id}/latest/data"):

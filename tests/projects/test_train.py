@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from mlflow.entities import Run
 
 import mlflow_ckpt
-from devtools.stores import Store, current
+from devtools.stores import Store
 from projects.cifar10.data import digest, load_dataset
 from projects.cifar10.train import main
 from tests.projects.conftest import CLASS_NAMES, ProjectRun, write_npz
 from tests.support.processes import run_python
-from tests.support.proxy import Proxy
+from tests.support.proxy import proxied
 
 
 @pytest.fixture
@@ -199,14 +199,10 @@ def test_a_training_that_loses_data_does_not_end_normally(
 ) -> None:
     if temporary:
         request.getfixturevalue("spool_below_a_file")
-    proxy = Proxy(server.uri)
-    proxy.mode, proxy.only = "fail", "checkpoints"
-    try:
-        with current(Store(proxy.uri, server.artifacts, server.experiment_id)):
-            data = write_npz(tmp_path / "data.npz")
-            done = run_python(TRAIN_IMPATIENTLY, str(data), cwd=tmp_path)
-    finally:
-        proxy.close()
+    with proxied(server) as proxy:
+        proxy.mode, proxy.only = "fail", "checkpoints"
+        data = write_npz(tmp_path / "data.npz")
+        done = run_python(TRAIN_IMPATIENTLY, str(data), cwd=tmp_path)
     assert "NOT EVERYTHING OF RUN" in done.stderr
     last = done.stderr.splitlines()[-1]
     lost = re.fullmatch(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import requests
 
+from devtools.stores import Store, current
 from tests.support.waiting import PATIENCE_SECONDS
 
 ARTIFACTS, METADATA = "artifacts", "metadata"
@@ -123,3 +125,15 @@ class Proxy:
         self._server.shutdown()
         self._thread.join(PATIENCE_SECONDS)
         self._server.server_close()
+
+
+@contextmanager
+def proxied(store: Store) -> Iterator[Proxy]:
+    """Make a store MLflow's current one, behind a proxy."""
+    proxy = Proxy(store.uri)
+    try:
+        with current(Store(proxy.uri, store.artifacts, store.experiment_id)):
+            yield proxy
+            proxy.release()
+    finally:
+        proxy.close()

@@ -37,11 +37,11 @@ def _evil(name: str) -> Callable[[_Evil], _Evil]:
     return add
 
 
-def _with_layer(config: Config, class_name: str, module: str, **settings: Any) -> None:
+def _with_layer(config: Config, class_name: str, package: str, /, **settings: Any) -> None:
     """Add a layer to a sequential model."""
     layer = {"name": "evil", "trainable": True, "dtype": "float32", **settings}
     config["config"]["layers"].append(
-        {"module": module, "class_name": class_name, "config": layer, "registered_name": None}
+        {"module": package, "class_name": class_name, "config": layer, "registered_name": None}
     )
 
 

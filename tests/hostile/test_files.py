@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from devtools.stores import Store
 from tests.hostile import corpus
 from tests.hostile.harness import HOLE, pairs_of, table, try_all
+from tests.hostile.keras_cases import KNOWN
 
 # Each n-th input with each entry point, in the default run.
 _EVERY = 41
@@ -36,3 +38,12 @@ def test_the_whole_corpus(sqlite_store: Store, tmp_path: Path) -> None:
     names = [case.name for case in corpus.CASES]
     assert len(names) == len(set(names)) >= 150
     _try(pairs_of(corpus.CASES), sqlite_store, tmp_path)
+
+
+def test_each_vulnerability_that_was_published_is_in_the_corpus() -> None:
+    names = [case.name for case in corpus.CASES]
+    for vulnerability, beginnings in KNOWN.items():
+        for beginning in beginnings:
+            assert any(name.startswith(beginning) for name in names), vulnerability
+    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8")
+    assert re.findall(r"^\| (CVE-\S+) \|", text, re.MULTILINE) == list(KNOWN)

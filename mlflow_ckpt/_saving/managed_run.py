@@ -11,9 +11,10 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from mlflow_ckpt._format.lineage import Origin
+from mlflow_ckpt._shown import redacted
 from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.environment import environment
-from mlflow_ckpt._tracking.store import RunStore, require_answer
+from mlflow_ckpt._tracking.store import SILENT, RunStore, require_answer
 from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import InvalidArgumentError, TrackingUnavailableError
 
@@ -72,7 +73,9 @@ class ManagedRun:
                 left to the spool (`CheckpointSaver.end_run`).
         """
         if self.is_active:
-            with _ending, environment(_WITHOUT_RETRIES), suppress(MlflowException):
+            address = mlflow.get_tracking_uri()
+            silent = {} if redacted(address) == address else SILENT
+            with _ending, environment(_WITHOUT_RETRIES | silent), suppress(MlflowException):
                 mlflow.end_run(status)
         self._run_id = None
 

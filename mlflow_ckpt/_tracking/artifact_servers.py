@@ -34,7 +34,7 @@ def require_own(artifact_uri: str, tracking_uri: str) -> None:
     if host is None or host in own or host in map(str.strip, trusted):
         return
     raise TrackingError(
-        f"The artifacts of this run are at {host}, which is not the tracking server "
+        f"Artifacts of this run are at {host}, which is not the tracking server "
         f"{tracking_uri}, and MLflow would send it the credentials of that. If you trust it, set "
         f"{ENVIRONMENT_VARIABLE}={host}."
     )

@@ -94,8 +94,8 @@ def _http_response(repository: ArtifactRepository, path: str) -> Any:
 
 def entry_point(
     uri: str, version: str | None, directory: Path | None, name: str
-) -> tuple[str, set[str]]:
-    """Return the command of an entry point of an MLflow Project, and the parameters it declares.
+) -> tuple[str, dict[str, str]]:
+    """Return the command of an entry point of an MLflow Project, and the types of its parameters.
 
     Args:
         uri: The project.
@@ -116,7 +116,9 @@ def entry_point(
     except Exception as error:
         # MLflow calls Git, unpacks archives and reads YAML: anything may be raised.
         raise no_project(uri, type(error).__name__) from error
-    return str(getattr(found, "command", "")), set(getattr(found, "parameters", {}))
+    parameters = getattr(found, "parameters", {})
+    types = {name: str(getattr(value, "type", "")) for name, value in parameters.items()}
+    return str(getattr(found, "command", "")), types
 
 
 def no_project(uri: str, reason: str) -> TrackingError:

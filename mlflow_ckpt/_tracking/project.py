@@ -14,7 +14,7 @@ from urllib.request import url2pathname
 
 from mlflow.entities import Run
 
-from mlflow_ckpt._tracking import mlflow_private, tags
+from mlflow_ckpt._tracking import artifact_servers, mlflow_private, tags
 from mlflow_ckpt.errors import InvalidArgumentError
 
 RESUME_FROM = "resume_from"
@@ -92,10 +92,9 @@ class ProjectRun:
                 f"The run names the project {self.uri!r}. Expected a directory on this machine, or "
                 "an address with https, http, ssh, git or file. Pass its location: --project."
             )
-        if self.directory is None and urlsplit(self.uri).scheme == "file":
-            path = Path(url2pathname(urlsplit(self.uri).path))
-            if not path.exists():
-                raise mlflow_private.no_project(self.uri, "there is no such directory")
+        is_local = self.uri.lower().startswith("file:")
+        if self.directory is None and is_local and not any(map(_exists, _local_paths(self.uri))):
+            raise mlflow_private.no_project(self.uri, "there is no such directory")
 
     def is_here(self) -> bool:
         """Whether the project is in the repository, or is the directory, that one stands in."""
@@ -122,16 +121,20 @@ class ProjectRun:
             return None
         return f"the project was at commit {self.version[:12]} and is now at {current[:12]}"
 
-    def arguments(self, changed: Mapping[str, str], *, run_id: str | None) -> list[str]:
+    def arguments(
+        self, changed: Mapping[str, str], tracking_uri: str, *, run_id: str | None
+    ) -> list[str]:
         """Return the arguments of `mlflow run` that start the project again.
 
         Args:
             changed: Parameters with new values.
+            tracking_uri: The tracking server.
             run_id: The run to continue; None for a new one.
 
         Raises:
             InvalidArgumentError: If the entry point does not declare a changed parameter.
-            TrackingError: If the project cannot be fetched or read.
+            TrackingError: If the project cannot be fetched or read, or MLflow would send
+                credentials to another server for a parameter.
         """
         _, declared = self._entry_point()
         for name in changed:
@@ -142,6 +145,9 @@ class ProjectRun:
                     "URI) and epochs, and to pass the first to mlflow_ckpt.resume."
                 )
         recorded = {k: v for k, v in self.parameters.items() if k in declared}
+        for name, value in recorded.items():
+            if declared[name] == "path":  # MLflow downloads it
+                artifact_servers.require_own(value, tracking_uri)
         where = self.uri if self.directory is None else str(self.directory)
         arguments = ["run", where, "-e", self.entry_point]
         arguments += ["--env-manager", self.environment]
@@ -154,7 +160,7 @@ class ProjectRun:
         experiment = ["--experiment-id", self.experiment_id]
         return [*arguments, *(["--run-id", run_id] if run_id else experiment)]
 
-    def _entry_point(self) -> tuple[str, set[str]]:
+    def _entry_point(self) -> tuple[str, dict[str, str]]:
         """Return the command and the parameters of the entry point."""
         return mlflow_private.entry_point(self.uri, self.version, self.directory, self.entry_point)
 
@@ -189,11 +195,28 @@ def _is_own(path: Path) -> bool:
 
 def _directory_of(uri: str) -> Path | None:
     """Return the directory of a project on this machine; None if it is elsewhere."""
-    root, _, subdirectory = uri.partition("#")
-    parsed = urlsplit(root)
-    paths = [parsed.path, url2pathname(parsed.path)] if parsed.scheme == "file" else [root]
-    for path in paths:
-        if Path(path).is_dir():
+    subdirectory = uri.partition("#")[2]
+    for path in _local_paths(uri):
+        if _exists(path) and path.is_dir():
             # Absolute: a name may look like an option.
-            return Path(path).absolute() / subdirectory
+            return path.absolute() / subdirectory
     return None
+
+
+def _local_paths(uri: str) -> list[Path]:
+    """Return the paths that a project's URI may mean, without the part after `#`."""
+    root = uri.partition("#")[0]
+    try:
+        parsed = urlsplit(root)
+    except ValueError:
+        return []
+    if parsed.scheme == "file":
+        return [Path(parsed.path), Path(url2pathname(parsed.path))]
+    return [Path(root)]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no name of a file
+        return False

@@ -71,8 +71,8 @@ _MOST_PAGES = 2_000
 _MOST_UNKNOWN = 1 << 40
 # Registered versions per request.
 _PAGE = 1000
-# Keeps MLflow from printing the URL of a run that ends.
-_SILENT = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+# Keeps MLflow from printing the URL of a run that ends, with the credentials in it.
+SILENT = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 # Status codes of a proxy whose server is down.
 _UNAVAILABLE = (500, 502, 503, 504)
 
@@ -149,8 +149,8 @@ class RunStore:
     @cached_property
     def _artifacts(self) -> ArtifactRepository:
         uri = self.artifact_uri
-        artifact_servers.require_own(uri, self.tracking_uri)
         with self._translated("open the artifact store"):
+            artifact_servers.require_own(uri, self.tracking_uri)
             return get_artifact_repository(uri, tracking_uri=self.tracking_uri)
 
     def list(self, path: str = "") -> list[StoredFile]:
@@ -370,7 +370,7 @@ class RunStore:
             status: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
             timestamp: When it ended, in milliseconds since the Unix epoch.
         """
-        with self._translated("end the run"), environment(_SILENT):
+        with self._translated("end the run"), environment(SILENT):
             self._client.set_terminated(self.run_id, status, end_time=timestamp)
 
     @contextmanager

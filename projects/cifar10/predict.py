@@ -114,8 +114,13 @@ def class_names(checkpoint: mlflow_ckpt.Checkpoint, classes: int) -> list[str]:
     """Return the class names in the checkpoint's metadata, or else the classes' numbers."""
     names = checkpoint.manifest.metadata.get("class_names")
     if isinstance(names, list) and len(names) == classes:
-        return [str(name) for name in names]
+        return [plain(str(name)) for name in names]
     return [str(number) for number in range(classes)]
+
+
+def plain(text: str) -> str:
+    """Return text without characters that control a terminal: a checkpoint may be another's."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def rank(
@@ -130,7 +135,7 @@ def rank(
         top: Number of classes per image; all classes if there are fewer.
     """
     return [
-        Prediction(str(file), position + 1, names[number], float(row[number]))
+        Prediction(plain(str(file)), position + 1, names[number], float(row[number]))
         for file, row in zip(files, probabilities, strict=True)
         for position, number in enumerate(np.argsort(-row, kind="stable")[:top])
     ]
@@ -158,13 +163,23 @@ def write(predictions: list[Prediction], path: Path) -> None:
     if path.suffix == ".csv":
         writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     else:
         text.writelines(json.dumps(row) + "\n" for row in rows)
     try:
-        path.write_text(text.getvalue(), encoding="utf-8")
+        with open(path, "w", encoding="utf-8", opener=_open_no_link) as file:
+            file.write(text.getvalue())
     except OSError as error:
         raise UserError(f"{path.absolute()} cannot be written: {error.strerror}.") from error
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{value}" if str(value)[:1] in "=+-@" and isinstance(value, str) and value else value
+
+
+def _open_no_link(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def record(checkpoint: mlflow_ckpt.Checkpoint) -> None:

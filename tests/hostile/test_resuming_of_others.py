@@ -65,6 +65,9 @@ TAGS: dict[str, tuple[str, dict[str, str], str]] = {
     "a branch as commit": (ELSEWHERE, {COMMIT: "main"}, "names the commit"),
     "a command as transport": ("ext::sh -c touch% CANARY", {}, "names the project"),
     "a descriptor as transport": ("fd::17", {}, "names the project"),
+    "no address": ("http://[", {}, "only if you agree"),
+    "a name too long": ("x" * 5000, {}, "names the project"),
+    "a zero": ("/tmp/\x00", {}, "names the project"),
     "an option as source": ("--backend-config={}", {}, "names the project"),
     "an option as host": ("ssh://-oProxyCommand=touch CANARY/x", {}, "names the project"),
     "a script outside the project": (
@@ -156,6 +159,24 @@ def test_in_its_own_repository_it_starts_and_nothing_else_does(
     assert not canary.exists()
     record_property("hostile", "an mlflow.py in the directory | mlflow-ckpt resume | harmless")
     record_property("hostile", "quotes and commands in parameters | mlflow-ckpt resume | harmless")
+
+
+def test_a_parameter_that_mlflow_downloads_takes_no_token_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: pytest.RecordProperty
+) -> None:
+    here = make_project(tmp_path / "here", tmp_path / "canary")
+    (here / ".git").mkdir()
+    text = (here / "MLproject").read_text()
+    (here / "MLproject").write_text(text.replace("note: {type: string", "note: {type: path"))
+    run_id = trained()
+    run_of({"run_id": run_id}, here.as_uri(), **{ENTRY_POINT: "main"})
+    mlflow.MlflowClient().log_param(run_id, "note", "http://127.0.0.1:9/x")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+    result = run("resume", run_id, "--epochs", "5")
+    assert result.exit_code == 7
+    assert "which is not the tracking server" in result.stderr
+    record_property("hostile", "a path at another server | mlflow-ckpt resume | refused")
 
 
 @pytest.mark.parametrize("value", ["'two words'", "it's", "-5", "''", "a\nb", "'a' 'b'", '"', "\\"])

@@ -86,7 +86,8 @@ def command(
             echo(f"  {line}")
         return
     project_run.require_plausible()
-    start = partial(_arguments, project_run, reference, checkpoint, epochs, in_place=in_place)
+    what_to_start = (project_run, reference, checkpoint, epochs, store.tracking_uri)
+    start = partial(_arguments, *what_to_start, in_place=in_place)
     if project_run.directory is not None:
         start()  # before the question: the project may not be able to resume
     if not (yes or project_run.is_here()):
@@ -169,6 +170,7 @@ def _arguments(
     reference: Reference,
     checkpoint: Checkpoint,
     epochs: int,
+    tracking_uri: str,
     *,
     in_place: bool,
 ) -> list[str]:
@@ -177,9 +179,8 @@ def _arguments(
 
     run_id = reference.run_id
     source = run_id if reference.selector == _LATEST else uri_of(run_id, checkpoint.name)
-    return project_run.arguments(
-        {RESUME_FROM: source, "epochs": str(epochs)}, run_id=run_id if in_place else None
-    )
+    changed = {RESUME_FROM: source, "epochs": str(epochs)}
+    return project_run.arguments(changed, tracking_uri, run_id=run_id if in_place else None)
 
 
 def _python(run_id: str, name: str, uri: str | None, epochs: int, *, in_place: bool) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlflow_ckpt._format.untrusted.numpy_file import MAGIC, load_array, load_arrays, names_in
 from mlflow_ckpt.errors import InputMismatchError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -148,24 +149,20 @@ def _require_shape(array: Array, shape: tuple[int | None, ...], what: str) -> No
 
 
 def _read_npy(path: Path) -> Array:
-    loaded = np.load(path, allow_pickle=False)
-    if not isinstance(loaded, np.ndarray):
-        raise ValueError("it holds no array")  # noqa: TRY004 - reported as an unreadable file
-    return loaded
+    if zipfile.is_zipfile(path):
+        raise ValueError("it holds no array")
+    return load_array(path, follow=True)
 
 
 def _read_npz(path: Path, name: str | None) -> Array | dict[str, Array]:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        raise ValueError("it is an .npy file under another name")  # noqa: TRY004
-    with loaded as arrays:
-        if name is not None and name not in arrays:
-            raise ValueError(f"it has no array {name!r}, but {', '.join(arrays.files) or 'none'}")
-        if name is not None:
-            return np.asarray(arrays[name])
-        if len(arrays.files) == 1:
-            return np.asarray(arrays[arrays.files[0]])
-        return {key: np.asarray(arrays[key]) for key in arrays.files}
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) == MAGIC:
+            raise ValueError("it is an .npy file under another name")
+    names = names_in(path, follow=True)
+    if name is not None and name not in names:
+        raise ValueError(f"it has no array {name!r}, but {', '.join(names) or 'none'}")
+    arrays = load_arrays(path, None if name is None else [name], follow=True)
+    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
 def _read_csv(path: Path) -> Array:

@@ -18,6 +18,8 @@ from mlflow_ckpt._format.untrusted import fields, json_text
 from mlflow_ckpt.errors import ManifestError, NewerSchemaError
 
 SCHEMA_VERSION = 1
+# Longer paths cannot be written on any disk.
+_LONGEST_PATH = 1000
 # JSON cannot represent these values, which occur in the metrics of diverged runs.
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -268,6 +270,8 @@ def safe_path(path: str) -> str:
         ManifestError: If the path leads out of the checkpoint's directory.
     """
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\\" in path:
-        raise ManifestError(f"The checkpoint names a file outside its directory: {path!r}.")
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
+        raise ManifestError(f"The checkpoint names a file outside its directory: {path[:200]!r}.")
+    if len(path) > _LONGEST_PATH:
+        raise ManifestError(f"The checkpoint names a file by {len(path)} characters.")
     return path

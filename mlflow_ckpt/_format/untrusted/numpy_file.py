@@ -18,6 +18,8 @@ from mlflow_ckpt._format.untrusted.zip_archive import open_zip
 from mlflow_ckpt.errors import UnsafeFileError
 
 Array = np.ndarray[Any, Any]
+# What an `.npy` file begins with.
+MAGIC = b"\x93NUMPY"
 _ENDING = ".npy"
 _LONGEST_REASON = 200
 # What NumPy raises for a malformed header.

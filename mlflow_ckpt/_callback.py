@@ -24,7 +24,7 @@ from mlflow_ckpt._model.keras_private.callback_internals import SET_BY_KERAS
 from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._saving import mlflow_callbacks
-from mlflow_ckpt._saving.arguments import CallbackArguments, check_run_id
+from mlflow_ckpt._saving.arguments import CallbackArguments, check_each_once, check_run_id
 from mlflow_ckpt._saving.batch_counter import BatchCounter
 from mlflow_ckpt._saving.member import Member
 from mlflow_ckpt._saving.scalars import scalars
@@ -257,8 +257,10 @@ class MlflowCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _begin_training(self) -> None:
         """Begin a training, for the later callbacks too that save to the same run."""
         self._fit = fit = FitContext(self, self.data_state_limit)
-        for other in fit.callbacks:
-            if isinstance(other, MlflowCheckpoint) and other._is_left_by(fit):
+        ours = [other for other in fit.callbacks if isinstance(other, MlflowCheckpoint)]
+        check_each_once(ours)
+        for other in ours:
+            if other._is_left_by(fit):
                 other._end_training("FAILED", quietly=True)
         settle_run(self.run_id or _active_run_id(), continued_by=self.model)
         self._observed = self._fit.surround(self, self._batches.end_batch, self._pause_before_all)

@@ -178,7 +178,7 @@ def test_callbacks_that_a_failed_fit_left_do_not_end_the_run_of_the_next() -> No
             raise RuntimeError("boom")
 
     one, other = MlflowCheckpoint("loss"), MlflowCheckpoint("loss", forms="split")
-    before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+    before = runs_of_all()
     model = small_model()
     with pytest.raises(RuntimeError, match="boom"):
         fit(model, one, other, Boom(), validation_data=None)
@@ -279,6 +279,32 @@ def test_one_whole_file_cannot_have_two_formats() -> None:
     formats = {c.name: c.manifest.full_format for c in mlflow_ckpt.list_checkpoints(run_id)}
     assert formats["epoch_0001"] == "keras"
     assert formats["step_00000002"] == "h5"
+
+
+def runs_of_all() -> set[str]:
+    return {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_same_callback_twice_is_refused_before_anything_is_created(first: bool) -> None:
+    before, model, twice = runs_of_all(), small_model(), MlflowCheckpoint("loss")
+    others = [MlflowCheckpoint("loss", save_freq=2)]
+    callbacks = [twice, *others, twice] if first else [*others, twice, twice]
+    with pytest.raises(InvalidArgumentError, match="Received: the same one 2 times"):
+        fit(model, *callbacks)
+    assert int(model.optimizer.iterations.numpy()) == 0
+    assert runs_of_all() == before
+    assert mlflow.active_run() is None
+    assert set(names(train(*others, twice))) >= {"step_00000002", "epoch_0002"}
+
+
+def test_a_callback_that_resume_returned_is_not_passed_to_fit_again() -> None:
+    ours = MlflowCheckpoint("loss")
+    run_id = train(ours, epochs=1)
+    point = mlflow_ckpt.resume(run_id, callbacks=[ours], in_place=True)
+    with pytest.raises(InvalidArgumentError, match="the callbacks of a ResumePoint already"):
+        fit(point.model, *point.callbacks, ours, initial_epoch=1)
+    assert names(run_id) == ["epoch_0001"]
 
 
 def test_a_callback_goes_on_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import InitVar, dataclass, fields
 from numbers import Integral, Real
@@ -92,6 +93,21 @@ class CallbackArguments:
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         policy = None if self.retention is None else describe_policy(self.retention)
         return {**plain, "forms": list(self.forms), "retention": policy}
+
+
+def check_each_once(callbacks: Sequence[object]) -> None:
+    """Check that no callback stands twice in the callbacks of a `fit`.
+
+    Raises:
+        InvalidArgumentError: If one does.
+    """
+    times = max(Counter(map(id, callbacks)).values(), default=1)
+    if times > 1:
+        raise InvalidArgumentError(
+            "fit calls an MlflowCheckpoint as often as it is among its callbacks, which the "
+            "callbacks of a ResumePoint already contain. Expected each once. Received: the same "
+            f"one {times} times. Remove it, or create another one to save in another way as well."
+        )
 
 
 def check_run_id(run_id: str | None) -> str | None:

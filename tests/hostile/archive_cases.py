@@ -47,19 +47,29 @@ def _zeros() -> bytes:
     return bytes(1 << 30)
 
 
+_bombs: dict[str, bytes] = {}
+
+
+def _bomb(name: str, members: Members) -> bytes:
+    """Return an archive with a member of 1 GiB, which takes seconds to make."""
+    if name not in _bombs:
+        _bombs[name] = zipped({**members, name: _zeros()}, zipfile.ZIP_DEFLATED)
+    return _bombs[name]
+
+
 @_archive("a bomb as the weights")
 def _(world: World, members: Members) -> bytes:
-    return zipped({**members, WEIGHTS: _zeros()}, zipfile.ZIP_DEFLATED)
+    return _bomb(WEIGHTS, members)
 
 
 @_archive("a bomb as the configuration")
 def _(world: World, members: Members) -> bytes:
-    return zipped({**members, "config.json": _zeros()}, zipfile.ZIP_DEFLATED)
+    return _bomb("config.json", members)
 
 
 @_archive("a bomb as a vocabulary")
 def _(world: World, members: Members) -> bytes:
-    return zipped({**members, "assets/layers/a.txt": _zeros()}, zipfile.ZIP_DEFLATED)
+    return _bomb("assets/layers/a.txt", members)
 
 
 @_archive("a name that leads out")
@@ -249,6 +259,7 @@ def _as_inputs(content: Callable[[World], bytes], ending: str) -> Callable[[Worl
     return make
 
 
+@cache
 def _bomb_of_arrays(world: World) -> bytes:
     return zipped({"x.npy": _npy(_descr("'u1'", f"({1 << 30},)")) + _zeros()}, zipfile.ZIP_DEFLATED)
 

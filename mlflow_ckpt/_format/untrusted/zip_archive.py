@@ -138,8 +138,8 @@ def _problem(member: zipfile.ZipInfo, size: int) -> str | None:
         return f"is compressed by an unusual method ({member.compress_type})"
     if member.compress_type == zipfile.ZIP_STORED and member.file_size != member.compress_size:
         return f"says it has {member.file_size} bytes and has {member.compress_size}"
-    if member.header_offset + member.compress_size > size:
-        return "ends beyond the archive"
+    if member.header_offset < 0 or member.header_offset + member.compress_size > size:
+        return "is beyond the archive"
     if member.file_size > max(_HARMLESS_BYTES, _MOST_GROWTH * member.compress_size):
         return f"would grow from {member.compress_size} to {member.file_size} bytes"
     return None

@@ -35,13 +35,27 @@ def build(
     known = known_objects(architecture, custom_objects)
     try:
         with saving_code.sharing_objects():
-            return guarded(
+            model = guarded(
                 lambda: keras.models.model_from_json(json.dumps(architecture), custom_objects=known)
             )
+        return require_model(model)
     except UnknownObjectError:
         raise
     except ModelLoadError as error:
         raise explained(error, architecture) from error
+
+
+def require_model(value: Any) -> keras.Model:
+    """Return a model that Keras rebuilt, unless it is something else that Keras can describe.
+
+    Raises:
+        ModelLoadError: If it is.
+    """
+    if not isinstance(value, keras.Model):
+        raise ModelLoadError(
+            f"The file describes no model, but what Keras makes a {type(value).__name__} of."
+        )
+    return value
 
 
 def explained(error: ModelLoadError, architecture: Mapping[str, Any]) -> ModelLoadError:

@@ -25,7 +25,13 @@ from mlflow_ckpt._model.keras_private import compiled_model, messages_of_keras, 
 from mlflow_ckpt._model.rebuild import adapted, compiling, legacy_h5
 from mlflow_ckpt._model.rebuild.by_name import put_back as put_back_by_name
 from mlflow_ckpt._model.rebuild.compiling import Compile
-from mlflow_ckpt._model.rebuild.guarded import build, guarded, known_objects, load_weights
+from mlflow_ckpt._model.rebuild.guarded import (
+    build,
+    guarded,
+    known_objects,
+    load_weights,
+    require_model,
+)
 from mlflow_ckpt._model.rebuild.proof import check_fingerprint
 from mlflow_ckpt._model.rebuild.put_back import PutBack
 from mlflow_ckpt.errors import FormNotFoundError, ModelLoadError, UnsafeFileError
@@ -239,8 +245,8 @@ def _load_archive(
             model = load_architecture(directory, custom_objects)
             load_weights(model, path)
             return model
-        return guarded(
-            lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled)
+        return require_model(
+            guarded(lambda: keras.saving.load_model(path, custom_objects=known, compile=compiled))
         )
 
 

@@ -19,7 +19,7 @@ from mlflow_ckpt._format.weights_file import open_weights, require_safe
 from mlflow_ckpt._model.files import model_config
 from mlflow_ckpt._model.keras_private import messages_of_keras
 from mlflow_ckpt._model.rebuild import legacy_h5
-from mlflow_ckpt._model.rebuild.guarded import build, guarded, load_weights
+from mlflow_ckpt._model.rebuild.guarded import build, guarded, load_weights, require_model
 from mlflow_ckpt.errors import ModelLoadError, UnsafeFileError
 
 CustomObjects = Mapping[str, Any] | None
@@ -58,7 +58,7 @@ def load(
                 path, custom_objects=custom_objects, compile=lost is None
             )
         )
-    return model, lost
+    return require_model(model), lost
 
 
 def _refuse_other_formats(path: Path) -> None:

@@ -91,17 +91,18 @@ def pytest_runtest_protocol() -> Iterator[Any]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what the tests counted."""
-    counted = [
-        f"{report.nodeid}: {value}"
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for name, value in getattr(report, "user_properties", ())
-        if name == "counted" and report.when == "call"
-    ]
-    if counted:
-        terminalreporter.section("counted")
-        terminalreporter.write_line("\n".join(counted))
+    """Show what the tests counted, and what was done with hostile inputs."""
+    for title in ("counted", "hostile"):
+        lines = [
+            f"{report.nodeid}: {value}" if title == "counted" else str(value)
+            for reports in terminalreporter.stats.values()
+            for report in reports
+            for name, value in getattr(report, "user_properties", ())
+            if name == title and report.when == "call"
+        ]
+        if lines:
+            terminalreporter.section(title)
+            terminalreporter.write_line("\n".join(lines))
 
 
 @pytest.hookimpl(trylast=True)
@@ -118,10 +119,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A spool of the tests' own, which child processes inherit."""
     path = tmp_path_factory.mktemp("spool")
-    state = tmp_path_factory.mktemp("state")
+    # Where the servers of trainings are noted; for good, as some end only when this process does.
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_CKPT_SPOOL", str(path))
-        patch.setenv("XDG_STATE_HOME", str(state))
         yield path
 
 

@@ -20,13 +20,21 @@ from mlflow_ckpt.errors import IntegrityError
 # Returns the bytes of a small file of the checkpoint.
 Read = Callable[[str], bytes]
 
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 1 << 21
+_DEEPEST = 32
 _KERAS_MODULE, _SAVE_FORMAT = "data/keras_module.txt", "data/save_format.txt"
 _TEXTS = {_KERAS_MODULE: b"keras", _SAVE_FORMAT: b"h5"}
 # MLflow's loaders look for more below `data`, such as pickled objects.
 _DATA = {layout.FULL_KERAS, layout.FULL_H5, *_TEXTS}
 # Of a model's example, MLflow would read another file.
 _REFUSED_KEYS = ("saved_input_example_info", "auth_policy", "resources")
+# Written in C where PyYAML has that.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_STARTS = (
+    *(yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken),
+    *(yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken),
+)
+_ENDS = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 _VERSION = re.compile(r"[\w.+!-]{1,64}")
 _REQUIREMENT = re.compile(r"(?:mlflow|keras|tensorflow|jax|torch|numpy|h5py)(?:==[\w.+!-]{1,64})?")
 _BUILD = ["pip", "setuptools", "wheel"]
@@ -83,10 +91,16 @@ def _reason_against_names(paths: Collection[str]) -> str | None:
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
-    """Return what a YAML file holds, in which no part stands for another."""
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-        raise ValueError("it has aliases")
-    parsed = yaml.safe_load(text)
+    """Return what a YAML file holds, in which no part stands for another, and few are nested."""
+    depth = 0
+    # Read only as far as it is fine: the time to parse all grows with the square of the depth.
+    for token in yaml.scan(text, Loader=_LOADER):
+        if isinstance(token, yaml.AliasToken):
+            raise ValueError("it has aliases")  # noqa: TRY004 - reported as unreadable
+        depth += isinstance(token, _STARTS) - isinstance(token, _ENDS)
+        if depth > _DEEPEST:
+            raise ValueError("it is nested too deeply")
+    parsed = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
     if not isinstance(parsed, dict):
         raise TypeError("it is no mapping")
     return parsed

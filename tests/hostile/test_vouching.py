@@ -67,7 +67,11 @@ CHANGES: dict[str, Change] = {
     ),
     "aliases": with_file("MLmodel", LAUGHS),
     "no YAML": with_file("MLmodel", "{"),
-    "depth": with_file("MLmodel", "[" * 5000),
+    "depth": with_file("MLmodel", "[" * 100_000),
+    "depth of maps": with_file("MLmodel", "{a: " * 50_000),
+    "depth of blocks": with_file("MLmodel", "- " * 100_000),
+    "depth of lines": with_file("MLmodel", "".join(f"{' ' * n}a:\n" for n in range(600))),
+    "size": with_file("MLmodel", "a: b\n" * 500_000),
     "a number": with_file("MLmodel", "1"),
     "a tag of Python": with_file("MLmodel", "!!python/object/apply:os.system [touch x]"),
     "another module": with_file("data/keras_module.txt", "evil"),
@@ -120,7 +124,7 @@ def test_what_this_package_wrote_is_served(
     full_format: str, local_store: Store, tmp_path: Path
 ) -> None:
     run_id = save_run(
-        forms=("full", "split"), full_format=full_format, metadata={"class_names": ["=a"]}
+        forms=("full", "split"), full_format=full_format, metadata={"class_names": ["[0, 1)"] * 50}
     )
     download_artifacts(f"ckpt:/{run_id}/latest", dst_path=str(tmp_path))
     assert mlflow_ckpt.register(run_id, name=f"own {full_format}").is_new

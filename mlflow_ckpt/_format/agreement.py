@@ -102,10 +102,12 @@ def _of_weights(directory: Path, manifest: Manifest, fingerprint: Fingerprint) -
         yield from _of_tensors(directory, layout.FULL_KERAS, every)
     elif manifest.full_format == "h5":
         stored = _names_in(directory, layout.FULL_H5)
-        if not names[OPTIMIZER_ROLE] and any(map(_is_of_optimizer, stored)):
+        held, known = sum(map(_is_of_optimizer, stored)), len(names[OPTIMIZER_ROLE])
+        # Legacy files have other names for them.
+        if held > known:
             yield (
-                f"{layout.FULL_H5} holds the state of an optimizer, and {layout.FINGERPRINT} lists "
-                "none"
+                f"{layout.FULL_H5} holds {held} tensors of an optimizer, and {layout.FINGERPRINT} "
+                f"lists only {known}"
             )
 
 

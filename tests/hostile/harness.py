@@ -42,7 +42,7 @@ class Case:
         name: What it does.
         make: Makes it.
         entry_points: Names of the entry points that it is tried on.
-        says: Words of which one must be in the message; no words allow any, and no message.
+        says: Words of which one must be in the message. Without any, it may be harmless.
     """
 
     name: str
@@ -187,8 +187,9 @@ def _outcome(
         verdict, text = HOLE, f"ran code; {text}"
     if world.leaks(text, *target.watched):
         verdict, text = HOLE, f"reads the secret; {text}"
-    if verdict != HOLE and case.says and not any(word in text for word in case.says):
-        verdict, text = HOLE, f"does not say {case.says}: {text}"
+    said = verdict == REFUSED and any(word in text for word in case.says)
+    if verdict != HOLE and case.says and not said:
+        verdict, text = HOLE, f"is not refused with {case.says}: {text}"
     return Outcome(case.name, entry_point, verdict, text, seconds, grown / 1e6)
 
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from mlflow_ckpt._format import layout
+from mlflow_ckpt._format.untrusted import yaml_text
 from mlflow_ckpt._tracking.mlmodel import CONDA, PYTHON_ENV, REQUIREMENTS
 from mlflow_ckpt.errors import IntegrityError
 
@@ -21,20 +20,12 @@ from mlflow_ckpt.errors import IntegrityError
 Read = Callable[[str], bytes]
 
 _MOST_BYTES = 1 << 21
-_DEEPEST = 32
 _KERAS_MODULE, _SAVE_FORMAT = "data/keras_module.txt", "data/save_format.txt"
 _TEXTS = {_KERAS_MODULE: b"keras", _SAVE_FORMAT: b"h5"}
 # MLflow's loaders look for more below `data`, such as pickled objects.
 _DATA = {layout.FULL_KERAS, layout.FULL_H5, *_TEXTS}
 # Of a model's example, MLflow would read another file.
 _REFUSED_KEYS = ("saved_input_example_info", "auth_policy", "resources")
-# Written in C where PyYAML has that.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_STARTS = (
-    *(yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken),
-    *(yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken),
-)
-_ENDS = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 _VERSION = re.compile(r"[\w.+!-]{1,64}")
 _REQUIREMENT = re.compile(r"(?:mlflow|keras|tensorflow|jax|torch|numpy|h5py)(?:==[\w.+!-]{1,64})?")
 _BUILD = ["pip", "setuptools", "wheel"]
@@ -77,7 +68,7 @@ def _reason_against(sizes: Mapping[str, int], read: Read) -> str | None:
         return _reason_against_model(_parsed(texts[layout.MLMODEL])) or _reason_against_environment(
             texts
         )
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return "its MLmodel or its environment cannot be read"
 
 
@@ -91,16 +82,7 @@ def _reason_against_names(paths: Collection[str]) -> str | None:
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
-    """Return what a YAML file holds, in which no part stands for another, and few are nested."""
-    depth = 0
-    # Read only as far as it is fine: the time to parse all grows with the square of the depth.
-    for token in yaml.scan(text, Loader=_LOADER):
-        if isinstance(token, yaml.AliasToken):
-            raise ValueError("it has aliases")  # noqa: TRY004 - reported as unreadable
-        depth += isinstance(token, _STARTS) - isinstance(token, _ENDS)
-        if depth > _DEEPEST:
-            raise ValueError("it is nested too deeply")
-    parsed = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
+    parsed = yaml_text.parse(text)
     if not isinstance(parsed, dict):
         raise TypeError("it is no mapping")
     return parsed

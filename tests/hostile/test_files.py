@@ -34,10 +34,14 @@ def test_a_sample_of_the_corpus(sqlite_store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_whole_corpus(sqlite_store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_the_whole_corpus(part: int, sqlite_store: Store, tmp_path: Path) -> None:
+    _try(pairs_of(corpus.CASES)[part::_PARTS], sqlite_store, tmp_path)
+
+
+def test_each_input_has_a_name_of_its_own() -> None:
     names = [case.name for case in corpus.CASES]
     assert len(names) == len(set(names)) >= 150
-    _try(pairs_of(corpus.CASES), sqlite_store, tmp_path)
 
 
 def test_each_vulnerability_that_was_published_is_in_the_corpus() -> None:

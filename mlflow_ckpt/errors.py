@@ -45,7 +45,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlflow_ckpt._shown import shown
+from mlflow_ckpt._shown.escaping import shown
 
 __all__ = [
     "ArgumentTypeError", "CheckpointBusyError", "CheckpointExistsError", "CheckpointNotFoundError",

@@ -17,7 +17,7 @@ import click
 from mlflow_ckpt import __version__, errors
 from mlflow_ckpt._cli import commands
 from mlflow_ckpt._cli.exit_codes import EXIT_CODES
-from mlflow_ckpt._shown import shown
+from mlflow_ckpt._shown.escaping import shown
 from mlflow_ckpt._tracking.environment import environment
 
 # Give up on an unreachable server within a minute: a user is waiting, and MLflow's default is eight

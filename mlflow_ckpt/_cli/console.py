@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlflow_ckpt._shown import shown
+from mlflow_ckpt._shown.escaping import shown
 
 
 def echo(line: str = "", *, err: bool = False) -> None:

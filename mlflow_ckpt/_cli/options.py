@@ -14,7 +14,7 @@ import click
 from mlflow_ckpt._cli.console import echo
 from mlflow_ckpt._cli.model_options import ModelOptions
 from mlflow_ckpt._format.reference import Query
-from mlflow_ckpt._shown import redacted
+from mlflow_ckpt._shown.escaping import redacted
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlflow_ckpt._cli.options import to_json
 from mlflow_ckpt._cli.output import new_file, refuse_special
-from mlflow_ckpt._shown import escaped
+from mlflow_ckpt._shown.escaping import escaped
 from mlflow_ckpt.errors import InvalidArgumentError, OutputError
 
 Array = np.ndarray[Any, Any]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from io import StringIO
 from typing import Literal
 
-from mlflow_ckpt._shown import shown
+from mlflow_ckpt._shown.escaping import shown
 
 
 def to_lines(

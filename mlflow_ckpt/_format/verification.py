@@ -15,7 +15,7 @@ from mlflow_ckpt._format.manifest import FileEntry, Manifest
 from mlflow_ckpt._format.text import listed
 from mlflow_ckpt._format.untrusted import regular_file
 from mlflow_ckpt._format.weights_file import damaged_tensors
-from mlflow_ckpt._shown import shown
+from mlflow_ckpt._shown.escaping import shown
 from mlflow_ckpt.errors import (
     IntegrityError,
     ManifestError,

@@ -9,13 +9,13 @@ from pathlib import Path
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.reference import Query, Selector
 from mlflow_ckpt._format.signing.trust import Trust
+from mlflow_ckpt._shown.warn import warn
 from mlflow_ckpt._tracking.catalog import Catalog
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
 from mlflow_ckpt._tracking.find import find_own
 from mlflow_ckpt._tracking.removed import CheckpointRemovedError
 from mlflow_ckpt._tracking.store import RunStore
-from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import CheckpointNotFoundError, NewerSchemaError, VerificationError
 
 # The checkpoint, its verified files, and why newer checkpoints cannot be used, by name.

@@ -30,6 +30,7 @@ from mlflow_ckpt._saving.arguments import arguments_of
 from mlflow_ckpt._saving.compose import versions
 from mlflow_ckpt._saving.group import BESIDE
 from mlflow_ckpt._saving.training import settle_run
+from mlflow_ckpt._shown.warn import warn
 from mlflow_ckpt._tracking import claims, removal
 from mlflow_ckpt._tracking.checkpoint import Checkpoint
 from mlflow_ckpt._tracking.download import Progress
@@ -37,7 +38,6 @@ from mlflow_ckpt._tracking.references import resolve
 from mlflow_ckpt._tracking.removed import again_if_removed
 from mlflow_ckpt._tracking.spool.sending import send_waiting
 from mlflow_ckpt._tracking.store import RunStore
-from mlflow_ckpt._warn import warn
 
 # Returns the model with the checkpoint's state, and its differences from the saved one.
 Rebuilt = tuple[keras.Model, list[str]]

@@ -17,7 +17,7 @@ from mlflow_ckpt._format.text import shape_text
 from mlflow_ckpt._report import charts
 from mlflow_ckpt._report.charts import Curve
 from mlflow_ckpt._report.gathering import MOST_DRAWN, RunData, drawn, finite, warnings
-from mlflow_ckpt._shown import shown
+from mlflow_ckpt._shown.escaping import shown
 
 MOST_ROWS = 600
 MOST_BYTES_OF_CHARTS = 1_200_000

@@ -21,7 +21,7 @@ from mlflow_ckpt._format.retention import (
     policy_of,
 )
 from mlflow_ckpt._format.signing.keys import Location, SigningKey, signing_key
-from mlflow_ckpt._warn import warn
+from mlflow_ckpt._shown.warn import warn
 from mlflow_ckpt.errors import ArgumentTypeError, InvalidArgumentError
 
 # Arguments that are recorded in checkpoints, and that a resumed training takes over from one, which

@@ -15,7 +15,7 @@ from mlflow_ckpt._model.keras_private.keras_version import PrivateApiError
 from mlflow_ckpt._model.rebuild.trial import Conditions, try_loading
 from mlflow_ckpt._saving.outcomes import Outcomes
 from mlflow_ckpt._saving.worker import Worker
-from mlflow_ckpt._shown import Logger
+from mlflow_ckpt._shown.escaping import Logger
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt.errors import UnsupportedModelError
 

@@ -11,11 +11,11 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from mlflow_ckpt._format.lineage import Origin
-from mlflow_ckpt._shown import redacted
+from mlflow_ckpt._shown.escaping import redacted
+from mlflow_ckpt._shown.warn import warn
 from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt._tracking.store import SILENT, RunStore, require_answer
-from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import InvalidArgumentError, TrackingUnavailableError
 
 # MLflow retries for four minutes if a server is down, which is too long at the end of a training.

@@ -9,12 +9,12 @@ from typing import Any
 
 from mlflow_ckpt._format.text import abridged, counted, listed
 from mlflow_ckpt._saving.saver import CheckpointSaver
-from mlflow_ckpt._shown import shown
+from mlflow_ckpt._shown.escaping import shown
+from mlflow_ckpt._shown.warn import warn
 from mlflow_ckpt._tracking.metric_names import allowed_names
 from mlflow_ckpt._tracking.spool import entries, lifetime, spool_directory
 from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.outcome import Outcome, SavedCheckpoint
-from mlflow_ckpt._warn import warn
 from mlflow_ckpt.errors import CheckpointBusyError, MlflowCkptError, TrackingError
 
 

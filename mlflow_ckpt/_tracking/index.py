@@ -15,7 +15,7 @@ from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.untrusted import fields, json_text
-from mlflow_ckpt._shown import Logger
+from mlflow_ckpt._shown.escaping import Logger
 from mlflow_ckpt._tracking.parallel import in_parallel
 from mlflow_ckpt._tracking.store import RunStore, StoredFile
 from mlflow_ckpt.errors import (

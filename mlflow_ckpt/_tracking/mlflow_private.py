@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 
-from mlflow_ckpt._warn import mention_untested
+from mlflow_ckpt._shown.warn import mention_untested
 from mlflow_ckpt.errors import TrackingError
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from tenacity import (
 
 from mlflow_ckpt._format.text import first_line
 from mlflow_ckpt._format.untrusted import regular_file
-from mlflow_ckpt._shown import redacted
+from mlflow_ckpt._shown.escaping import redacted
 from mlflow_ckpt._tracking import artifact_servers, local_files, mlflow_private
 from mlflow_ckpt._tracking.environment import environment
 from mlflow_ckpt.errors import (

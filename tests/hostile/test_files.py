@@ -16,6 +16,8 @@ from tests.hostile.keras_cases import KNOWN
 
 # Each n-th input with each entry point, in the default run.
 _EVERY = 41
+# For several workers.
+_PARTS = 6
 # Parts of names, such as "a link|.npz": only such inputs are tried.
 _ONLY = os.environ.get("HOSTILE", "").split("|")
 

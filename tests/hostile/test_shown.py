@@ -20,9 +20,9 @@ from mlflow_ckpt._cli import tables
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.monitor import Monitor
 from mlflow_ckpt._model.rebuild.guarded import guarded
-from mlflow_ckpt._shown import Logger, redacted, shown
+from mlflow_ckpt._shown.escaping import Logger, redacted, shown
+from mlflow_ckpt._shown.warn import warn
 from mlflow_ckpt._tracking.ui import description
-from mlflow_ckpt._warn import warn
 from tests.support.checkpoints import save_run
 from tests.support.cli import run
 

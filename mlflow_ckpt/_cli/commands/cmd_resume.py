@@ -16,7 +16,7 @@ import click
 from mlflow_ckpt._cli import options
 from mlflow_ckpt._cli.console import echo
 from mlflow_ckpt._format.reference import Query, Reference, Selector, uri_of
-from mlflow_ckpt._shown import shown
+from mlflow_ckpt._shown.escaping import shown
 from mlflow_ckpt._tracking.removed import CheckpointRemovedError
 from mlflow_ckpt.errors import InvalidArgumentError
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import keras
 
-from mlflow_ckpt._warn import mention_untested
+from mlflow_ckpt._shown.warn import mention_untested
 
 TESTED_WITH = ("3.15",)
 

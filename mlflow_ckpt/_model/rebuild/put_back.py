@@ -21,7 +21,7 @@ from mlflow_ckpt._model.capture import (
 from mlflow_ckpt._model.capture.census import GENERATOR, SETTINGS, VARIABLE, WEIGHT_DECAY
 from mlflow_ckpt._model.files.training_state import TrainingState
 from mlflow_ckpt._model.keras_private import optimizer_internals
-from mlflow_ckpt._warn import warn
+from mlflow_ckpt._shown.warn import warn
 
 _COMPILED = ("optimizer", "loss", "metrics", "weighted_metrics")
 _ABSENT = object()

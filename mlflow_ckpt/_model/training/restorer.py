@@ -17,7 +17,7 @@ from mlflow_ckpt._model.training import callback_state, random_state, swapped
 from mlflow_ckpt._model.training.data.feed import STATE_LIMIT
 from mlflow_ckpt._model.training.fit_context import FitContext
 from mlflow_ckpt._model.training.kept_variables import KeptVariables
-from mlflow_ckpt._warn import warn
+from mlflow_ckpt._shown.warn import warn
 from mlflow_ckpt.errors import InvalidArgumentError
 
 # Ends a name that Keras made up for an object of a class that it has seen before.

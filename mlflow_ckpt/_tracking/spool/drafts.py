@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_ckpt._shown import redacted
+from mlflow_ckpt._shown.escaping import redacted
 from mlflow_ckpt._tracking.spool import disk, servers
 from mlflow_ckpt._tracking.spool.entries import DESCRIPTION, Entry
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.layout import CheckpointName
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._shown import Logger, redacted
+from mlflow_ckpt._shown.escaping import Logger, redacted
 from mlflow_ckpt._tracking import local_files
 from mlflow_ckpt._tracking.spool import disk
 from mlflow_ckpt.errors import ManifestError

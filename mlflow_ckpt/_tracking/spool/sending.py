@@ -7,6 +7,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.verification import read_manifest, verify_directory
+from mlflow_ckpt._shown.warn import warn, warn_once
 from mlflow_ckpt._tracking import claims, deleted_runs, publishing, visibility
 from mlflow_ckpt._tracking.claims import ClaimUndecidedError
 from mlflow_ckpt._tracking.publishing import OnUploaded
@@ -16,7 +17,6 @@ from mlflow_ckpt._tracking.spool.entries import Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import logged_models
-from mlflow_ckpt._warn import warn, warn_once
 from mlflow_ckpt.errors import (
     CheckpointBusyError,
     IntegrityError,

@@ -13,7 +13,7 @@ from pathlib import Path
 import mlflow
 import platformdirs
 
-from mlflow_ckpt._shown import redacted
+from mlflow_ckpt._shown.escaping import redacted
 from mlflow_ckpt._tracking.spool import disk
 from mlflow_ckpt._tracking.store import absolute
 

@@ -31,7 +31,7 @@ from typing import Any
 import platformdirs
 from filelock import Timeout
 
-from mlflow_ckpt._shown import Logger
+from mlflow_ckpt._shown.escaping import Logger
 from mlflow_ckpt._tracking.spool import disk, locks
 from mlflow_ckpt._tracking.spool.drafts import Draft
 from mlflow_ckpt._tracking.spool.entries import FILES, Entry

@@ -15,7 +15,7 @@ from rich.filesize import decimal
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.text import counted
-from mlflow_ckpt._shown import shown
+from mlflow_ckpt._shown.escaping import shown
 from mlflow_ckpt._tracking import tags
 
 if TYPE_CHECKING:

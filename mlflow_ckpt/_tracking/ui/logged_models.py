@@ -18,7 +18,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
-from mlflow_ckpt._shown import Logger
+from mlflow_ckpt._shown.escaping import Logger
 from mlflow_ckpt._tracking import mlflow_private, tags
 from mlflow_ckpt._tracking.metric_names import allowed_names, epoch_name
 from mlflow_ckpt._tracking.store import MISSING, RunStore

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.manifest import Manifest
 from mlflow_ckpt._format.untrusted import json_text
-from mlflow_ckpt._shown import Logger
+from mlflow_ckpt._shown.escaping import Logger
 from mlflow_ckpt._tracking import tags
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt._tracking.ui import description

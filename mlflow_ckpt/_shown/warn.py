@@ -6,7 +6,7 @@ import sys
 import warnings
 from functools import cache
 
-from mlflow_ckpt._shown import Logger, shown
+from mlflow_ckpt._shown.escaping import Logger, shown
 
 _NOT_THE_USER = ("mlflow_ckpt", "keras")
 

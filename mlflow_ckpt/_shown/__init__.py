@@ -1,0 +1,1 @@
+"""What users see: text without control characters and credentials, and warnings."""

@@ -137,7 +137,7 @@ def test_a_claim_of_a_process_that_died(when: str, other: Other, record_property
         other.die()
 
     # Longer than an attempt, but shorter than the claim is waited for, as that is decided soon.
-    ours = mlflow_ckpt.MlflowCheckpoint("loss", run_id=other.run_id, drain_timeout=2.5)
+    ours = mlflow_ckpt.MlflowCheckpoint("loss", run_id=other.run_id, drain_timeout=0.5)
     counted = train(Course(when, claim_and_die), ours)
     require_all(other.run_id, alone=False)
     require_no_claims(other.run_id, other.store)

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, retry_if_result, wait_fixed
 
@@ -59,6 +60,7 @@ class Uploader(BackgroundThread):
         self._pending: list[Entry] = []
         self._outcomes: list[Outcome] = []
         self._failure: Exception | None = None
+        self._undecided: set[Path] = set()  # entries whose name another process may be saving
         self._reason: Exception | None = None
         self._hurried = self._has_given_up = self._run_is_deleted = False
         self._last_progress = time.monotonic()
@@ -139,7 +141,9 @@ class Uploader(BackgroundThread):
             if not self._pending:
                 return True
         expected = self._current_size / _SLOWEST
-        passed = deadlines.passed(self._last_progress + expected, self._failure)
+        passed = deadlines.passed(
+            self._last_progress + expected, self._failure, undecided=bool(self._undecided)
+        )
         return False if passed else None
 
     def _wait_until_drained(self, seconds: float) -> None:
@@ -217,6 +221,8 @@ class Uploader(BackgroundThread):
             if self._failure is None:
                 self._outcomes.append(outcome)
             self._failure = self._reason = outcome.error
+            if outcome.entry is not None and isinstance(outcome.error, ClaimUndecidedError):
+                self._undecided.add(outcome.entry.path)
 
     def _settle_all(self, error: RunNotFoundError) -> None:
         """Leave all entries in the spool, with one message, because the run was deleted."""
@@ -229,6 +235,7 @@ class Uploader(BackgroundThread):
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         with self._changed:
             self._pending.remove(entry)
+            self._undecided.discard(entry.path)
             self._outcomes.append(outcome)
             self._changed.notify_all()
 
@@ -251,25 +258,27 @@ class _Deadlines:
         self._end = math.inf if limit is None else self._started + limit
         self._unavailable_since: float | None = None
 
-    def passed(self, last_progress: float, failure: Exception | None) -> bool:
+    def passed(self, last_progress: float, failure: Exception | None, *, undecided: bool) -> bool:
         """Whether to stop waiting.
 
         Args:
             last_progress: Time of the last, or next expected, progress in monotonic seconds.
             failure: Why the last attempt to send an entry failed; None if it did not.
+            undecided: Whether it is not known yet if another process is saving what is left.
         """
         now = time.monotonic()
         if self._unless() or now > self._end:
             return True
-        undecided = isinstance(failure, ClaimUndecidedError)
         if now >= self._next_probe:
             answers = self._store.answers(self._probe_seconds)
-            unavailable = (failure and not undecided) or not answers
+            failed = failure is not None and not isinstance(failure, ClaimUndecidedError)
+            unavailable = failed or not answers
             self._unavailable_since = (self._unavailable_since or now) if unavailable else None
             self._next_probe = time.monotonic() + _PROBE_EVERY_SECONDS
         waiting_since = min(last_progress, self._unavailable_since or math.inf)
         # Whether another process's claim holds is decided soon, and not by this server.
-        longer = claims.DEAD_SECONDS + claims.BEAT_SECONDS if undecided else 0.0
+        is_waiting = undecided and self._unavailable_since is None
+        longer = claims.DEAD_SECONDS + claims.BEAT_SECONDS if is_waiting else 0.0
         return now - waiting_since > self._patience + longer
 
 

@@ -27,7 +27,7 @@ import mlflow
 import numpy as np
 
 import mlflow_ckpt
-from mlflow_ckpt import _warn
+from mlflow_ckpt._shown import warn
 from mlflow_ckpt.errors import MlflowCkptError
 from tests.support.kinds import KINDS
 from tests.support.kinds.kind import (
@@ -68,7 +68,7 @@ def fresh(seed: int) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(seed)  # which Keras does on PyTorch only
-    _warn.warn_once.cache_clear()
+    warn.warn_once.cache_clear()
     while mlflow.active_run() is not None:
         mlflow.end_run()
 
@@ -81,7 +81,7 @@ def messages() -> Iterator[list[str]]:
     def show(message: Any, *_: Any, **__: Any) -> None:
         frame: Any = sys._getframe(1)
         while frame is not None:
-            if frame.f_globals.get("__name__") == _warn.__name__:
+            if frame.f_globals.get("__name__") == warn.__name__:
                 said.append(str(message))
                 return
             frame = frame.f_back

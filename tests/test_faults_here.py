@@ -75,7 +75,7 @@ def train_on_a_full_disk(talk: Talk, run_id: str, when: str) -> None:
 
     def give(room: int) -> None:
         # Once what was saved so far is written, or has met the full disk.
-        ours._session.saver.flush(patience=PATIENCE_SECONDS)
+        ours.participant.training.session.saver.flush(patience=PATIENCE_SECONDS)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
 
     class Free(keras.callbacks.Callback):

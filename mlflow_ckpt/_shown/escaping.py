@@ -67,4 +67,4 @@ class Logger(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: Any, **settings: Any) -> None:
         """Log a message, formatted with its arguments."""
         text = shown(str(msg) % args if args else msg)
-        super().log(level, "%s", text, **{"stacklevel": 3, **settings})
+        super().log(level, text, **{"stacklevel": 3, **settings})

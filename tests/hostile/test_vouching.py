@@ -86,6 +86,9 @@ CHANGES: dict[str, Change] = {
     "another channel": with_file("conda.yaml", "channels: [evil]\ndependencies: [python]\n"),
 }
 
+# An MLmodel that cannot be read is refused before it is asked what it names.
+REFUSED = "by Keras alone|not as MLflow writes it"
+
 
 def sealed(directory: Path) -> None:
     """Write the manifest anew, so that verification finds all that was changed to be as saved."""
@@ -104,12 +107,12 @@ def test_what_names_code_of_its_own_is_refused(
     directory = local_store.checkpoint_directory(run_id, "epoch_0001")
     CHANGES[what](directory)
     sealed(directory)
-    with pytest.raises(IntegrityError, match="by Keras alone"):
+    with pytest.raises(IntegrityError, match=REFUSED):
         mlflow_ckpt.register(run_id, name="vouched")
     for uri in (f"ckpt:/{run_id}/latest", f"ckpt:/{run_id}/latest/data"):
-        with pytest.raises(MlflowException, match="by Keras alone"):
+        with pytest.raises(MlflowException, match=REFUSED):
             download_artifacts(uri, dst_path=str(tmp_path))
-    with pytest.raises(MlflowException, match="by Keras alone"):
+    with pytest.raises(MlflowException, match=REFUSED):
         mlflow.pyfunc.load_model(f"ckpt:/{run_id}/latest")
     assert list(tmp_path.iterdir()) == []
     result = run("register", run_id, "--name", "vouched")

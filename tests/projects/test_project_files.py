@@ -41,11 +41,11 @@ def test_entry_points_offer_every_option_with_its_default(entry_point: str) -> N
         assert f"{option.opts[0]} {{{name}}}" in point["command"]
 
 
-def requirements() -> dict[str, Requirement]:
+def requirements(*extras: str) -> dict[str, Requirement]:
     setup = ConfigParser(interpolation=None)
     setup.read(REPOSITORY / "setup.cfg", encoding="utf-8")
-    extras = setup["options.extras_require"]
-    lines = [setup["options"]["install_requires"], extras["tensorflow"], extras["project"]]
+    optional = setup["options.extras_require"]
+    lines = [setup["options"]["install_requires"], *(optional[name] for name in extras)]
     parsed = [
         Requirement(line)
         for text in lines
@@ -58,7 +58,7 @@ def requirements() -> dict[str, Requirement]:
 def test_conda_yaml_pins_what_setup_cfg_asks_for() -> None:
     *_, packages = read("conda.yaml")["dependencies"]
     pins = [Requirement(line) for line in packages["pip"]]
-    wanted = requirements()
+    wanted = requirements("tensorflow", "project")
     assert {pin.name for pin in pins} == set(wanted)
     for pin in pins:
         (specifier,) = pin.specifier
@@ -83,7 +83,8 @@ def test_setup_cfg_asks_for_everything_that_is_imported() -> None:
     """Not for what comes along with something else, and may stop to."""
     own = {"mlflow_ckpt", "projects", *sys.stdlib_module_names}
     distributions = packages_distributions()
-    wanted = {re.sub("[-_.]+", "-", name).lower() for name in requirements()}
+    asked_for = requirements("tensorflow", "project", "signing")
+    wanted = {re.sub("[-_.]+", "-", name).lower() for name in asked_for}
     missing = {
         name
         for name in imported() - own

@@ -211,7 +211,8 @@ class Spool:
         self._protect()
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # what sent its last entry removed it
-            run.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):  # raised too if it is removed at this moment
+                run.mkdir(mode=0o700, exist_ok=True)
             reason = disk.reason_against(run, is_dir=True)
             if reason is not None:
                 raise PermissionError(errno.EPERM, f"Not used, because {reason}", str(run))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities import LifecycleStage, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -228,6 +228,8 @@ def _unless_refused(store: RunStore, name: str, change: Callable[[Run | None], T
     except TrackingUnavailableError:
         raise
     except TrackingError as error:
+        if store.current_run().info.lifecycle_stage == LifecycleStage.DELETED:
+            raise  # deleted since it was looked at: that is said instead
         _log_failure(store, name, error)
         return None
 

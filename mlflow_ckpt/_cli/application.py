@@ -108,7 +108,7 @@ def _signals_unwind() -> Iterator[None]:
 @click.group(cls=Application, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlflow-ckpt")
 def main() -> None:
-    """Keras checkpoints in MLflow runs: list, show, verify, restore, resume, predict, prune, diff.
+    """Keras checkpoints in MLflow runs: list, show, verify, restore, resume, predict, sign, prune.
 
     RUN is a run id, or a URI: ckpt:/RUN_ID/best, runs:/RUN_ID/checkpoints/epoch_0003, or
     models:/NAME@ALIAS.

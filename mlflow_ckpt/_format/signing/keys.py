@@ -63,7 +63,7 @@ def signing_key(value: Location | SigningKey | None) -> SigningKey | None:
     Raises:
         InvalidArgumentError: If it is nothing that can sign, or a file does not exist.
     """
-    name = "sign"
+    name = "signing key"
     if value is None:
         name, value = KEY_VARIABLE, os.environ.get(KEY_VARIABLE) or None
     if value is None:

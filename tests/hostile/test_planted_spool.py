@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 import mlflow_ckpt
 from devtools.stores import Store, free_port
 from mlflow_ckpt._tracking import artifact_servers
-from mlflow_ckpt._tracking.spool import entries, servers
+from mlflow_ckpt._tracking.spool import disk, entries, servers
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
 from tests.hostile.listener import Listener, listening
 from tests.support.checkpoints import put_checkpoint, save_run
@@ -87,6 +87,24 @@ def test_a_spool_is_its_user_s_alone(umask: int, own_spool: Path) -> None:
     assert modes(own_spool) == {("dir", 0o700), ("file", 0o600)}
 
 
+def test_a_checkpoint_that_is_being_tried_is_its_user_s_alone(own_spool: Path) -> None:
+    """While the first checkpoint is loaded from links to its files, it can be sent."""
+    spool = Spool.default()
+    before = os.umask(0o002)
+    try:
+        with spool.draft(RUN) as draft, spool.draft(RUN) as trial:
+            file = draft.files / "weights"
+            file.write_text("weights")
+            os.link(file, trial.files / file.name)
+            entry = draft.commit(
+                kind="checkpoint", run_id=RUN, tracking_uri="http://127.0.0.1:9", name="epoch_0001"
+            )
+            assert modes(entry.path) == {("dir", 0o700), ("file", 0o600)}
+            assert disk.reason_against_all(entry.path) is None
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("command", [("flush",), ("flush", RUN), ("list", RUN)])
 def test_an_older_spool_becomes_its_user_s_alone(
     command: tuple[str, ...], local_store: Store, own_spool: Path
@@ -96,6 +114,22 @@ def test_an_older_spool_becomes_its_user_s_alone(
         path.chmod(0o777 if path.is_dir() else 0o644)
     run(*command)
     assert modes(own_spool) == {("dir", 0o700), ("file", 0o600)}
+
+
+def test_what_else_is_in_the_directory_of_the_spool_keeps_its_modes(own_spool: Path) -> None:
+    """A user may have named a directory that is used for other things too."""
+    script, empty = own_spool / "project" / "train.sh", own_spool / "results"
+    for directory in (script.parent, empty):
+        directory.mkdir(parents=True)
+    script.touch()
+    script.chmod(0o775)
+    own_spool.chmod(0o775)
+    entry = put_checkpoint(RUN, "http://127.0.0.1:9")
+    entry.path.parent.chmod(0o775)
+    Spool.default().entries()
+    assert stat.S_IMODE(script.stat().st_mode) == 0o775
+    assert stat.S_IMODE(own_spool.stat().st_mode) == 0o775
+    assert modes(entry.path.parent) == {("dir", 0o700), ("file", 0o600)}
 
 
 # Draft, what its place.json names, and whether that is what our own drafts look like.

@@ -64,20 +64,28 @@ def remove_if_empty(directory: Path) -> None:
         return  # not empty, or removed by another process
 
 
-def make_private(directory: Path) -> None:
+def make_private(directory: Path, *, linked: bool = False) -> None:
     """Deny others access to a directory of this user's, and to all that is below it.
 
-    What belongs to others, and what vanishes meanwhile, is left as it is, and so is a file that has
-    another name as well, perhaps outside of the directory.
+    What belongs to others, and what vanishes meanwhile, is left as it is.
+
+    Args:
+        directory: The directory, or a file.
+        linked: Whether also to files that have another name as well, perhaps outside of it.
     """
     for path in (directory, *_below(directory)):
-        with suppress(OSError):
-            status = path.lstat()
-            is_dir = stat.S_ISDIR(status.st_mode)
-            is_plain = is_dir or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
-            mode = 0o700 if is_dir else 0o600
-            if is_plain and stat.S_IMODE(status.st_mode) != mode and _is_own(status, path):
-                path.chmod(mode)
+        deny_others(path, linked=linked)
+
+
+def deny_others(path: Path, *, linked: bool = False) -> None:
+    """Deny others access to one directory or file. Arguments and exceptions as `make_private`."""
+    with suppress(OSError):
+        status = path.lstat()
+        is_dir = stat.S_ISDIR(status.st_mode)
+        is_plain = is_dir or (stat.S_ISREG(status.st_mode) and (linked or status.st_nlink == 1))
+        mode = 0o700 if is_dir else 0o600
+        if is_plain and stat.S_IMODE(status.st_mode) != mode and _is_own(status, path):
+            path.chmod(mode)
 
 
 def _below(directory: Path) -> Iterator[Path]:

@@ -58,7 +58,8 @@ class Draft:
         entry = Entry(path=self.path.with_suffix(""), **{**values, "tracking_uri": address})
         servers.note(address)
         (self.path / DESCRIPTION).write_text(entry.to_json(), encoding="utf-8")
-        disk.make_private(self.path)
+        # Nobody else has put a link into the draft; the first load has links to its files.
+        disk.make_private(self.path, linked=True)
         disk.sync(self.path)
         return entry
 

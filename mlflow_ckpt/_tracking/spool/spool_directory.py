@@ -197,10 +197,23 @@ class Spool:
         return [run for run in runs if _is_own(run)]
 
     def _protect(self) -> None:
-        """Deny others access, once: an older version of this package made the spool."""
-        if not self._is_protected:
-            disk.make_private(self.root)
-            self._is_protected = True
+        """Deny others access, once: an older version of this package made the spool.
+
+        What else is in its directory, which a user may have chosen for other things too, is left
+        as it is.
+        """
+        if self._is_protected:
+            return
+        self._is_protected = True
+        with suppress(OSError):
+            runs = {run: _written_in(run) for run in self.root.iterdir()}
+            for run, written in runs.items():
+                for path in written:
+                    disk.make_private(path)
+                if written:
+                    disk.deny_others(run)
+            if runs and all(runs.values()):
+                disk.deny_others(self.root)
 
     def _require_own(self, run: Path) -> None:
         """Make a run's directory, unless it exists, and check that it is this user's alone.
@@ -220,6 +233,15 @@ class Spool:
     def _directory(self, run_id: str) -> Path:
         # The server chooses run ids, so they must not be used as paths unchecked.
         return self.root / re.sub(r"[^\w-]", "_", run_id)
+
+
+def _written_in(run: Path) -> list[Path]:
+    """Return what the spool wrote into a directory; none if it is a link, or cannot be read."""
+    try:
+        written = [path for path in run.iterdir() if _TOKEN.fullmatch(path.stem)]
+    except OSError:
+        return []  # no directory, or another user's
+    return [] if run.is_symlink() else written
 
 
 def platform_root() -> Path:

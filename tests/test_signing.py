@@ -25,8 +25,10 @@ from mlflow_ckpt import MlflowCheckpoint, SigningKey
 from mlflow_ckpt._format import layout
 from mlflow_ckpt._format.digest import Digest
 from mlflow_ckpt._format.manifest import Manifest
+from mlflow_ckpt._format.reference import Query
 from mlflow_ckpt._format.signing import library
 from mlflow_ckpt._format.signing.trust import Trust
+from mlflow_ckpt._tracking.find import find
 from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import (
     ArgumentTypeError,
@@ -348,6 +350,16 @@ def test_diff_on_the_command_line(signed: str, mine: KeyPair, other: KeyPair) ->
     pair = ("diff", f"ckpt:/{signed}/1", f"ckpt:/{signed}/1", "--signed-by")
     assert cli.run(*pair, mine.public).exit_code == 0
     assert cli.run(*pair, other.public).exit_code == 4
+
+
+def test_nobody_else_can_write_to_what_was_verified(signed: str, mine: KeyPair) -> None:
+    """Whoever saved a checkpoint may let everybody write to its files, but not to the copies."""
+    for path in (directory_of(signed), *directory_of(signed).rglob("*")):
+        path.chmod(0o777)
+    with find(Query(signed, 1, signed_by=mine.public)).open() as opened:
+        copies = [opened.directory, *opened.directory.rglob("*")]
+        assert len(copies) > 10
+        assert [path for path in copies if path.stat().st_mode & 0o022] == []
 
 
 def test_a_policy_of_the_environment(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -256,9 +255,8 @@ class Catalog:
         if local is not None and local.is_dir():
             # First, as what is there may be no files.
             _compare(checkpoint, local, manifest).raise_if_damaged()
-            shutil.copytree(local, directory, symlinks=True, dirs_exist_ok=True)
-        else:
-            download(self.store, checkpoint.artifact_path, directory, progress, manifest)
+        # Also from a local store: with their modes, others could still write to the copies.
+        download(self.store, checkpoint.artifact_path, directory, progress, manifest)
 
     def _contents(self) -> Contents:
         """Read the run's checkpoint directories with as few requests as possible."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -421,6 +422,26 @@ def test_a_policy_file(
         policy.write_text(text)
         with pytest.raises(InvalidArgumentError, match=str(policy)):
             mlflow_ckpt.load_model(signed)
+
+
+def test_a_policy_behind_the_directories_of_a_desktop(
+    mine: KeyPair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    policy = tmp_path / "xdg" / "mlflow_ckpt" / "signed_by"
+    policy.parent.mkdir(parents=True)
+    policy.write_text(str(mine.public))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", f"{tmp_path / 'desktop'}{os.pathsep}{tmp_path / 'xdg'}")
+    assert str(Trust.of()) == str(mine.public)
+
+
+def test_a_policy_that_cannot_be_looked_for_refuses_everything(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(loop))
+    with pytest.raises(InvalidArgumentError, match=r"signed_by', which cannot be read"):
+        Trust.of()
 
 
 def test_what_was_altered_and_sealed_again(signed: str, mine: KeyPair) -> None:

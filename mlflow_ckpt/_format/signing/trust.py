@@ -14,7 +14,13 @@ from mlflow_ckpt._format.layout import SIGNATURE
 from mlflow_ckpt._format.signing import library
 from mlflow_ckpt._format.signing.keys import Location
 from mlflow_ckpt._format.signing.library import Digests
-from mlflow_ckpt.errors import ArgumentTypeError, InvalidArgumentError, SignatureError
+from mlflow_ckpt._format.untrusted import regular_file
+from mlflow_ckpt.errors import (
+    ArgumentTypeError,
+    InvalidArgumentError,
+    SignatureError,
+    UnsafeFileError,
+)
 
 # Whoever must have signed whatever is opened on this machine, besides the policy files.
 POLICY_VARIABLE = "MLFLOW_CKPT_SIGNED_BY"
@@ -173,15 +179,26 @@ def _policies() -> list[tuple[Signer, ...]]:
     text = os.environ.get(POLICY_VARIABLE)
     if text is not None:
         policies.append(_policy(text, f"the variable {POLICY_VARIABLE}", None))
-    for directory in (
-        platformdirs.site_config_path("mlflow_ckpt"),
-        platformdirs.user_config_path("mlflow_ckpt"),
-    ):
+    # Desktops put directories of their own before `/etc/xdg`.
+    of_machine = platformdirs.site_config_dir("mlflow_ckpt", multipath=True).split(os.pathsep)
+    of_user = platformdirs.user_config_dir("mlflow_ckpt")
+    for directory in map(Path, dict.fromkeys([*of_machine, of_user])):
         file = directory / POLICY_FILE
-        if os.path.lexists(file):
+        if not _is_missing(file):
             content = _read(file, str(file)).decode(errors="replace")
             policies.append(_policy(content, f"the policy {file}", directory))
     return policies
+
+
+def _is_missing(file: Path) -> bool:
+    """Whether a file is not there, rather than in a directory that cannot be searched."""
+    try:
+        file.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _policy(text: str, where: str, beside: Path | None) -> tuple[Signer, ...]:
@@ -201,13 +218,11 @@ def _policy(text: str, where: str, beside: Path | None) -> tuple[Signer, ...]:
 
 
 def _read(path: Path, text: str) -> bytes:
-    if not path.is_file():
-        raise _unrecognized(text, "which is no file")
-    if path.stat().st_size > _LARGEST:
-        raise _unrecognized(text, f"which has more than {_LARGEST} bytes")
     try:
-        return path.read_bytes()
-    except OSError as error:
+        return regular_file.read(path, most=_LARGEST, follow=True)
+    except FileNotFoundError as error:
+        raise _unrecognized(text, "which is no file") from error
+    except (OSError, UnsafeFileError) as error:
         raise _unrecognized(text, f"which cannot be read ({error})") from error
 
 

@@ -24,6 +24,7 @@ from mlflow_ckpt.errors import (
     InvalidArgumentError,
     TrackingError,
     TrackingUnavailableError,
+    UnsafeFileError,
 )
 from tests.support.processes import run_python
 from tests.support.training import fit, new_run, small_model
@@ -197,3 +198,18 @@ def test_a_name_that_no_reader_would_find_is_refused(name: str, local_store: Sto
     with pytest.raises(InvalidArgumentError, match="epoch_0003"):
         saver.save(small_model(), name, epoch=1, metrics={})
     assert MlflowClient().list_artifacts(run_id) == []
+
+
+def test_a_file_larger_than_it_should_be_is_not_taken_whole(
+    http_store: Store, tmp_path: Path
+) -> None:
+    """Also through the proxy of a tracking server, which MLflow downloads from in its own way."""
+    store = RunStore(new_run())
+    large = tmp_path / "large"
+    large.write_bytes(bytes(1 << 22))
+    store.upload(large, "there")
+    with pytest.raises(UnsafeFileError, match="more than the 1000 bytes"):
+        store.download("there/large", tmp_path / "taken", 1000)
+    assert (tmp_path / "taken").stat().st_size == 1001
+    store.download("there/large", tmp_path / "taken", 1 << 22)
+    assert (tmp_path / "taken").read_bytes() == large.read_bytes()

@@ -2,7 +2,8 @@
 
 - `ArtifactRepository._download_file` downloads one file without a progress bar. Fallback: the
   public `download_artifacts`.
-- `HttpArtifactRepository._host_creds` and `_download_file`, `http_request` and
+- `HttpArtifactRepository._host_creds` and `_download_file`, `MlflowArtifactsRepository.
+  _download_file` and `_is_multipart_download_enabled`, `http_request` and
   `augmented_raise_for_status` download a file from a server that may send more than it should.
   Fallback: `_download_file`, and the size is looked at while the file grows.
 - `mlflow.projects.utils`, `_fetch_project` and `load_project` give the parameters of a run's
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 TESTED_WITH = ("3.17", "3.18")
 
 _CHUNK = 1 << 20
+# Bytes of a file that takes less time in parts.
+_LARGE = 64 << 20
 # Texts by which MLflow's HTTP client reports that a server does not answer,
 _UNANSWERED = ("failed with exception", "Max retries exceeded", "Connection refused", "timed out")
 # and that it keeps answering with an error.
@@ -56,9 +59,10 @@ def mention_untested_version() -> None:
 def download_file(repository: ArtifactRepository, path: str, target: Path, most: int) -> None:
     """Download one file of an artifact repository to a local path.
 
-    Of an HTTP server, at most one byte more than `most` is taken; others cannot be stopped.
+    Of an HTTP server, at most one byte more than `most` is taken; others cannot be stopped, nor a
+    download in parts, which some servers offer, and which is used for large files.
     """
-    response = _http_response(repository, path)
+    response = _http_response(repository, path, in_parts=most > _LARGE)
     if response is not None:
         with response, target.open("wb") as file:
             for chunk in response.iter_content(_CHUNK):
@@ -75,17 +79,28 @@ def download_file(repository: ArtifactRepository, path: str, target: Path, most:
         shutil.move(downloaded, target)
 
 
-def _http_response(repository: ArtifactRepository, path: str) -> Any:
-    """Begin the download of a file from an HTTP server; None if it is another kind of store."""
+def _http_response(repository: ArtifactRepository, path: str, *, in_parts: bool) -> Any:
+    """Begin the download of a file from an HTTP server; None if it is another kind of store.
+
+    Args:
+        repository: The artifact repository.
+        path: The file.
+        in_parts: Whether to leave it to MLflow if the server offers downloads in parts.
+    """
     try:
         from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+        from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
         from mlflow.utils import rest_utils
     except ImportError:
         return None
     requests: Any = rest_utils
     own = getattr(type(repository), "_download_file", None)
-    if own is not getattr(HttpArtifactRepository, "_download_file", repository):
+    known = (HttpArtifactRepository, MlflowArtifactsRepository)
+    if own not in [getattr(kind, "_download_file", repository) for kind in known]:
         return None  # not HTTP, or MLflow downloads in another way now
+    offers_parts = getattr(repository, "_is_multipart_download_enabled", None)
+    if in_parts and offers_parts is not None and offers_parts():
+        return None
     host = repository._host_creds  # type: ignore[attr-defined]
     response = requests.http_request(host, posixpath.join("/", path), "GET", stream=True)
     requests.augmented_raise_for_status(response)

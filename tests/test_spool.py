@@ -52,6 +52,7 @@ def holder(spool: Spool, what: str) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-c", HOLDER, str(spool.root), RUN, what],
         stdout=subprocess.PIPE,
         text=True,
+        umask=0o002,  # as users with groups of their own have it
     )
     assert process.stdout is not None
     try:

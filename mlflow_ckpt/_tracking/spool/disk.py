@@ -115,6 +115,16 @@ def reason_against(path: Path, *, is_dir: bool) -> str | None:
     return None
 
 
+def is_own_directory(path: Path) -> bool:
+    """Whether a path is a directory of this user's, though others may be allowed to write to it.
+
+    Raises:
+        OSError: If it does not exist.
+    """
+    status = path.lstat()
+    return stat.S_ISDIR(status.st_mode) and _is_own(status, path)
+
+
 def reason_against_all(directory: Path) -> str | None:
     """Return the first `reason_against` a directory and what is below it, with its path.
 

@@ -263,7 +263,8 @@ def _read_location(draft: Path) -> tuple[str, Path | None]:
     if files.name != f".{draft.stem}" or not _TOKEN.fullmatch(draft.stem):
         return host, None
     try:
-        return host, files if disk.reason_against(files, is_dir=True) is None else None
+        # Among a run's artifacts, where a group may be allowed to write.
+        return host, files if disk.is_own_directory(files) else None
     except OSError:
         return host, files  # it was moved to the run
 

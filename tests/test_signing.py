@@ -530,6 +530,12 @@ def test_what_is_no_signer(value: str, signed: str) -> None:
         mlflow_ckpt.load_model(signed, signed_by=value)
 
 
+@pytest.mark.parametrize("value", [None, 7, [None], b"key.pub"])
+def test_what_is_no_name_of_a_signer(value: object) -> None:
+    with pytest.raises(ArgumentTypeError, match="Unrecognized signer"):
+        Trust.of(value)  # type: ignore[arg-type]
+
+
 def test_a_private_key_is_no_signer(signed: str, mine: KeyPair) -> None:
     with pytest.raises(InvalidArgumentError, match="Pass the public one"):
         mlflow_ckpt.load_model(signed, signed_by=mine.private)

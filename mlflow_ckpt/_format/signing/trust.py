@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -112,7 +113,9 @@ class Trust:
         Raises:
             InvalidArgumentError: If the argument or a policy cannot be understood.
         """
-        values = [signed_by] if isinstance(signed_by, (str, os.PathLike)) else list(signed_by)
+        values: list[Any] = [signed_by]
+        if isinstance(signed_by, Iterable) and not isinstance(signed_by, (str, bytes)):
+            values = list(signed_by)
         groups = [tuple(map(Signer.parse, values)), *_policies()]
         return cls(tuple(group for group in groups if group))
 

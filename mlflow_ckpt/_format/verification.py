@@ -137,15 +137,23 @@ def read_manifest(directory: Path) -> Manifest:
     Raises:
         ManifestError: If there is no manifest, or it is malformed or altered.
     """
+    return Manifest.from_json(read_manifest_text(directory))
+
+
+def read_manifest_text(directory: Path) -> bytes:
+    """Return the bytes of the manifest in a checkpoint's directory.
+
+    Raises:
+        ManifestError: If there is no manifest, or it is not a small file.
+    """
     try:
-        text = regular_file.read(directory / layout.MANIFEST)
+        return regular_file.read(directory / layout.MANIFEST)
     except FileNotFoundError as error:
         raise ManifestError(
             f"There is no {layout.MANIFEST} in {directory}: it is not a complete checkpoint."
         ) from error
     except UnsafeFileError as error:
         raise ManifestError(str(error)) from error
-    return Manifest.from_json(text)
 
 
 def verify_directory(directory: Path, manifest: Manifest) -> VerificationResult:

@@ -14,7 +14,7 @@ from mlflow_ckpt._format.signing import library
 from mlflow_ckpt._format.signing.keys import SigningKey
 from mlflow_ckpt._format.signing.library import Digests
 from mlflow_ckpt._format.signing.trust import Trust
-from mlflow_ckpt._format.verification import read_manifest
+from mlflow_ckpt._format.verification import read_manifest_text
 from mlflow_ckpt.errors import ManifestError
 
 
@@ -55,9 +55,11 @@ def require(directory: Path, manifest: Manifest, trust: Trust) -> str | None:
 
 
 def _digests(directory: Path, manifest: Manifest) -> Digests:
-    if read_manifest(directory) != manifest:
+    # Read once, so that what is compared is what is signed.
+    text = read_manifest_text(directory)
+    if Manifest.from_json(text) != manifest:
         raise ManifestError(
             f"{layout.MANIFEST} of {manifest.name} changed while it was read. Try again."
         )
     digests = {entry.path: entry.digest for entry in manifest.files}
-    return {**digests, layout.MANIFEST: Digest.of_file(directory / layout.MANIFEST)}
+    return {**digests, layout.MANIFEST: Digest.of_bytes(text)}

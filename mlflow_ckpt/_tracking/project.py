@@ -25,7 +25,7 @@ _DEFAULT_ENVIRONMENT = "local"
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{4,64}")
 # Not `ext::` and the like, by which Git runs a command.
-_ADDRESS = re.compile(r"(?:https?|ssh|git|git\+ssh|file)://[^-]|[\w.]+@[\w.-]+:(?!:)")
+_ADDRESS = re.compile(r"(?:https?|ssh|git|git\+ssh|file)://[^-]|[\w.][\w.-]*@[\w.-]+:(?!:)")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from mlflow_ckpt._tracking.project import _unquoted
+from mlflow_ckpt._tracking.project import ProjectRun, _unquoted
 from tests.support.cli import run, run_process
 from tests.support.processes import COMMAND, Process
 from tests.support.training import trained
@@ -109,6 +109,19 @@ def test_what_a_run_names_is_refused(
     assert result.stderr.count("\n") == 1
     assert not canary.exists()
     record_property("hostile", f"{what} | mlflow-ckpt resume | refused")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "git@github.com:me/mine.git",
+        "org-123@github.com:me/mine.git#train",
+        "ssh://git@host.example/me/mine",
+        "https://host.example/mine.zip",
+    ],
+)
+def test_addresses_that_people_have(address: str) -> None:
+    ProjectRun(address, None, "main", "local", {}, "0", None).require_plausible()
 
 
 def test_what_would_start_is_shown_without_what_moves_it_off_the_screen(

@@ -15,6 +15,7 @@ import pytest
 from click.testing import Result
 
 from devtools.stores import Store
+from mlflow_ckpt._cli import inputs
 from tests.conftest import CLASS_NAMES, TrainedRun
 from tests.support.checkpoints import save_run
 from tests.support.cli import run
@@ -265,6 +266,11 @@ def test_pickled_input_is_never_unpickled(trained_run: TrainedRun, tmp_path: Pat
     result = predict(trained_run, path)
     assert result.exit_code == 5
     assert "it holds objects" in result.output
+
+
+def test_an_input_that_is_mostly_zeros_may_be_compressed(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((5000, 2000), "float32"))
+    assert inputs.read_inputs(tmp_path / "x.npz", None).shape == (5000, 2000)
 
 
 def test_arrays_of_an_npz_that_cannot_be_matched_are_named(

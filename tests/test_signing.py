@@ -536,6 +536,21 @@ def test_what_is_no_name_of_a_signer(value: object) -> None:
         Trust.of(value)  # type: ignore[arg-type]
 
 
+def test_an_empty_list_of_signers(signed: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="names nobody"):
+        mlflow_ckpt.load_model(signed, signed_by=[])
+
+
+def test_a_key_in_the_home_directory(
+    local_store: Store, mine: KeyPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copyfile(mine.private, tmp_path / "key.pem")
+    monkeypatch.setenv("MLFLOW_CKPT_SIGNING_KEY", "~/key.pem")
+    run_id = trained(epochs=1)
+    assert mlflow_ckpt.verify(run_id, signed_by=mine.public).ok
+
+
 def test_a_private_key_is_no_signer(signed: str, mine: KeyPair) -> None:
     with pytest.raises(InvalidArgumentError, match="Pass the public one"):
         mlflow_ckpt.load_model(signed, signed_by=mine.private)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_ckpt._tracking.spool import disk
 from mlflow_ckpt._tracking.spool import spool_directory as module
 from mlflow_ckpt._tracking.spool.entries import ANNOUNCEMENT, CHECKPOINT, METRICS, TAGS, Entry
 from mlflow_ckpt._tracking.spool.spool_directory import Spool
@@ -24,6 +25,7 @@ from mlflow_ckpt.errors import ManifestError
 from tests.support.waiting import PATIENCE_SECONDS, Deadline
 
 RUN = "a" * 32
+TOKEN = "00000000000000000001-deadbeef"
 URI = "http://127.0.0.1:5000"
 # Hangs in the middle of a draft, or while it holds an entry, until it is killed.
 HOLDER = """
@@ -202,11 +204,41 @@ def test_a_sweep_takes_the_drafts_of_the_dead_alone(
     assert len(everything(empty)) == 6
 
 
+def test_a_sweep_leaves_what_it_did_not_write(empty: Spool) -> None:
+    """The directory may be used for other things too."""
+    mine = empty.root / "novel" / "chapter.draft"
+    mine.mkdir(parents=True)
+    (mine / "text").write_text("It was a dark and stormy night")
+    empty.sweep()
+    assert (mine / "text").exists()
+
+
+def test_a_file_system_that_keeps_no_modes(empty: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files look as if everybody could write to them, as on CIFS, so that says nothing."""
+    real = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        status = list(real(descriptor))
+        status[0] |= 0o777
+        return os.stat_result(status)
+
+    entry = put(empty)
+    for path in (entry.path.parent, entry.path):
+        path.chmod(0o777)
+    assert disk.reason_against(entry.path, is_dir=True) == "other users may write to it"
+    disk._keeps_modes.cache_clear()
+    monkeypatch.setattr(os, "fstat", fstat)
+    try:
+        assert disk.reason_against(entry.path, is_dir=True) is None
+    finally:
+        disk._keeps_modes.cache_clear()
+
+
 def test_a_sweep_of_one_run_leaves_the_others_alone(empty: Spool) -> None:
     for run_id in ("1" * 32, "2" * 32):
-        (empty.root / run_id / "0001.draft").mkdir(parents=True)
+        (empty.root / run_id / f"{TOKEN}.draft").mkdir(parents=True)
     empty.sweep("1" * 32)
-    assert everything(empty) == ["2" * 32, f"{'2' * 32}/0001.draft"]
+    assert everything(empty) == ["2" * 32, f"{'2' * 32}/{TOKEN}.draft"]
     empty.sweep()
     assert everything(empty) == []
 
@@ -216,7 +248,7 @@ def test_a_sweep_removes_nothing_that_only_claims_to_be_a_draft(
 ) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
-    draft = empty.root / RUN / "0001.draft"
+    draft = empty.root / RUN / f"{TOKEN}.draft"
     draft.mkdir(parents=True)
     place = {"host": socket.gethostname(), "files": str(precious)}
     (draft / "place.json").write_text(json.dumps(place))

@@ -47,11 +47,23 @@ class SigningKey:
         """Whether an identity of Sigstore signs, not a key."""
         return self.key == SIGSTORE
 
+    def located(self) -> SigningKey:
+        """Return the same with absolute paths, which stay right if the directory changes."""
+        if self.is_sigstore:
+            return self
+        chain = tuple(map(_absolute, self.chain))
+        certificate = None if self.certificate is None else _absolute(self.certificate)
+        return SigningKey(_absolute(self.key), certificate, chain)
+
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that must exist."""
         certificates = () if self.certificate is None else (self.certificate, *self.chain)
         return () if self.is_sigstore else tuple(map(Path, (self.key, *certificates)))
+
+
+def _absolute(path: Location) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def signing_key(value: Location | SigningKey | None) -> SigningKey | None:
@@ -76,6 +88,7 @@ def signing_key(value: Location | SigningKey | None) -> SigningKey | None:
             "A certificate was passed without its chain. Expected the certificates up to the root "
             f"as well, in PEM files. Received: chain={key.chain!r}"
         )
+    key = key.located()
     for file in key.files:
         if not file.is_file():
             raise InvalidArgumentError(

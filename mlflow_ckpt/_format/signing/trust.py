@@ -116,6 +116,10 @@ class Trust:
         values: list[Any] = [signed_by]
         if isinstance(signed_by, Iterable) and not isinstance(signed_by, (str, bytes)):
             values = list(signed_by)
+        if not values and signed_by != ():
+            raise InvalidArgumentError(
+                f"signed_by names nobody. Expected {_EXPECTED}, or several. Received: {signed_by!r}"
+            )
         groups = [tuple(map(Signer.parse, values)), *_policies()]
         return cls(tuple(group for group in groups if group))
 

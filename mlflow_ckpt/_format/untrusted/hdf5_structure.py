@@ -16,7 +16,9 @@ from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
 from mlflow_ckpt.errors import UnsafeFileError
 
+# More are in a large file only: each takes some of its bytes, and none of another's.
 _MOST_MEMBERS = 200_000
+_BYTES_OF_MEMBER = 256
 _MOST_DEPTH = 100
 _MOST_ATTRIBUTES = 10_000
 # Legacy files list the names of a layer's weights in an attribute.
@@ -70,6 +72,10 @@ class _Walk:
     _held: int = 0
     _count: int = 0
 
+    @property
+    def _most(self) -> int:
+        return max(_MOST_MEMBERS, self.size // _BYTES_OF_MEMBER)
+
     def run(self, file: h5py.File) -> None:
         root = h5o.get_info(file.id)
         self._seen.add(root.addr)
@@ -97,7 +103,7 @@ class _Walk:
             names.append(name)
             if info.type != h5l.TYPE_HARD:
                 links.append((name, info.type))
-            return True if links or self._count + len(names) > _MOST_MEMBERS else None
+            return True if links or self._count + len(names) > self._most else None
 
         group.links.iterate(add, info=True)
         self._count += len(names)
@@ -105,8 +111,8 @@ class _Walk:
             what = {h5l.TYPE_SOFT: "a link", h5l.TYPE_EXTERNAL: "a link to another file"}
             problem = f"is {what.get(kind, 'a link of an unknown kind')}"
             raise self._unsafe(f"{path}/{_text(name)}".lstrip("/"), problem)
-        if self._count > _MOST_MEMBERS:
-            raise self._unsafe("something", f"is one of more than {_MOST_MEMBERS} members")
+        if self._count > self._most:
+            raise self._unsafe("something", f"is one of more than {self._most} members")
         return names
 
     def _opened(self, group: h5g.GroupID, key: bytes, path: str) -> Any:

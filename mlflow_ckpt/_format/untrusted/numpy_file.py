@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from mlflow_ckpt._format.untrusted.regular_file import open_regular, size_of
-from mlflow_ckpt._format.untrusted.zip_archive import open_zip
+from mlflow_ckpt._format.untrusted.zip_archive import HARMLESS, HARMLESS_INPUT, open_zip
 from mlflow_ckpt.errors import UnsafeFileError
 
 Array = np.ndarray[Any, Any]
@@ -60,7 +60,7 @@ def load_arrays(
         zipfile.BadZipFile: If it is not a zip archive, or is damaged.
     """
     arrays = {}
-    with open_zip(path, follow=follow) as archive:
+    with open_zip(path, follow=follow, harmless=_harmless(follow)) as archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(_ENDING)
             if name == member.filename or not name.startswith(prefix):
@@ -73,9 +73,14 @@ def load_arrays(
 
 def names_in(path: Path, *, follow: bool = False) -> list[str]:
     """Return the names of the arrays in an `.npz` file. Errors as in `load_arrays`."""
-    with open_zip(path, follow=follow) as archive:
+    with open_zip(path, follow=follow, harmless=_harmless(follow)) as archive:
         names = archive.namelist()
     return [name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING)]
+
+
+def _harmless(follow: bool) -> int:
+    """Return what an archive may hold however well it is compressed: more if a user chose it."""
+    return HARMLESS_INPUT if follow else HARMLESS
 
 
 def _read(file: BinaryIO, size: int, name: str) -> Array:

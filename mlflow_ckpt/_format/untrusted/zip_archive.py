@@ -16,8 +16,10 @@ from mlflow_ckpt.errors import UnsafeFileError
 
 # By how much members may grow when they are unpacked; Keras's own limit too.
 _MOST_GROWTH = 100
-# Members that are unpacked to less than that are no bombs.
-_HARMLESS_BYTES = 16 << 20
+# Members that are unpacked to less than that are no bombs; inputs that a user chose may be mostly
+# zeros.
+HARMLESS = 16 << 20
+HARMLESS_INPUT = 256 << 20
 _MOST_MEMBERS = 100_000
 # Of the directory at the archive's end, which `zipfile` reads at once.
 _MOST_DIRECTORY = 16 << 20
@@ -31,12 +33,15 @@ _DAMAGED = (
 
 
 @contextmanager
-def open_zip(path: Path, *, follow: bool = False) -> Iterator[zipfile.ZipFile]:
+def open_zip(
+    path: Path, *, follow: bool = False, harmless: int = HARMLESS
+) -> Iterator[zipfile.ZipFile]:
     """Open an archive whose members are what they say, and stay inside of it.
 
     Args:
         path: The archive.
         follow: Whether it may be a link.
+        harmless: Bytes that it may hold however well they are compressed.
 
     Raises:
         UnsafeFileError: If it is no file, or its members would grow beyond reason when unpacked,
@@ -52,7 +57,7 @@ def open_zip(path: Path, *, follow: bool = False) -> Iterator[zipfile.ZipFile]:
             raise zipfile.BadZipFile(f"{path.name}: {error}") from error
         limited.most = None
         with archive:
-            _check(archive, size_of(file), path.name)
+            _check(archive, size_of(file), path.name, harmless)
             yield archive
 
 
@@ -105,7 +110,7 @@ class _LimitedReads:
         return True
 
 
-def _check(archive: zipfile.ZipFile, size: int, name: str) -> None:
+def _check(archive: zipfile.ZipFile, size: int, name: str, harmless: int) -> None:
     """Raise UnsafeFileError unless an archive of `size` bytes is what it seems to be."""
     members = archive.infolist()
     names = {member.filename for member in members}
@@ -114,17 +119,17 @@ def _check(archive: zipfile.ZipFile, size: int, name: str) -> None:
     if len(names) < len(members):
         raise _unsafe(name, "has several members of one name")
     for member in members:
-        if problem := _problem(member, size):
+        if problem := _problem(member, size, harmless):
             raise _unsafe(name, f"has a member {member.filename[:100]!r} that {problem}")
     packed = sum(member.compress_size for member in members)
     unpacked = sum(member.file_size for member in members)
     if packed > size:
         raise _unsafe(name, "has members that overlap")
-    if unpacked > max(_HARMLESS_BYTES, _MOST_GROWTH * size):
-        raise _unsafe(name, f"would unpack {size} bytes to {unpacked}")
+    if unpacked > max(harmless, _MOST_GROWTH * size):
+        raise _unsafe(name, f"would unpack {size} bytes to {unpacked}: save it uncompressed")
 
 
-def _problem(member: zipfile.ZipInfo, size: int) -> str | None:
+def _problem(member: zipfile.ZipInfo, size: int, harmless: int) -> str | None:
     path = member.filename
     if path.startswith("/") or "\\" in path or ":" in path.partition("/")[0]:
         return "is not inside of it"
@@ -140,10 +145,13 @@ def _problem(member: zipfile.ZipInfo, size: int) -> str | None:
         return f"says it has {member.file_size} bytes and has {member.compress_size}"
     if member.header_offset < 0 or member.header_offset + member.compress_size > size:
         return "is beyond the archive"
-    if member.file_size > max(_HARMLESS_BYTES, _MOST_GROWTH * member.compress_size):
-        return f"would grow from {member.compress_size} to {member.file_size} bytes"
+    if member.file_size > max(harmless, _MOST_GROWTH * member.compress_size):
+        return (
+            f"would grow from {member.compress_size} to {member.file_size} bytes: save it "
+            "uncompressed"
+        )
     return None
 
 
 def _unsafe(name: str, problem: str) -> UnsafeFileError:
-    return UnsafeFileError(f"{name} {problem}, which no archive of Keras or NumPy does.")
+    return UnsafeFileError(f"{name} was not read: it {problem}. No model or checkpoint does.")

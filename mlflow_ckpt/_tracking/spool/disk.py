@@ -7,6 +7,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from mlflow_ckpt.errors import OutputError
@@ -88,6 +89,9 @@ def deny_others(path: Path, *, linked: bool = False) -> None:
             path.chmod(mode)
 
 
+_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
 def _below(directory: Path) -> Iterator[Path]:
     """Yield the paths below a directory, without following links."""
     for root, directories, names in os.walk(directory):
@@ -110,9 +114,22 @@ def reason_against(path: Path, *, is_dir: bool) -> str | None:
         return f"it is no {'directory' if is_dir else 'file'}"
     if not _is_own(status, path):
         return "it belongs to another user"
-    if os.name != "nt" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_mode & _BY_OTHERS and _keeps_modes(status.st_dev, path.parent):
         return "other users may write to it"
     return None
+
+
+@cache
+def _keeps_modes(device: int, directory: Path) -> bool:  # noqa: ARG001 - the key of the cache
+    """Whether a file system keeps who may write to a file: not so on Windows, CIFS and many others.
+
+    There, all files look alike, and the file system itself decides whom it lets in.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=directory) as probe:  # which is made for its user only
+            return os.name != "nt" and not os.fstat(probe.fileno()).st_mode & _BY_OTHERS
+    except OSError:
+        return os.name != "nt"
 
 
 def is_own_directory(path: Path) -> bool:

@@ -165,7 +165,8 @@ class Spool:
         """
         for run in self._runs(run_id):
             for draft in disk.subdirectories(run):
-                if draft.suffix == _DRAFT and _is_own(draft):
+                is_draft = draft.suffix == _DRAFT and _TOKEN.fullmatch(draft.stem)
+                if is_draft and _is_own(draft):
                     self._sweep_draft(draft)
             for lock in disk.files(run, _LOCK):
                 if not (lock.with_suffix("").exists() or lock.with_suffix(_DRAFT).exists()):

@@ -119,9 +119,14 @@ def test_a_claim_of_a_process_that_lives(when: str, other: Other, record_propert
     assert last.startswith(f"NOT EVERYTHING OF RUN {other.run_id} IS ON THE SERVER: ")
     assert name in last
     assert name not in names(other.run_id)
-    left = cli.run("flush", other.run_id)
-    assert left.exit_code == 7, left.output
-    assert "on elsewhere is also saving" in left.stdout
+
+    def left_to_the_other() -> bool:
+        left = cli.run("flush", other.run_id)
+        assert left.exit_code == 7, left.output
+        # Before that, the ended training's uploader may be amid its last attempt.
+        return "on elsewhere is also saving" in left.stdout
+
+    wait_for(left_to_the_other, "what is left is the other process's", pause=0.2)
     other.die()
     send_the_rest(other.run_id)
     require_all(other.run_id, alone=False)

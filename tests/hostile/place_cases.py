@@ -213,8 +213,7 @@ def _served(
     def make(world: World) -> Target:
         root = world.place()
         server = _Server(root, listing, content)
-        number = len(list(world.directory.iterdir()))
-        experiment = MlflowClient().create_experiment(f"served {number}", server.uri)
+        experiment = MlflowClient().create_experiment(f"at {root}", server.uri)
         run_id = str(MlflowClient().create_run(experiment).info.run_id)
         # MLflow puts the run's id into the location.
         artifacts = root / run_id / "artifacts"

@@ -71,7 +71,7 @@ def import_checkpoints(
         run_id: The run.
         pattern: Pattern of the file names, as passed to `ModelCheckpoint`, such as
             `"model.{epoch:02d}-{val_loss:.2f}.keras"`; inferred if None.
-        architecture: For weights files: a `.json`, `.yaml` or `.keras` file with the architecture.
+        architecture: For weights files: a `.json`, `.yaml` or `.keras` file with their model.
         monitor: The metric that decides which is best; if None, `val_loss` if the names have it.
         mode: `"min"` or `"max"`; inferred from the metric's name if None.
         dry_run: Load the files and report what would be imported without saving anything.
@@ -104,9 +104,8 @@ def import_checkpoints(
     target = _Target(catalog.store, present, logged, monitor, mode)
     files = []
     for name in names:
-        file = _import(folder, name, target, custom_objects, blueprint, dry_run=dry_run)
-        tell(file)
-        files.append(file)
+        files.append(_import(folder, name, target, custom_objects, blueprint, dry_run=dry_run))
+        tell(files[-1])
     return files
 
 

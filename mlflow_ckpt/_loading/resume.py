@@ -110,9 +110,8 @@ def resume(
         progress: Called with bytes done and total bytes if files are downloaded.
 
     Raises:
-        NotFoundError, SelectorError, TrackingError: As in `load_model`.
-        VerificationError, SignatureError, FormNotFoundError, ModelError, FingerprintMismatchError:
-            As in `load_model`.
+        NotFoundError, SelectorError, TrackingError, VerificationError, SignatureError,
+            FormNotFoundError, ModelError, FingerprintMismatchError: As in `load_model`.
     """
 
     def rebuild(directory: Path, manifest: Manifest, state: TrainingState) -> Rebuilt:

@@ -107,6 +107,33 @@ def test_a_disk_that_is_full(
     record_property("counted", counted.figures(lost=1))
 
 
+@pytest.mark.parametrize("when", ["step", "validation", "end"])
+def test_a_disk_that_is_gone(
+    when: str,
+    http_store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Record,
+) -> None:
+    """As one that is full, while that of temporary files is not."""
+    spool, run_id = tmp_path / "spool", new_run()
+    monkeypatch.setenv("MLFLOW_CKPT_SPOOL", str(spool))
+    ours = mlflow_ckpt.MlflowCheckpoint("loss", run_id=run_id)
+
+    def unmount() -> None:
+        # Once what was saved so far is sent.
+        ours.participant.training.session.saver.flush(patience=PATIENCE_SECONDS)
+        spool.rename(tmp_path / "unmounted")
+        spool.touch()
+
+    counted = train(Course(when, unmount), ours)
+    (message,) = counted.said
+    assert message.startswith("The spool cannot be written: ")
+    require_all(run_id)
+    counted.require_that_training_went_on()
+    record_property("counted", counted.figures())
+
+
 # --- the run -------------------------------------------------------------------------------------
 
 

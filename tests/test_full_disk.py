@@ -26,6 +26,8 @@ model.compile("adam", "mse")
 class FillDisk(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 1:
+            # Once the first checkpoint is written and sent.
+            callback.participant.training.session.saver.flush(patience=300)
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 callback = mlflow_ckpt.MlflowCheckpoint(
     monitor="loss", run_id=sys.argv[1], forms=sys.argv[2].split(","), full_format=sys.argv[3],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,12 +29,12 @@ class FirstLoad:
     """Loads one checkpoint on a thread of its own, from links to its files.
 
     Args:
-        spool: Holds the links while the checkpoint itself is uploaded.
+        spool: Returns what holds the links while the checkpoint itself is uploaded.
         run_id: The run.
         outcomes: Receives the error if the checkpoint does not load.
     """
 
-    def __init__(self, spool: Spool, run_id: str, outcomes: Outcomes) -> None:
+    def __init__(self, spool: Callable[[], Spool], run_id: str, outcomes: Outcomes) -> None:
         self._spool = spool
         self._run_id = run_id
         self._outcomes = outcomes
@@ -69,7 +70,7 @@ class FirstLoad:
         self, directory: Path, manifest: Manifest, conditions: Conditions, linked: threading.Event
     ) -> None:
         try:
-            with self._spool.draft(self._run_id) as draft:
+            with self._spool().draft(self._run_id) as draft:
                 shutil.copytree(directory, draft.files, copy_function=_link, dirs_exist_ok=True)
                 linked.set()
                 self._try(draft.files, manifest, conditions)

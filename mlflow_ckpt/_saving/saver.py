@@ -90,10 +90,12 @@ class CheckpointSaver:
         self._retention = retention
         self._outcomes = Outcomes()
         self._signing = None if sign is None else Signing(sign, self._outcomes)
-        self._checkpoint_writer = CheckpointWriter(self._composer, store, self._complete)
+        self._checkpoint_writer = CheckpointWriter(
+            self._composer, store, self._complete, self._outcomes.add_error
+        )
         self._first_load = None
         if test_load:
-            self._first_load = FirstLoad(self.spool, store.run_id, self._outcomes)
+            self._first_load = FirstLoad(lambda: self.spool, store.run_id, self._outcomes)
         self._uploader = Uploader(
             self.spool, store, after=None if retention is None else self._retain
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mlflow_ckpt._tracking.store import RunStore
 from mlflow_ckpt.errors import OutputError
 
 Written = Callable[[Path, Manifest], None]
+Moved = Callable[[OutputError], None]
 
 
 class CheckpointWriter:
@@ -26,17 +28,25 @@ class CheckpointWriter:
         composer: Writes the files of a checkpoint.
         store: The run.
         written: Called with the directory and the manifest of each checkpoint before it is sent.
+        moved: Called with the reason when the spool's disk fails, and another one is used.
 
     Attributes:
         spool: Holds entries until they are sent. A temporary directory if the default spool is
-            not writable.
+            not writable, or its disk has become full.
         problem: Why the default spool is not used; None if it is.
     """
 
-    def __init__(self, composer: Composer, store: RunStore, written: Written | None = None) -> None:
+    def __init__(
+        self,
+        composer: Composer,
+        store: RunStore,
+        written: Written | None = None,
+        moved: Moved | None = None,
+    ) -> None:
         self._composer = composer
         self._store = store
         self._written = written or (lambda *_: None)
+        self._moved = moved or (lambda _: None)
         self.spool, problem = Spool.usable()
         self.problem = None if problem is None else _spool_error(problem, self.spool)
 
@@ -47,23 +57,40 @@ class CheckpointWriter:
             The checkpoint, and the spool's entry that is still to be sent.
 
         Raises:
-            OutputError: If the disk is full or not writable.
+            OutputError: If the disk is full or not writable, and so is that of temporary files.
         """
         written = self._write_into_run(job)
         if written is not None:
             return written
         try:
-            with self.spool.draft(self._store.run_id) as draft:
-                saved = self._compose(job, draft.files)
-                entry = draft.commit(
-                    kind=entries.CHECKPOINT,
-                    run_id=self._store.run_id,
-                    tracking_uri=self._store.tracking_uri,
-                    name=job.name,
-                )
+            return self._write_into_spool(job, self.spool)
         except OSError as error:
-            raise _write_error(job.name, self.spool.root, error) from error
+            if self.spool.is_temporary:
+                raise _write_error(job.name, self.spool.root, error) from error
+            return self._write_elsewhere(job, error)
+
+    def _write_into_spool(self, job: Job, spool: Spool) -> tuple[SavedCheckpoint, Entry]:
+        with spool.draft(self._store.run_id) as draft:
+            saved = self._compose(job, draft.files)
+            entry = draft.commit(
+                kind=entries.CHECKPOINT,
+                run_id=self._store.run_id,
+                tracking_uri=self._store.tracking_uri,
+                name=job.name,
+            )
         return saved, entry
+
+    def _write_elsewhere(self, job: Job, problem: OSError) -> tuple[SavedCheckpoint, Entry]:
+        """Write a checkpoint to the disk of temporary files, while it still is in memory."""
+        full, self.spool = self.spool, Spool.temporary()
+        try:
+            written = self._write_into_spool(job, self.spool)
+        except OSError:
+            shutil.rmtree(self.spool.root, ignore_errors=True)
+            self.spool = full
+            raise _write_error(job.name, full.root, problem) from problem
+        self._moved(_spool_error(problem, self.spool))
+        return written
 
     def _write_into_run(self, job: Job) -> tuple[SavedCheckpoint, Entry] | None:
         """Write a checkpoint among the run's local artifacts; return None if that is impossible."""

@@ -74,9 +74,13 @@ class Spool:
             with tempfile.TemporaryFile(dir=spool.root):
                 pass
         except OSError as error:
-            root = Path(tempfile.mkdtemp(prefix="mlflow_ckpt_spool_"))
-            return cls(root, is_temporary=True), error
+            return cls.temporary(), error
         return spool, None
+
+    @classmethod
+    def temporary(cls) -> Spool:
+        """Return a new spool in a temporary directory."""
+        return cls(Path(tempfile.mkdtemp(prefix="mlflow_ckpt_spool_")), is_temporary=True)
 
     @contextmanager
     def draft(self, run_id: str, *, beside: Path | None = None) -> Iterator[Draft]:
